@@ -1,0 +1,43 @@
+"""Is a graph valid? One check, made after every change and on every file."""
+
+from __future__ import annotations
+
+from graphs.errors import GraphError
+from graphs.kinds import kind_of, tensors
+from graphs.structure import Graph
+
+__all__ = ["check"]
+
+
+def check(graph: Graph) -> None:
+    """Checks a graph whole: order, operands, settings, heads, reachability, shapes, tensors.
+
+    Raises:
+        GraphError: Something is wrong; the message names the node.
+    """
+    done: set[str] = set()
+    for id, node in graph.nodes.items():
+        if id != node.id:
+            raise GraphError(f"node '{node.id}' stands under the name '{id}'")
+        for source in node.inputs:
+            if source not in graph.nodes:
+                raise GraphError(f"node '{id}' reads '{source}', which is not in the graph")
+            if source not in done:
+                raise GraphError(f"node '{id}' reads '{source}', which runs later (a cycle, or a wrong order)")
+        kind_of(node.kind).check(node)
+        done.add(id)
+    names = [head.name for head in graph.heads]
+    if not names or len(set(names)) != len(names):
+        raise GraphError(f"expected heads of different names, got {names}")
+    for head in graph.heads:
+        if head.node not in done:
+            raise GraphError(f"head '{head.name}' reads '{head.node}', which is not in the graph")
+    if not graph.inputs:
+        raise GraphError("the graph has no input")
+    unread = done - graph.upstream(head.node for head in graph.heads)
+    if unread:
+        raise GraphError(f"node '{min(unread)}' leads to no output; remove it")
+    arguments = [node.settings["name"] for node in graph.inputs]
+    if len(set(arguments)) != len(arguments):
+        raise GraphError(f"expected inputs of different names, got {arguments}")
+    tensors(graph)

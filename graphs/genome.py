@@ -1,0 +1,60 @@
+"""A genome: a graph with its weights, the thing that is mutated, trained, stored and shipped to a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from graphs.errors import GraphError
+from graphs.structure import Graph, frozen
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Genome"]
+
+
+@dataclass(frozen=True, eq=False)
+class Genome:
+    """A network: its structure, its tensors by name, and facts that travel with it.
+
+    Attributes:
+        graph: The structure.
+        weights: All tensors that the nodes refer to, buffers included, by name. They are **immutable**: parent and
+            child share those that a mutation leaves alone. Nothing in this project writes into one.
+        about: Facts of JSON types about the network as a whole; `normalisation` ({"mean": [...], "std": [...]} in units
+            of an input from 0 to 1) and `labels` (names of the classes) are understood by `export`.
+
+    Raises:
+        GraphError: A tensor is missing, superfluous, or of a shape that its node does not expect.
+    """
+
+    graph: Graph
+    weights: Mapping[str, Tensor]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        from graphs.kinds import tensors
+
+        object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))
+        object.__setattr__(self, "about", frozen(self.about))
+        expected = tensors(self.graph)
+        for name, spec in expected.items():
+            tensor = self.weights.get(name)
+            if tensor is None:
+                raise GraphError(f"tensor '{name}' is missing; its node expects shape {spec.shape}")
+            if tuple(tensor.shape) != spec.shape:
+                raise GraphError(f"tensor '{name}' has shape {tuple(tensor.shape)}; its node expects {spec.shape}")
+        extra = self.weights.keys() - expected.keys()
+        if extra:
+            raise GraphError(f"no node refers to tensor '{min(extra)}' (and {len(extra) - 1} more)")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, over the canonical JSON and each tensor's name, type, shape and bytes."""
+        from graphs.files import digest
+
+        return digest(self)

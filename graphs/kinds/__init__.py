@@ -1,0 +1,56 @@
+"""The kinds of nodes that a graph is made of.
+
+`KINDS` is a literal table. Adding a layer to the engine is adding one entry; the law tests then cover it.
+"""
+
+from __future__ import annotations
+
+from graphs.errors import GraphError, UnknownName
+from graphs.kinds.activations import ACTIVATIONS
+from graphs.kinds.joins import JOINS
+from graphs.kinds.kind import Kind, TensorSpec
+from graphs.kinds.norms import BATCH_NORM, GROUP_NORM, LAYER_NORM
+from graphs.kinds.pools import POOLS
+from graphs.kinds.weighted import CONV2D, LINEAR
+from graphs.structure import Graph
+
+__all__ = ["KINDS", "Kind", "TensorSpec", "kind_of", "tensors"]
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (*JOINS, CONV2D, LINEAR, BATCH_NORM, LAYER_NORM, GROUP_NORM, *ACTIVATIONS, *POOLS)
+}
+"""All kinds, by name."""
+
+
+def kind_of(name: str) -> Kind:
+    """The kind called `name`.
+
+    Raises:
+        UnknownName: There is none.
+    """
+    try:
+        return KINDS[name]
+    except KeyError:
+        raise UnknownName.of("kind", name, KINDS) from None
+
+
+def tensors(graph: Graph) -> dict[str, TensorSpec]:
+    """What each tensor that a graph's nodes refer to must look like, by name, in execution order.
+
+    Raises:
+        GraphError: Two nodes that share a tensor expect different shapes of it, or the name is no dotted path.
+    """
+    found: dict[str, TensorSpec] = {}
+    for node in graph.nodes.values():
+        if not node.tensors:
+            continue
+        specs = KINDS[node.kind].tensors(node.settings, [graph.shapes[source] for source in node.inputs])
+        for role, spec in specs.items():
+            name = node.tensors[role]
+            known = found.setdefault(name, spec)
+            if (known.shape, known.buffer, known.integer) != (spec.shape, spec.buffer, spec.integer):
+                raise GraphError(
+                    f"node '{node.id}' expects its tensor '{name}' with shape {spec.shape}, "
+                    f"another node that shares it with shape {known.shape}"
+                )
+    return found

@@ -1,0 +1,182 @@
+"""What a kind of node is: the contract of an entry of `KINDS`.
+
+A `Kind` says everything that the engine needs to know of a layer: its settings, its tensors, its shape rule, what it
+computes, which `torch` module stands for it, what it does with channels, and what it costs. Nothing elsewhere asks for
+a kind by its name. What is missing or contradictory is refused when the entry is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from graphs.errors import GraphError, ShapeError, UnknownName
+from graphs.structure import Node, Shape
+
+if TYPE_CHECKING:
+    from graphs.solver import Axis, Solver
+
+__all__ = ["REQUIRED", "Kind", "TensorSpec", "same_shape"]
+
+REQUIRED: Any = object()
+"""Default of a setting that must be given."""
+
+Settings = Mapping[str, Any]
+Tensors = Mapping[str, Any]
+Convert = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """What a node expects of one of its tensors.
+
+    Attributes:
+        shape: Sizes of its axes.
+        start: How it starts in a fresh network: `kaiming` (uniform, He et al. 2015, arXiv 1502.01852), `fan_in`
+            (uniform within 1/√fan_in), `zeros`, `ones` or `quarter` (.25).
+        buffer: It is state, not a parameter: not trained by gradients.
+        integer: Its type is int64 rather than a floating-point type.
+    """
+
+    shape: Shape
+    start: str
+    buffer: bool = False
+    integer: bool = False
+
+
+def same_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    """Shape rule of what works on each element."""
+    return shapes[0]
+
+
+def _no_tensors(settings: Settings, shapes: Sequence[Shape]) -> Mapping[str, TensorSpec]:
+    return {}
+
+
+def _no_roles(settings: Settings) -> tuple[str, ...]:
+    return ()
+
+
+def _no_macs(settings: Settings, shapes: Sequence[Shape], out: Shape) -> int:
+    return 0
+
+
+def _as_given(settings: dict[str, Any]) -> dict[str, Any]:
+    return settings
+
+
+def _keep_settings(settings: Settings, before: int, after: int, out: int) -> Settings:
+    return settings
+
+
+def _first_axis(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Sequence[Shape], out: Shape) -> Axis:
+    return axes[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One kind of node.
+
+    Attributes:
+        name: Its key in `KINDS`.
+        settings: For each setting, how a value is checked and brought to its canonical form, and the default.
+        complete: `settings -> settings`: fills in defaults that depend on other settings.
+        operands: Least and greatest number of inputs; None for no upper limit.
+        shape: `(settings, input shapes) -> output shape`; raises `ShapeError` without naming the node.
+        compute: `(settings, inputs, tensors by role, training) -> value`, with `torch` operations; may update buffers
+            in place. With batch axes in front of all shapes.
+        module: `(settings, input shapes) -> (name in torch.nn, keyword arguments)` where an ordinary module stands for
+            it; None where `compute` itself is emitted into the generated forward.
+        roles: `settings -> names of its tensors`.
+        tensors: `(settings, input shapes) -> spec by role`.
+        channels: `(solver, node, input axes, input shapes, output shape) -> output axis`: what it does with channels,
+            said in the vocabulary of `graphs.solver.Solver`. By default each output channel depends on the same
+            channel of its only input, alike for all channels.
+        resize: `(settings, input width before, input width after, output width after) -> settings`.
+        macs: `(settings, input shapes, output shape) -> multiply-accumulates` for one example.
+        commutative: The order of its operands does not matter.
+        random: It draws random numbers in train mode.
+        idempotent: Applied twice it gives what it gives once, for example ReLU.
+        activation: It is a non-linear function of each element.
+        normalisation: Its train-mode output depends on the statistics of the batch.
+    """
+
+    name: str
+    settings: Mapping[str, tuple[Convert, Any]] = field(default_factory=dict)
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = _as_given
+    operands: tuple[int, int | None] = (1, 1)
+    shape: Callable[[Settings, Sequence[Shape]], Shape] = same_shape
+    compute: Callable[[Settings, Sequence[Any], Tensors, bool], Any] | None = None
+    module: Callable[[Settings, Sequence[Shape]], tuple[str, dict[str, Any]]] | None = None
+    roles: Callable[[Settings], tuple[str, ...]] = _no_roles
+    tensors: Callable[[Settings, Sequence[Shape]], Mapping[str, TensorSpec]] = _no_tensors
+    channels: Callable[[Solver, Node, Sequence[Axis], Sequence[Shape], Shape], Axis] = _first_axis
+    resize: Callable[[Settings, int, int, int], Settings] = _keep_settings
+    macs: Callable[[Settings, Sequence[Shape], Shape], int] = _no_macs
+    commutative: bool = False
+    random: bool = False
+    idempotent: bool = False
+    activation: bool = False
+    normalisation: bool = False
+
+    def __post_init__(self) -> None:
+        if self.compute is None and self.operands != (0, 0):
+            raise GraphError(f"kind '{self.name}' must say what it computes")
+        if (self.roles is _no_roles) != (self.tensors is _no_tensors):
+            raise GraphError(f"kind '{self.name}' must give both roles and tensors, or neither")
+
+    def fill(self, id: str, given: Settings) -> dict[str, Any]:
+        """`given` checked, in canonical form, with defaults for what is left out.
+
+        Raises:
+            GraphError: A value is wrong; names node, setting, value and what was expected.
+            UnknownName: There is no such setting.
+        """
+        for name in given:
+            if name not in self.settings:
+                raise UnknownName.of(f"setting of '{self.name}' at node '{id}'", name, self.settings)
+        filled: dict[str, Any] = {}
+        for name, (convert, default) in self.settings.items():
+            value = given.get(name, default)
+            if value is REQUIRED:
+                raise GraphError(f"node '{id}' of kind '{self.name}' needs the setting '{name}'")
+            try:
+                filled[name] = convert(value)
+            except (TypeError, ValueError) as error:
+                raise GraphError(f"node '{id}' of kind '{self.name}': setting {name}={value!r}: {error}") from None
+        return self.complete(filled)
+
+    def check(self, node: Node) -> None:
+        """Checks a node's settings, roles and number of operands against this kind.
+
+        Raises:
+            GraphError: Something is missing, superfluous or not in canonical form.
+        """
+        if dict(node.settings) != self.fill(node.id, node.settings):
+            raise GraphError(f"node '{node.id}' of kind '{self.name}': settings {dict(node.settings)} are not complete")
+        least, most = self.operands
+        if len(node.inputs) < least or (most is not None and len(node.inputs) > most):
+            wanted = f"{least}" if most == least else f"{least} or more" if most is None else f"{least} to {most}"
+            raise GraphError(f"node '{node.id}' of kind '{self.name}' has {len(node.inputs)} inputs, expected {wanted}")
+        if set(node.tensors) != set(self.roles(node.settings)):
+            raise GraphError(
+                f"node '{node.id}' of kind '{self.name}' names tensors for {sorted(node.tensors)}, "
+                f"expected {sorted(self.roles(node.settings))}"
+            )
+
+    def infer(self, node: Node, shapes: Sequence[Shape]) -> Shape:
+        """Shape of the node's value.
+
+        Raises:
+            ShapeError: The inputs do not fit; names the node.
+        """
+        try:
+            out = self.shape(node.settings, shapes)
+        except ShapeError as error:
+            found = ", ".join(map(str, shapes))
+            raise ShapeError(f"node '{node.id}' of kind '{self.name}' cannot read {found}: {error}") from None
+        if any(size < 1 for size in out):
+            found = ", ".join(map(str, shapes))
+            raise ShapeError(f"node '{node.id}' of kind '{self.name}' would turn {found} into the empty {out}")
+        return out

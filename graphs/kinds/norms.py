@@ -1,0 +1,167 @@
+"""Normalisations: batch, layer and group norm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from graphs.errors import ShapeError
+from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors, TensorSpec
+from graphs.kinds.values import count, fraction, positive
+from graphs.structure import Node, Shape
+
+if TYPE_CHECKING:
+    from graphs.solver import Axis, Solver
+
+__all__ = ["BATCH_NORM", "GROUP_NORM", "LAYER_NORM"]
+
+
+def _batch_norm_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    if len(shapes[0]) not in (1, 3):
+        raise ShapeError("expected (channels, height, width) or (features,)")
+    return shapes[0]
+
+
+def _batch_norm_roles(settings: Settings) -> tuple[str, ...]:
+    return ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def _batch_norm_tensors(settings: Settings, shapes: Sequence[Shape]) -> Mapping[str, TensorSpec]:
+    channels = shapes[0][:1]
+    return {
+        "weight": TensorSpec(channels, "ones"),
+        "bias": TensorSpec(channels, "zeros"),
+        "running_mean": TensorSpec(channels, "zeros", buffer=True),
+        "running_var": TensorSpec(channels, "ones", buffer=True),
+        "num_batches_tracked": TensorSpec((), "zeros", buffer=True, integer=True),
+    }
+
+
+def _batch_norm_module(settings: Settings, shapes: Sequence[Shape]) -> tuple[str, dict[str, Any]]:
+    name = "BatchNorm2d" if len(shapes[0]) == 3 else "BatchNorm1d"
+    return name, {"num_features": shapes[0][0], "eps": settings["eps"], "momentum": settings["momentum"]}
+
+
+def _batch_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+    from torch.nn import functional
+
+    if training:
+        tensors["num_batches_tracked"].add_(1)
+    return functional.batch_norm(
+        inputs[0],
+        tensors["running_mean"],
+        tensors["running_var"],
+        tensors["weight"],
+        tensors["bias"],
+        training,
+        settings["momentum"],
+        settings["eps"],
+    )
+
+
+def _batch_norm_channels(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Sequence[Shape], out: Shape) -> Axis:
+    for role in ("weight", "bias", "running_mean", "running_var"):
+        solver.carry(axes[0], node, role, 0)
+    return axes[0]
+
+
+BATCH_NORM = Kind(
+    name="batch_norm",
+    settings={"eps": (positive, 1e-5), "momentum": (fraction, 0.1)},
+    shape=_batch_norm_shape,
+    compute=_batch_norm,
+    module=_batch_norm_module,
+    roles=_batch_norm_roles,
+    tensors=_batch_norm_tensors,
+    channels=_batch_norm_channels,
+    normalisation=True,
+)
+
+
+def _affine_roles(settings: Settings) -> tuple[str, ...]:
+    return ("weight", "bias")
+
+
+def _layer_norm_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    if settings["axes"] > len(shapes[0]):
+        raise ShapeError(f"expected at least {settings['axes']} axes")
+    return shapes[0]
+
+
+def _layer_norm_tensors(settings: Settings, shapes: Sequence[Shape]) -> Mapping[str, TensorSpec]:
+    normalised = shapes[0][-settings["axes"] :]
+    return {"weight": TensorSpec(normalised, "ones"), "bias": TensorSpec(normalised, "zeros")}
+
+
+def _layer_norm_module(settings: Settings, shapes: Sequence[Shape]) -> tuple[str, dict[str, Any]]:
+    return "LayerNorm", {"normalized_shape": shapes[0][-settings["axes"] :], "eps": settings["eps"]}
+
+
+def _layer_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+    from torch.nn import functional
+
+    weight = tensors["weight"]
+    return functional.layer_norm(inputs[0], weight.shape, weight, tensors["bias"], settings["eps"])
+
+
+def _layer_norm_channels(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Sequence[Shape], out: Shape) -> Axis:
+    if node.settings["axes"] == len(shapes[0]):
+        solver.balance(axes[0], 1, node)
+        solver.carry(axes[0], node, "weight", 0)
+        solver.carry(axes[0], node, "bias", 0)
+    return axes[0]
+
+
+LAYER_NORM = Kind(
+    name="layer_norm",
+    settings={"axes": (count, REQUIRED), "eps": (positive, 1e-5)},
+    shape=_layer_norm_shape,
+    compute=_layer_norm,
+    module=_layer_norm_module,
+    roles=_affine_roles,
+    tensors=_layer_norm_tensors,
+    channels=_layer_norm_channels,
+)
+
+
+def _group_norm_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    if shapes[0][0] % settings["groups"]:
+        raise ShapeError(f"{shapes[0][0]} channels cannot be divided into {settings['groups']} groups")
+    return shapes[0]
+
+
+def _group_norm_tensors(settings: Settings, shapes: Sequence[Shape]) -> Mapping[str, TensorSpec]:
+    return {"weight": TensorSpec(shapes[0][:1], "ones"), "bias": TensorSpec(shapes[0][:1], "zeros")}
+
+
+def _group_norm_module(settings: Settings, shapes: Sequence[Shape]) -> tuple[str, dict[str, Any]]:
+    return "GroupNorm", {
+        "num_groups": settings["groups"],
+        "num_channels": shapes[0][0],
+        "eps": settings["eps"],
+    }
+
+
+def _group_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+    from torch.nn import functional
+
+    return functional.group_norm(inputs[0], settings["groups"], tensors["weight"], tensors["bias"], settings["eps"])
+
+
+def _group_norm_channels(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Sequence[Shape], out: Shape) -> Axis:
+    solver.balance(axes[0], node.settings["groups"], node)
+    solver.carry(axes[0], node, "weight", 0)
+    solver.carry(axes[0], node, "bias", 0)
+    return axes[0]
+
+
+GROUP_NORM = Kind(
+    name="group_norm",
+    settings={"groups": (count, REQUIRED), "eps": (positive, 1e-5)},
+    shape=_group_norm_shape,
+    compute=_group_norm,
+    module=_group_norm_module,
+    roles=_affine_roles,
+    tensors=_group_norm_tensors,
+    channels=_group_norm_channels,
+)

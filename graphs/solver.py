@@ -1,0 +1,178 @@
+"""The constraints from which channel spaces are solved.
+
+A kind says what it does with channels in the words of `Solver`: a convolution *reads* one axis and *writes* a fresh
+one, a sum *ties* its operands, a concatenation *joins* them, a flatten *repeats* each channel H·W times, a batch norm
+*carries* per-channel tensors. An **axis** is a sequence of segments `(variable, inner)`: the variable's channels in
+order, each of them `inner` entries long. Tying two axes makes their variables equal; where one axis is divided and the
+other is not, the undivided variable is split at the same places. `graphs.spaces` reads the solution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphs.structure import Graph, Node
+
+__all__ = ["Axis", "Solver", "Touch"]
+
+Axis = tuple[tuple[int, int], ...]
+"""Segments (variable, inner), side by side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """One axis of one tensor that a node uses along a channel axis.
+
+    Attributes:
+        how: `write` (a new channel is a new slice here), `carry` (a parameter or statistic of each channel) or `read`
+            (contributions of the channels are summed here).
+        slot: For `read`, the number of the operand whose channels are read.
+        fold: Number of groups that share the tensor's axis; 1 unless the convolution is grouped.
+    """
+
+    how: str
+    node: str
+    role: str
+    tensor: str
+    tensor_axis: int
+    axis: Axis
+    slot: int = 0
+    fold: int = 1
+
+
+class Solver:
+    """Collects constraints on channel axes and resolves them to leaf variables."""
+
+    def __init__(self) -> None:
+        self.widths: list[int] = []
+        self.parts: dict[int, Axis] = {}
+        self.touches: list[Touch] = []
+        self.reasons: list[tuple[Axis, str]] = []
+        self.divisions: list[tuple[Axis, int, bool, str]] = []
+        self.draws_at: list[tuple[Axis, str]] = []
+        self._tensors: dict[tuple[str, int], Touch] = {}
+
+    def fresh(self, width: int) -> Axis:
+        """A new axis of `width` independent channels."""
+        self.widths.append(width)
+        return ((len(self.widths) - 1, 1),)
+
+    def write(self, axis: Axis, node: Node, role: str, tensor_axis: int) -> None:
+        """The channels of `axis` are made by the slices of a tensor along `tensor_axis`."""
+        self._touch("write", axis, node, role, tensor_axis)
+
+    def carry(self, axis: Axis, node: Node, role: str, tensor_axis: int) -> None:
+        """Each channel of `axis` has an entry of its own in a tensor along `tensor_axis`."""
+        self._touch("carry", axis, node, role, tensor_axis)
+
+    def read(self, axis: Axis, node: Node, slot: int, role: str, tensor_axis: int, fold: int = 1) -> None:
+        """The node sums over the channels of `axis`, its operand number `slot`, weighted along `tensor_axis`."""
+        self._touch("read", axis, node, role, tensor_axis, slot, fold)
+
+    def join(self, axes: Sequence[Axis]) -> Axis:
+        """The axes side by side."""
+        return tuple(segment for axis in axes for segment in axis)
+
+    def repeat(self, axis: Axis, times: int) -> Axis:
+        """Each channel becomes `times` adjacent entries."""
+        return tuple((variable, inner * times) for variable, inner in axis)
+
+    def fix(self, axis: Axis, reason: str) -> Axis:
+        """The channels of `axis` cannot be changed; `reason` says why in a clause that starts with a possessive."""
+        self.reasons.append((axis, reason))
+        return axis
+
+    def blocks(self, axis: Axis, groups: int, node: Node) -> None:
+        """`axis` falls into `groups` equal blocks that must stay equal."""
+        self.divisions.append((axis, groups, False, node.id))
+
+    def balance(self, axis: Axis, groups: int, node: Node) -> None:
+        """As `blocks`, and means and variances over each block must stay what they are."""
+        self.divisions.append((axis, groups, True, node.id))
+
+    def draws(self, axis: Axis, node: Node) -> None:
+        """In train mode the node draws independent random numbers for each channel."""
+        self.draws_at.append((axis, node.id))
+
+    def tie(self, one: Axis, other: Axis, node: Node) -> None:
+        """The two axes hold the same channels, entry by entry."""
+        left, right = list(reversed(self.resolve(one))), list(reversed(self.resolve(other)))
+        while left and right:
+            (a, a_inner), (b, b_inner) = left[-1], right[-1]
+            if (a, a_inner) == (b, b_inner):
+                left.pop(), right.pop()
+                continue
+            if a == b or not self._tie_heads(a, a_inner, b, b_inner):
+                self.fix(
+                    ((a, a_inner), (b, b_inner)),
+                    f"its channels meet others in another arrangement at '{node.id}'",
+                )
+                return
+            left = list(reversed(self.resolve(tuple(reversed(left)))))
+            right = list(reversed(self.resolve(tuple(reversed(right)))))
+
+    def resolve(self, axis: Axis) -> Axis:
+        """`axis` in terms of variables that are neither split nor merged."""
+        leaves: list[tuple[int, int]] = []
+        for variable, inner in axis:
+            if variable in self.parts:
+                found = self.parts[variable] = self.resolve(self.parts[variable])
+                leaves.extend((part, inner * each) for part, each in found)
+            else:
+                leaves.append((variable, inner))
+        return tuple(leaves)
+
+    def length(self, axis: Axis) -> int:
+        """Number of entries."""
+        return sum(self.widths[variable] * inner for variable, inner in axis)
+
+    def _tie_heads(self, a: int, a_inner: int, b: int, b_inner: int) -> bool:
+        """Makes the first segments of two axes begin alike; False if no arrangement of whole channels does."""
+        if a_inner < b_inner:
+            a, a_inner, b, b_inner = b, b_inner, a, a_inner
+        if a_inner % b_inner:
+            return False
+        # Each channel of `a` is `times` channels of `b`: the longer one is cut where the shorter one ends.
+        times = a_inner // b_inner
+        wide, narrow = self.widths[a] * times, self.widths[b]
+        if narrow >= wide:
+            self.parts[b] = self.repeat(((a, 1),), times) + (self.fresh(narrow - wide) if narrow > wide else ())
+            return True
+        if narrow % times:
+            return False
+        first, rest = self.fresh(narrow // times), self.fresh(self.widths[a] - narrow // times)
+        self.parts[a] = first + rest
+        self.parts[b] = self.repeat(first, times)
+        return True
+
+    def _touch(
+        self, how: str, axis: Axis, node: Node, role: str, tensor_axis: int, slot: int = 0, fold: int = 1
+    ) -> None:
+        if role not in node.tensors:
+            return
+        tensor = node.tensors[role]
+        touch = Touch(how, node.id, role, tensor, tensor_axis, axis, slot, fold)
+        known = self._tensors.setdefault((tensor, tensor_axis), touch)
+        self.touches.append(touch)
+        if known is touch:
+            return
+        # A shared tensor has one set of slices, whoever uses it.
+        self.tie(known.axis, axis, node)
+        if (known.how == "read") != (how == "read") or known.fold != fold:
+            self.fix(axis, f"its tensor '{tensor}' is shared by '{known.node}' and '{node.id}' in different ways")
+
+
+def solve(graph: Graph) -> tuple[Solver, dict[str, Axis]]:
+    """All constraints of a graph, and each node's channel axis (the first after the batch)."""
+    from graphs.kinds import KINDS
+
+    solver = Solver()
+    axes: dict[str, Axis] = {}
+    for node in graph.nodes.values():
+        shapes = [graph.shapes[source] for source in node.inputs]
+        sources = [axes[source] for source in node.inputs]
+        axes[node.id] = KINDS[node.kind].channels(solver, node, sources, shapes, graph.shapes[node.id])
+    for head in graph.heads:
+        solver.fix(axes[head.node], f"its channels are the output '{head.name}'")
+    return solver, axes

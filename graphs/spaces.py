@@ -1,0 +1,186 @@
+"""Channel spaces: which channels of a network are the same channels, wherever they appear.
+
+The whole-graph analysis on which every change of width rests. A **space** is a run of channels that can only be changed
+together: a residual sum ties the spaces of its operands, a concatenation lays spaces side by side, a depthwise
+convolution passes its input's space on, a flatten turns each channel into H·W entries. For a space the analysis tells
+who writes it, who carries parameters for it and who reads it, at which offsets of which tensors; mutations never walk
+the graph themselves.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from math import lcm
+
+from graphs.solver import Axis, Solver, Touch, solve
+from graphs.structure import Graph
+
+__all__ = ["Space", "Use", "Value", "explain", "find_spaces", "report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Where a space stands in a tensor.
+
+    Attributes:
+        how: `write`, `carry` or `read`, see `graphs.solver.Touch`.
+        node: Id of the node.
+        slot: For `read`, which operand.
+        tensor: Name of the tensor.
+        axis: Axis of the tensor.
+        offset: First entry of the space along that axis (in the first group, if `fold` > 1).
+        inner: Entries for each channel.
+        fold: Number of groups that share the entries; the axis holds `width / fold` channels.
+    """
+
+    how: str
+    node: str
+    slot: int
+    tensor: str
+    axis: int
+    offset: int
+    inner: int
+    fold: int
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Where a space stands in the value of a node: entries `offset` to `offset + width·inner` of its channel axis."""
+
+    node: str
+    offset: int
+    inner: int
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Channels that change together.
+
+    Attributes:
+        name: `<node>:<offset>`, the first place in execution order where the space appears.
+        width: Number of channels.
+        blocks: The channels fall into so many equal blocks, which must stay equal (grouped convolutions, group norm).
+        balanced: Copies must be equally many of each channel, because means and variances run over the channels.
+        draws: Nodes that draw random numbers for each channel: a change of width is exact in eval mode only.
+        uses: Where the space stands in tensors, in execution order.
+        values: Where it stands in values, in execution order.
+        reason: Why the space cannot be changed; None if it can.
+    """
+
+    name: str
+    width: int
+    blocks: int
+    balanced: bool
+    draws: tuple[str, ...]
+    uses: tuple[Use, ...]
+    values: tuple[Value, ...]
+    reason: str | None
+
+
+def find_spaces(graph: Graph) -> tuple[Space, ...]:
+    """All channel spaces of a graph, in the order of their first appearance. Use `graph.spaces`, which remembers them."""
+    solver, axes = solve(graph)
+    values: dict[int, list[Value]] = defaultdict(list)
+    for node, axis in axes.items():
+        for variable, offset, inner in _places(solver, axis):
+            values[variable].append(Value(node, offset, inner))
+    uses: dict[int, list[Use]] = defaultdict(list)
+    for touch in solver.touches:
+        for variable, offset, inner in _places(solver, touch.axis):
+            uses[variable].append(_use(touch, offset, inner))
+    reasons: dict[int, str] = {}
+    for axis, reason in solver.reasons:
+        for variable, _ in solver.resolve(axis):
+            reasons.setdefault(variable, reason)
+    blocks, balanced = _divide(solver, reasons)
+    draws: dict[int, list[str]] = defaultdict(list)
+    for axis, node in solver.draws_at:
+        for variable, _ in solver.resolve(axis):
+            draws[variable].append(node)
+    return tuple(
+        Space(
+            name=f"{places[0].node}:{places[0].offset}",
+            width=solver.widths[variable],
+            blocks=blocks[variable],
+            balanced=variable in balanced,
+            draws=tuple(draws[variable]),
+            uses=tuple(uses[variable]),
+            values=tuple(places),
+            reason=reasons.get(variable),
+        )
+        for variable, places in values.items()
+    )
+
+
+def explain(graph: Graph, node: str) -> str:
+    """Says in one sentence for each space of a node's value whether its width can be changed, and if not, why.
+
+    Raises:
+        GraphError: There is no such node.
+    """
+    graph[node]
+    found = [space for space in graph.spaces if any(value.node == node for value in space.values)]
+    sentences = []
+    for space in found:
+        where = f"The {space.width} channels that start at '{space.name}'"
+        if space.reason:
+            sentences.append(f"{where} cannot be changed: {space.reason}.")
+            continue
+        conditions = []
+        if space.blocks > 1:
+            conditions.append(f"in {space.blocks} blocks that stay equal")
+        if space.balanced:
+            conditions.append("by whole multiples, because a norm runs over them")
+        if space.draws:
+            conditions.append(f"exactly in eval mode only, because '{space.draws[0]}' draws for each of them")
+        sentences.append(f"{where} can be changed{' ' if conditions else ''}{', '.join(conditions)}.")
+    return " ".join(sentences)
+
+
+def report(graph: Graph) -> str:
+    """A readable table of all spaces: who writes, carries and reads each, at which offsets."""
+    lines = []
+    for space in graph.spaces:
+        state = f"fixed: {space.reason}" if space.reason else "changeable"
+        lines.append(f"{space.name}  width {space.width}  {state}")
+        for use in space.uses:
+            end = use.offset + space.width // use.fold * use.inner
+            lines.append(f"    {use.how:5} {use.tensor} axis {use.axis} [{use.offset}:{end}]")
+    return "\n".join(lines)
+
+
+def _places(solver: Solver, axis: Axis) -> list[tuple[int, int, int]]:
+    """(variable, offset, inner) of each segment of `axis`."""
+    found, offset = [], 0
+    for variable, inner in solver.resolve(axis):
+        found.append((variable, offset, inner))
+        offset += solver.widths[variable] * inner
+    return found
+
+
+def _use(touch: Touch, offset: int, inner: int) -> Use:
+    return Use(touch.how, touch.node, touch.slot, touch.tensor, touch.tensor_axis, offset, inner, touch.fold)
+
+
+def _divide(solver: Solver, reasons: dict[int, str]) -> tuple[dict[int, int], set[int]]:
+    """How many equal blocks each variable falls into, and which ones must stay balanced; adds to `reasons`."""
+    blocks: dict[int, int] = defaultdict(lambda: 1)
+    balanced: set[int] = set()
+    for axis, groups, balance, node in solver.divisions:
+        segments = solver.resolve(axis)
+        variables = {variable for variable, _ in segments}
+        if len(segments) > 1:
+            what = "a norm" if balance else "groups"
+            for variable in variables:
+                reasons.setdefault(variable, f"its channels share {what} at '{node}' with others")
+            continue
+        variable = segments[0][0]
+        together = lcm(blocks[variable], groups)
+        if solver.widths[variable] % together:
+            reasons.setdefault(variable, f"its channels cannot be divided into the {together} groups of '{node}'")
+            continue
+        blocks[variable] = together
+        if balance:
+            balanced.add(variable)
+    return blocks, balanced

@@ -1,0 +1,184 @@
+"""Certificates: proof by measurement that a child computes what its parent did.
+
+Both are run in float64, with the weights cast up, so that rounding cannot excuse a fault; in eval mode and in train
+mode apart. All figures are in **units**: for each output, the root mean square of its elements' standard deviations
+over the probe.
+
+- error: the largest difference of an output (in train mode also of a running statistic) of the child from the parent's;
+- floor: the same for the parent against itself, when each activation that the changed nodes read is multiplied by
+  1 ± 2^-52: what rounding alone can do;
+- tolerance: the larger of 1e-12 and 20 floors;
+- power: as the floor, with 1 ± .01: what a fault of one per cent would do.
+
+A measurement whose power is below a million tolerances, or that copies a channel which is zero on the whole probe,
+proves nothing: it is **blind**, the parent is stirred (`ops.stirring`), the record replayed on it, and that is
+certified.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from graphs.errors import GraphError
+from graphs.genome import Genome
+from ops.comparison import Comparison, Measures, Probe
+from ops.errors import BrokenPromise
+from ops.mutation import Child
+from ops.stirring import stir
+from ops.table import replay_child
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["VERDICTS", "Certificate", "Mode", "certify"]
+
+VERDICTS = ("pass", "broken", "blind", "unreached", "approximate")
+
+_LEAST_TOLERANCE = 1e-12
+_FLOORS = 20
+_POWER = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """What was measured in one mode, in units, and what follows.
+
+    Attributes:
+        verdict: `pass`; `broken`: a promise is not kept; `approximate`: nothing was promised in this mode; `unreached`:
+            the change leads to no output in this mode; `blind`: the measurement proves nothing.
+    """
+
+    error: float
+    floor: float
+    tolerance: float
+    power: float
+    verdict: str
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it; a figure that is not finite is null."""
+        found: dict[str, Any] = {name: getattr(self, name) for name in ("error", "floor", "tolerance", "power")}
+        return {name: value if math.isfinite(value) else None for name, value in found.items()} | {
+            "verdict": self.verdict
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """The measurement of one child against its parent, in both modes.
+
+    Attributes:
+        dtype: In what it was measured.
+        batch: Number of examples in the probe.
+        source: `data` if the probe was given, `random` if it was drawn.
+        seed: Of the probe's numbers, of the perturbations and of nodes that draw.
+        stirred: It was taken on stirred weights, because the real ones hid something.
+    """
+
+    dtype: str
+    batch: int
+    source: str
+    seed: int
+    stirred: bool
+    eval: Mode
+    train: Mode
+
+    @property
+    def broken(self) -> bool:
+        """Whether a promise is not kept."""
+        return "broken" in (self.eval.verdict, self.train.verdict)
+
+    @property
+    def probe(self) -> dict[str, Any]:
+        """Batch size, source and seed of the probe."""
+        return {"batch": self.batch, "source": self.source, "seed": self.seed}
+
+    def require(self) -> Certificate:
+        """This certificate, if no promise is broken and none is unproven.
+
+        Raises:
+            BrokenPromise: The child does not compute what was promised, or that could not be shown.
+        """
+        for name, mode in (("eval", self.eval), ("train", self.train)):
+            if mode.verdict in ("broken", "blind"):
+                raise BrokenPromise(
+                    f"in {name} mode the child is {mode.verdict}: it differs by {mode.error:.2e} units, where "
+                    f"{mode.tolerance:.2e} are allowed; the measurement could see {mode.power:.2e}"
+                )
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain JSON types."""
+        return {
+            "dtype": self.dtype,
+            "probe": self.probe,
+            "stirred": self.stirred,
+            "eval": self.eval.to_json(),
+            "train": self.train.to_json(),
+        }
+
+
+def certify(
+    parent: Genome, child: Child, probe: Tensor | Mapping[str, Tensor] | None = None, seed: int = 0
+) -> Certificate:
+    """Measures whether a child keeps what its site promised. Leaves both as they are, buffers too.
+
+    Args:
+        parent: What the child was made from.
+        child: What a mutation made.
+        probe: At least 4 examples (N, *shape), or such a tensor for each input by its name; drawn from a normal
+            distribution if None.
+        seed: Of a drawn probe, of the perturbations, and of nodes that draw random numbers.
+
+    Raises:
+        GraphError: The probe has fewer than 4 examples, or does not fit the network's inputs.
+    """
+    inputs = _inputs(parent, probe, seed)
+    examples = Probe(inputs, seed)
+    promised = {"eval": child.preserves != "approximate", "train": child.preserves == "exact"}
+    modes = _measure(parent, child, examples, promised)
+    stirred = any(mode.verdict == "blind" for mode in modes.values())
+    if stirred:
+        bold = stir(parent, inputs, seed)
+        modes = _measure(bold, replay_child(bold, child.record, child.tensors), examples, promised)
+    batch = min(len(tensor) for tensor in inputs.values())
+    source = "random" if probe is None else "data"
+    return Certificate("float64", batch, source, seed, stirred, modes["eval"], modes["train"])
+
+
+def _inputs(parent: Genome, probe: Tensor | Mapping[str, Tensor] | None, seed: int) -> dict[str, Tensor]:
+    """The probe by argument name, in float64."""
+    import torch
+
+    nodes = parent.graph.inputs
+    if probe is None:
+        generator = torch.Generator().manual_seed(seed)
+        shapes = {node.settings["name"]: (8, *node.settings["shape"]) for node in nodes}
+        return {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+    given = dict(probe) if isinstance(probe, Mapping) else {nodes[0].settings["name"]: probe}
+    for node in nodes:
+        name, shape = node.settings["name"], tuple(node.settings["shape"])
+        found = tuple(given[name].shape) if name in given else None
+        if found is None or found[1:] != shape or found[0] < 4:
+            raise GraphError(f"the probe for input '{name}' has shape {found}; expected (4 or more, *{shape})")
+    return {name: tensor.detach().double() for name, tensor in given.items()}
+
+
+def _measure(parent: Genome, child: Child, probe: Probe, promised: Mapping[str, bool]) -> dict[str, Mode]:
+    comparison = Comparison(parent, child, probe)
+    return {name: _judge(comparison.measure(training=name == "train"), expected) for name, expected in promised.items()}
+
+
+def _judge(found: Measures, promised: bool) -> Mode:
+    tolerance = max(_LEAST_TOLERANCE, _FLOORS * found.floor)
+    if not found.reached:
+        verdict = "unreached"
+    elif not promised:
+        verdict = "approximate"
+    elif found.hidden or not found.power >= _POWER * tolerance:
+        verdict = "blind"
+    else:
+        verdict = "pass" if found.error <= tolerance else "broken"
+    return Mode(found.error, found.floor, tolerance, found.power, verdict)

@@ -1,0 +1,113 @@
+"""Deepen: insert an identity layer behind an idempotent activation.
+
+Net2DeeperNet (Chen, Goodfellow, Shlens, "Net2Net", 2016, arXiv 1511.05641). The new layer is an identity convolution
+(or linear layer), a batch norm where the site says so, and the same activation again, which is why the activation must
+be
+idempotent: act(act(x)) = act(x). Law: exact without batch norm. With it exact in eval mode only, since in train mode a
+norm uses the statistics of each batch; the batch that `apply` is given makes its running statistics those of the
+network, so that training goes on from nearly the same function.
+
+The norm computes the identity without any rounding of its own: with a scale g of few bits and a power of two as eps,
+the running variance g² − eps is a floating-point number, and √(variance + eps) is g.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from graphs.draft import Draft
+from graphs.execution import execute
+from graphs.genome import Genome
+from graphs.kinds import KINDS
+from graphs.structure import Graph
+from ops.mutation import Build, Mutation, Site, Work
+from ops.places import norm_near
+from ops.transfer import Given, New, Plan, Transfer
+
+if TYPE_CHECKING:
+    import numpy
+    from torch import Tensor
+
+__all__ = ["DEEPEN"]
+
+_EPS = 2.0**-17
+
+
+def _find(genome: Genome) -> Iterable[Site]:
+    graph = genome.graph
+    for node in graph.nodes.values():
+        if not KINDS[node.kind].idempotent or len(graph.shapes[node.id]) not in (1, 3):
+            continue
+        yield Site({"after": node.id, "norm": False}, "exact")
+        if norm_near(graph, node.id):
+            yield Site({"after": node.id, "norm": True}, "eval-exact")
+
+
+def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
+    shape = genome.graph.shapes[place["after"]]
+    return {"kernel": 3 if len(shape) == 3 and min(shape[1:]) > 1 else 1}
+
+
+def _build(work: Work) -> Build:
+    after, norm = work.place["after"], work.place["norm"]
+    old, shape = work.graph[after], work.graph.shapes[after]
+    draft = Draft(work.graph, work.born)
+    if len(shape) == 3:
+        layer = draft.add("conv2d", after, after=after, out=shape[0], kernel=work.choices["kernel"], bias=not norm)
+    else:
+        layer = draft.add("linear", after, after=after, out=shape[0], bias=not norm)
+    plans: dict[str, Plan] = {draft.nodes[layer].tensors["weight"]: New("identity")}
+    last, tensors = layer, {}
+    if norm:
+        last = draft.add("batch_norm", layer, after=layer)
+        names = draft.nodes[last].tensors
+        tensors = _statistics(work, after, names)
+        scale, variance = (tensors[names[role]].double().flatten()[0] for role in ("weight", "running_var"))
+        draft.set(last, eps=float(scale**2 - variance))
+        plans.update({name: Given(name) for name in tensors})
+    readers = [reader for reader, _ in work.graph.consumers[after]]
+    end = draft.add(old.kind, last, after=last, **old.settings)
+    draft.redirect(after, end, readers)
+    draft.move_heads(after, end)
+    return Build(draft.finish(), Transfer(plans), tensors=tensors)
+
+
+def _statistics(work: Work, node: str, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Scale, shift, running mean and variance, by tensor name, of a norm that leaves the value of `node` as it is."""
+    import torch
+
+    roles = ("weight", "bias", "running_mean", "running_var")
+    if work.given:
+        return {names[role]: work.given[names[role]] for role in roles}
+    channels = work.graph.shapes[node][0]
+    mean, scale, eps = torch.zeros(channels), torch.ones(channels), _EPS
+    if work.batch is not None:
+        mean, scale = _measure(work.genome, work.batch, node)
+        # Scales above 4 need a larger eps, so that g² − eps keeps within the 24 bits of a float32.
+        largest = float(scale.max())
+        while largest > 4:
+            largest, eps = largest / 2, eps * 4
+        mantissa, exponent = torch.frexp(scale.clamp(min=2 * eps**0.5))
+        scale = torch.ldexp(torch.round(mantissa * 256) / 256, exponent)
+    return {names[role]: value for role, value in zip(roles, (scale, mean, mean, scale**2 - eps), strict=True)}
+
+
+def _measure(genome: Genome, batch: Tensor, node: str) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of a value over a batch in train mode, as float32."""
+    graph: Graph = genome.graph
+    name = graph.inputs[0].settings["name"]
+    dtype = next((tensor.dtype for tensor in genome.weights.values() if tensor.is_floating_point()), batch.dtype)
+    run = execute(graph, genome.weights, {name: batch.to(dtype)}, training=True, only=graph.upstream([node]))
+    value = run.values[node].double().movedim(1, 0).flatten(1)
+    return value.mean(1).float(), value.std(1, correction=0).float()
+
+
+DEEPEN = Mutation(
+    name="deepen",
+    preserves="exact",
+    summary="insert an identity layer behind an idempotent activation",
+    find=_find,
+    choose=_choose,
+    build=_build,
+)

@@ -1,0 +1,71 @@
+"""Insert block: y = x + F(x), where the last scale of F is zero.
+
+The preferred way to deepen networks with batch norm or with activations that are not idempotent (NASH: Elsken, Metzen,
+Hutter, 2017, arXiv 1711.04528; zero last scale: Goyal et al., 2017, arXiv 1706.02677). Where the network has batch
+norm, F ends in a norm whose scale is zero, never in a zero convolution before a norm, whose gradient would explode;
+elsewhere F ends in a zero layer. Inner weights are random, so that the block is not dead. Law: exact in both modes, bit
+for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from graphs.draft import Draft
+from graphs.genome import Genome
+from ops.mutation import Build, Mutation, Site, Work
+from ops.places import junctions, norm_near
+from ops.transfer import New, Plan, Transfer
+
+if TYPE_CHECKING:
+    import numpy
+
+__all__ = ["INSERT_BLOCK"]
+
+
+def _find(genome: Genome) -> Iterable[Site]:
+    for node in junctions(genome.graph):
+        if len(genome.graph.shapes[node]) in (1, 3):
+            yield Site({"after": node}, "exact")
+
+
+def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
+    shape = genome.graph.shapes[place["after"]]
+    inner = shape[0] if rng.integers(2) else max(1, shape[0] // 2)
+    return {"inner": inner, "kernel": 3 if len(shape) == 3 and min(shape[1:]) > 1 else 1}
+
+
+def _build(work: Work) -> Build:
+    after = work.place["after"]
+    shape, norm = work.graph.shapes[after], norm_near(work.graph, after)
+    draft = Draft(work.graph, work.born)
+    last = after
+
+    def layer(out: int) -> str:
+        if len(shape) == 3:
+            return draft.add("conv2d", last, after=last, out=out, kernel=work.choices["kernel"], bias=not norm)
+        return draft.add("linear", last, after=last, out=out, bias=not norm)
+
+    last = layer(work.choices["inner"])
+    if norm:
+        last = draft.add("batch_norm", last, after=last)
+    last = draft.add("relu", last, after=last)
+    last = layer(shape[0])
+    plans: dict[str, Plan] = {}
+    if norm:
+        last = draft.add("batch_norm", last, after=last)
+    plans[draft.nodes[last].tensors["weight"]] = New(0.0)
+    total = draft.add("add", [after, last], after=last)
+    draft.redirect(after, total, [reader for reader, _ in work.graph.consumers[after]])
+    return Build(draft.finish(), Transfer(plans))
+
+
+INSERT_BLOCK = Mutation(
+    name="insert_block",
+    preserves="exact",
+    summary="add a residual block whose last scale is zero",
+    find=_find,
+    choose=_choose,
+    build=_build,
+)

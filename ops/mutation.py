@@ -1,0 +1,236 @@
+"""What a mutation is: where it can be made, what is chosen there, and how the child is built from the choices.
+
+A mutation has two steps. `choose` draws what is free (a width, a kernel) and writes it down as JSON; `build` is a pure
+function of (parent, place, choices, seed), so that replaying a record gives the same child bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from graphs.errors import FormatError, GraphError
+from graphs.genome import Genome
+from graphs.structure import Graph, frozen
+from ops.errors import NoSite
+from ops.transfer import Transfer
+
+if TYPE_CHECKING:
+    import numpy
+    from torch import Tensor
+
+__all__ = ["PROMISES", "Build", "Child", "Mutation", "Record", "Site", "Touched", "Work", "plain"]
+
+PROMISES = ("exact", "eval-exact", "approximate")
+"""What a site can promise, best first: the same function in eval and in train mode, in eval mode only, neither."""
+
+
+def plain(value: Any) -> Any:
+    """`value` as plain JSON types: lists for tuples, dictionaries for read-only mappings."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place where a mutation can be made, and what it promises there."""
+
+    place: Mapping[str, Any]
+    preserves: str
+
+    def __post_init__(self) -> None:
+        if self.preserves not in PROMISES:
+            raise GraphError(f"a site promises one of {', '.join(PROMISES)}, not '{self.preserves}'")
+        object.__setattr__(self, "place", frozen(self.place))
+
+    def to_json(self) -> dict[str, Any]:
+        """The place, as JSON."""
+        return {key: plain(value) for key, value in self.place.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One mutation as JSON: enough to make the child again.
+
+    Attributes:
+        operator: Key of `MUTATIONS`.
+        site: The place.
+        preserves: What the site promised.
+        choices: What was chosen there.
+        seed: From which new tensors and copies are drawn.
+        born: Number of the candidate, which new nodes bear.
+        parent: Fingerprint of the parent.
+        child: Fingerprint of the child.
+    """
+
+    operator: str
+    site: Mapping[str, Any]
+    preserves: str
+    choices: Mapping[str, Any]
+    seed: int
+    born: int
+    parent: str
+    child: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "site", frozen(self.site))
+        object.__setattr__(self, "choices", frozen(self.choices))
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain JSON types."""
+        return {name: plain(getattr(self, name)) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Record:
+        """The record that `to_json` gave.
+
+        Raises:
+            FormatError: A field is missing, superfluous or of another type.
+        """
+        expected = {
+            "operator": str,
+            "site": Mapping,
+            "preserves": str,
+            "choices": Mapping,
+            "seed": int,
+            "born": int,
+        }
+        expected |= {"parent": str, "child": str}
+        if set(data) != set(expected):
+            raise FormatError(f"a mutation's record has the fields {sorted(expected)}, got {sorted(data)}")
+        for name, kind in expected.items():
+            if not isinstance(data[name], kind):
+                raise FormatError(f"field '{name}' of a mutation's record is {data[name]!r}, expected {kind.__name__}")
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Touched:
+    """Channels of a parent's value that a mutation copies, drops or rescales.
+
+    Channel c takes the entries `offset + c·inner` to `offset + (c+1)·inner` of the value's channel axis.
+    """
+
+    node: str
+    offset: int
+    inner: int
+    channels: numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a `build` is given: the parent, what was chosen, and what new nodes and tensors are made from."""
+
+    genome: Genome
+    place: Mapping[str, Any]
+    choices: Mapping[str, Any]
+    seed: int
+    born: int
+    batch: Tensor | None = None
+    given: Mapping[str, Tensor] | None = None
+
+    @property
+    def graph(self) -> Graph:
+        """The parent's graph."""
+        return self.genome.graph
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What a `build` gives: the child's graph, the transfer, the channels it works on, tensors computed from data."""
+
+    graph: Graph
+    transfer: Transfer
+    touched: tuple[Touched, ...] = ()
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A mutated genome with its record, its transfer and the tensors that were computed from data."""
+
+    genome: Genome
+    record: Record
+    transfer: Transfer
+    touched: tuple[Touched, ...]
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def preserves(self) -> str:
+        """What the site promised."""
+        return self.record.preserves
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One operator.
+
+    Attributes:
+        name: Its key in `MUTATIONS`.
+        preserves: The best that any site of it can promise.
+        summary: One line for people.
+        find: `genome -> sites`.
+        choose: `(genome, place, rng) -> choices` of JSON types.
+        build: `work -> build`, a pure function.
+    """
+
+    name: str
+    preserves: str
+    summary: str
+    find: Callable[[Genome], Iterable[Site]]
+    choose: Callable[[Genome, Mapping[str, Any], numpy.random.Generator], Mapping[str, Any]]
+    build: Callable[[Work], Build]
+
+    def sites(self, genome: Genome) -> list[Site]:
+        """Where it can be applied, each with its promise; empty where it cannot."""
+        return list(self.find(genome))
+
+    def apply(
+        self,
+        genome: Genome,
+        site: Site,
+        rng: numpy.random.Generator,
+        batch: Tensor | None = None,
+        born: int | None = None,
+    ) -> Child:
+        """Makes a child; the parent stays as it is.
+
+        Args:
+            genome: The parent.
+            site: One of `sites(genome)`.
+            rng: Draws the choices and the record's seed.
+            batch: Examples (N, *shape) from which statistics of new norms are taken; without them these are 0 and 1.
+            born: Number of the candidate, which new nodes bear; one more than the newest node's if None.
+
+        Raises:
+            NoSite: The site is none of this mutation's for this genome.
+        """
+        if site not in self.sites(genome):
+            raise NoSite(f"'{self.name}' has no site {site.to_json()} with promise '{site.preserves}' in this network")
+        choices = self.choose(genome, site.place, rng)
+        seed = int(rng.integers(2**53))
+        if born is None:
+            born = 1 + max(node.born for node in genome.graph.nodes.values())
+        return self.make(Work(genome, site.place, frozen(choices), seed, born, batch), site.preserves)
+
+    def make(self, work: Work, preserves: str) -> Child:
+        """The child that `work` leads to."""
+        built = self.build(work)
+        given = {**built.tensors, **(work.given or {})}
+        weights = built.transfer.apply(work.genome.weights, built.graph, work.seed, given)
+        child = Genome(built.graph, weights, work.genome.about)
+        record = Record(
+            operator=self.name,
+            site=work.place,
+            preserves=preserves,
+            choices=work.choices,
+            seed=work.seed,
+            born=work.born,
+            parent=work.graph.fingerprint,
+            child=built.graph.fingerprint,
+        )
+        return Child(child, record, built.transfer, built.touched, given)

@@ -1,0 +1,90 @@
+"""Split head: copy the network from a point to its output, and average the two outputs.
+
+TreeNets (Lee et al., "Why M Heads are Better than One", 2015, arXiv 1511.06314). The average is a learnable gate that
+starts uneven: under an even mean two equal copies receive equal gradients and stay tied for ever, under an uneven one
+they part without any noise. Law: exact in both modes; in eval mode only where the copied part draws random numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from graphs.draft import Draft
+from graphs.genome import Genome
+from graphs.structure import Graph
+from ops.mutation import Build, Mutation, Site, Work
+from ops.places import junctions, random_nodes
+from ops.transfer import Mapped, New, Plan, Transfer
+
+if TYPE_CHECKING:
+    import numpy
+
+__all__ = ["SPLIT_HEAD"]
+
+_SHARE = 0.375
+
+
+def _find(genome: Genome) -> Iterable[Site]:
+    graph = genome.graph
+    if len(graph.heads) != 1:
+        return
+    wanted = set(junctions(graph))
+    for cut in _cuts(graph):
+        if cut not in wanted:
+            continue
+        suffix = _suffix(graph, cut)
+        if any(graph[node].tensors for node in suffix):
+            yield Site({"cut": cut}, "eval-exact" if random_nodes(graph, suffix) else "exact")
+
+
+def _cuts(graph: Graph) -> list[str]:
+    """Nodes through which every path from an input to an output leads."""
+    position = {id: place for place, id in enumerate(graph.nodes)}
+    reach, found = 0, []
+    for id, place in position.items():
+        if reach <= place and place >= position[graph.inputs[-1].id]:
+            found.append(id)
+        reach = max([reach, *(position[reader] for reader, _ in graph.consumers[id])])
+    return found
+
+
+def _suffix(graph: Graph, cut: str) -> frozenset[str]:
+    return graph.downstream([cut]) - {cut}
+
+
+def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
+    return {"share": _SHARE}
+
+
+def _build(work: Work) -> Build:
+    graph, cut = work.graph, work.place["cut"]
+    suffix = _suffix(graph, cut)
+    head = graph.heads[0]
+    draft = Draft(graph, work.born)
+    copies = {cut: cut}
+    plans: dict[str, Plan] = {}
+    names: dict[str, str] = {}
+    for id in graph.nodes:
+        if id not in suffix:
+            continue
+        old = graph[id]
+        inputs = [copies.get(source, source) for source in old.inputs]
+        copies[id] = draft.add(old.kind, inputs, **old.settings)
+        fresh = draft.nodes[copies[id]].tensors
+        draft.name_tensors(copies[id], {role: names.setdefault(old.tensors[role], fresh[role]) for role in fresh})
+        plans.update({names[name]: Mapped(name) for name in old.tensors.values()})
+    gate = draft.add("gate", [head.node, copies[head.node]])
+    plans[draft.nodes[gate].tensors["gate"]] = New(float(work.choices["share"]))
+    draft.move_heads(head.node, gate)
+    return Build(draft.finish(), Transfer(plans))
+
+
+SPLIT_HEAD = Mutation(
+    name="split_head",
+    preserves="exact",
+    summary="copy the network behind a point and average both outputs",
+    find=_find,
+    choose=_choose,
+    build=_build,
+)

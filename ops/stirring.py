@@ -1,0 +1,125 @@
+"""Stirring: the same structure with weights that hide nothing.
+
+Zero heads, closed gates, scales of 1e-6 and dead channels make any change look exact. Stirring gives each layer a gain
+and a shift so that every channel it makes has mean 0 and deviation 1 on the probe; then running statistics are taken
+from one pass in train mode. A certificate that sees nothing on the real weights is taken again on the stirred ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from graphs.execution import Run, execute
+from graphs.genome import Genome
+from graphs.initial import start_tensor
+from graphs.kinds import KINDS, TensorSpec
+from graphs.structure import Graph, Node
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["stir"]
+
+_TINY = 1e-9
+
+
+def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0) -> Genome:
+    """A genome of the same graph, in float64, whose channels vary on a probe.
+
+    Args:
+        genome: What to stir; left untouched.
+        inputs: The probe by argument name, (N, *shape), in float64.
+        seed: Replaces weights that are zero.
+    """
+    import torch
+
+    graph = genome.graph
+    weights = {
+        name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in genome.weights.items()
+    }
+    sliced = {use.tensor for space in graph.spaces for use in space.uses if use.how != "read" and use.axis == 0}
+    values: dict[str, Tensor] = {}
+    for node in graph.nodes.values():
+        shapes = [graph.shapes[source] for source in node.inputs]
+        specs = KINDS[node.kind].tensors(node.settings, shapes)
+        for role, spec in specs.items():
+            name = node.tensors[role]
+            if not spec.buffer and not spec.shape:
+                weights[name] = torch.full((), 0.4, dtype=torch.float64)
+        gains = [node.tensors[role] for role, spec in specs.items() if _is_gain(spec) and node.tensors[role] in sliced]
+        shifts = [
+            node.tensors[role] for role, spec in specs.items() if _is_shift(spec) and node.tensors[role] in sliced
+        ]
+        for name, spec in ((node.tensors[role], spec) for role, spec in specs.items()):
+            if name in gains:
+                weights[name] = _alive(weights[name], spec, seed, name)
+            elif name in shifts:
+                weights[name] = torch.zeros_like(weights[name])
+        values[node.id] = _value(graph, weights, inputs, values, node)
+        if gains:
+            mean, deviation = _moments(values[node.id])
+            for name in gains:
+                weights[name] = weights[name] / _spread(deviation, weights[name])
+            for name in shifts:
+                weights[name] = -_spread(mean / deviation, weights[name]).expand_as(weights[name]).contiguous()
+            values[node.id] = _value(graph, weights, inputs, values, node)
+    return Genome(graph, _settle(graph, weights, inputs), genome.about)
+
+
+def _is_gain(spec: TensorSpec) -> bool:
+    return not spec.buffer and spec.start in ("kaiming", "fan_in", "ones")
+
+
+def _is_shift(spec: TensorSpec) -> bool:
+    return not spec.buffer and spec.start == "zeros" and bool(spec.shape)
+
+
+def _alive(tensor: Tensor, spec: TensorSpec, seed: int, name: str) -> Tensor:
+    """The tensor with fresh numbers in slices that are zero, or tiny beside the largest."""
+    if spec.start == "ones":
+        return tensor.new_ones(tensor.shape)
+    size = tensor.abs().flatten(1).amax(1)
+    dead = size <= 1e-3 * max(float(size.max()), _TINY)
+    fresh = start_tensor(spec, seed, f"stir/{name}").double()
+    return fresh.where(_spread(dead, tensor), tensor)
+
+
+def _value(
+    graph: Graph,
+    weights: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
+    values: Mapping[str, Tensor],
+    node: Node,
+) -> Tensor:
+    run = execute(graph, weights, inputs, training=True, known=Run(values, {}), only={*values, node.id})
+    return run.values[node.id]
+
+
+def _moments(value: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel over batch and places; a deviation of 1 where a channel is constant."""
+    channels = value.movedim(1, 0).flatten(1)
+    deviation = channels.std(1, correction=0)
+    return channels.mean(1), deviation.where(deviation > _TINY, deviation.new_ones(()))
+
+
+def _spread(channels: Tensor, like: Tensor) -> Tensor:
+    """One number for each slice along axis 0, in the shape that broadcasts over `like`."""
+    return channels.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _settle(graph: Graph, weights: dict[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Running statistics of one pass in train mode."""
+    settled = dict(weights)
+    for node in graph.nodes.values():
+        if KINDS[node.kind].normalisation:
+            settled[node.tensors["running_mean"]] = weights[node.tensors["running_mean"]] * 0
+            settled[node.tensors["running_var"]] = weights[node.tensors["running_var"]] * 0
+    run = execute(graph, settled, inputs, training=True)
+    for node in graph.nodes.values():
+        if KINDS[node.kind].normalisation:
+            momentum = node.settings["momentum"]
+            for role in ("running_mean", "running_var"):
+                name = node.tensors[role]
+                settled[name] = run.buffers[name] / momentum if momentum else weights[name]
+    return settled

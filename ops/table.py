@@ -1,0 +1,115 @@
+"""The table of all mutations, picking one of them, and replaying one from its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from graphs.errors import EvolutionError, UnknownName
+from graphs.genome import Genome
+from ops.branch import BRANCH
+from ops.deepen import DEEPEN
+from ops.errors import NoSite, ReplayError
+from ops.grow_kernel import GROW_KERNEL
+from ops.insert_block import INSERT_BLOCK
+from ops.mutation import Child, Mutation, Record, Site, Work
+from ops.narrow import NARROW
+from ops.remove_block import REMOVE_BLOCK
+from ops.skip import SKIP
+from ops.split_head import SPLIT_HEAD
+from ops.widen import WIDEN
+
+if TYPE_CHECKING:
+    import numpy
+    from torch import Tensor
+
+__all__ = ["MUTATIONS", "propose", "replay", "replay_child"]
+
+MUTATIONS: dict[str, Mutation] = {
+    mutation.name: mutation
+    for mutation in (WIDEN, DEEPEN, INSERT_BLOCK, BRANCH, SKIP, GROW_KERNEL, SPLIT_HEAD, NARROW, REMOVE_BLOCK)
+}
+"""All operators, by name."""
+
+
+def propose(
+    genome: Genome,
+    rng: numpy.random.Generator,
+    odds: Mapping[str, float] | None = None,
+    batch: Tensor | None = None,
+    born: int | None = None,
+) -> Child:
+    """A child by a random operator at a random site.
+
+    Args:
+        genome: The parent.
+        rng: Draws operator, site and choices.
+        odds: Relative odds by operator; operators left out are not used. All alike if None.
+        batch: See `Mutation.apply`.
+        born: See `Mutation.apply`.
+
+    Raises:
+        NoSite: No operator that has odds has a site in this network.
+        UnknownName: `odds` names an operator that does not exist.
+    """
+    weights = dict.fromkeys(MUTATIONS, 1.0) if odds is None else dict(odds)
+    for name in weights:
+        if name not in MUTATIONS:
+            raise UnknownName.of("operator", name, MUTATIONS)
+    found: dict[str, list[Site]] = {}
+    left = {name: weights[name] for name in MUTATIONS if weights.get(name, 0) > 0}
+    while left:
+        name = _pick(left, rng)
+        found[name] = MUTATIONS[name].sites(genome)
+        if found[name]:
+            site = found[name][int(rng.integers(len(found[name])))]
+            return MUTATIONS[name].apply(genome, site, rng, batch, born)
+        del left[name]
+    raise NoSite(f"none of the operators {', '.join(sorted(weights))} can be applied to this network")
+
+
+def _pick(odds: Mapping[str, float], rng: numpy.random.Generator) -> str:
+    point = float(rng.random()) * sum(odds.values())
+    for name, weight in odds.items():
+        point -= weight
+        if point < 0:
+            return name
+    return name
+
+
+def replay_child(genome: Genome, record: Record, tensors: Mapping[str, Tensor] | None = None) -> Child:
+    """As `replay`, with the record and the transfer."""
+    if record.operator not in MUTATIONS:
+        raise UnknownName.of("operator", record.operator, MUTATIONS)
+    if genome.graph.fingerprint != record.parent:
+        raise ReplayError(
+            f"this record of '{record.operator}' starts from the structure {record.parent[:12]}, "
+            f"but the given network is {genome.graph.fingerprint[:12]}; replay it on its own parent"
+        )
+    work = Work(genome, record.site, record.choices, record.seed, record.born, None, tensors or {})
+    try:
+        child = MUTATIONS[record.operator].make(work, record.preserves)
+    except EvolutionError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ReplayError(f"the record of '{record.operator}' does not fit this network: {error!r}") from error
+    if child.record.child != record.child:
+        raise ReplayError(
+            f"the record of '{record.operator}' names the child {record.child[:12]}, "
+            f"but leads to {child.record.child[:12]}; it was changed, or made by another version"
+        )
+    return child
+
+
+def replay(genome: Genome, record: Record, tensors: Mapping[str, Tensor] | None = None) -> Genome:
+    """The child that a record leads to from its parent, bit for bit.
+
+    Args:
+        genome: The parent.
+        record: What `Mutation.apply` wrote down.
+        tensors: `Child.tensors` of then, where there were any.
+
+    Raises:
+        ReplayError: The record does not belong to this parent, or leads elsewhere.
+    """
+    return replay_child(genome, record, tensors).genome

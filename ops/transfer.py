@@ -1,0 +1,166 @@
+"""What a mutation does to tensors, as data.
+
+For each tensor of the child that is not simply its parent's tensor of the same name, a plan says where it comes from:
+an index along some axes of a parent's tensor, or a start for what is new. Where copies of a channel share a weight,
+each copy but the last takes between half and all of what is left, and the last takes the rest: by Sterbenz's lemma
+every difference is then exact in floating point, and the copies add up to the parent's weight bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from graphs.initial import start_tensor
+from graphs.kinds import TensorSpec, tensors
+from graphs.structure import Graph
+
+if TYPE_CHECKING:
+    import numpy
+    from torch import Tensor
+
+    Index = numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]
+    Take = numpy.ndarray[tuple[int], numpy.dtype[numpy.float64]]
+
+__all__ = ["AxisMap", "Given", "Mapped", "New", "Plan", "Transfer"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AxisMap:
+    """One axis of a child's tensor in terms of its parent's.
+
+    Attributes:
+        axis: Which axis.
+        index: For each entry of the child, the parent's entry, or −1 for a new entry, which is zero.
+        take: None if entries are copied. Else the parent's entry is shared among its copies: for each copy, in order,
+            the part that it takes of what the copies before it left; 1 for the last one.
+    """
+
+    axis: int
+    index: Index
+    take: Take | None = None
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        """The child's tensor along this axis."""
+        import torch
+
+        index = torch.from_numpy(self.index)
+        out = tensor.index_select(self.axis, index.clamp(min=0))
+        if self.take is not None:
+            self._share(tensor, out, self.take)
+        new = (index < 0).nonzero().flatten()
+        return out.index_fill_(self.axis, new, 0) if len(new) else out
+
+    def _share(self, tensor: Tensor, out: Tensor, take: Take) -> None:
+        import numpy
+        import torch
+
+        rank = _ranks(self.index)
+        left = tensor.clone()
+        several = numpy.isin(self.index, self.index[rank > 0]) & (self.index >= 0)
+        for turn in range(int(rank.max(initial=0)) + 1):
+            here = numpy.flatnonzero(several & (rank == turn))
+            places, sources = torch.from_numpy(here), torch.from_numpy(self.index[here])
+            remaining = left.index_select(self.axis, sources)
+            shape = [-1 if axis == self.axis else 1 for axis in range(tensor.ndim)]
+            part = remaining * torch.from_numpy(take[here]).to(tensor.dtype).reshape(shape)
+            out.index_copy_(self.axis, places, part)
+            left.index_copy_(self.axis, sources, remaining - part)
+
+
+def _ranks(index: Index) -> Index:
+    """For each entry, how many entries before it have the same index."""
+    import numpy
+
+    order = numpy.argsort(index, kind="stable")
+    ordered = index[order]
+    starts = numpy.flatnonzero(numpy.r_[True, ordered[1:] != ordered[:-1]])
+    counts = numpy.diff(numpy.r_[starts, len(index)])
+    ranks = numpy.empty(len(index), dtype=numpy.int64)
+    ranks[order] = numpy.arange(len(index)) - numpy.repeat(starts, counts)
+    return ranks
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """The child's tensor is made of the parent's tensor `source`; a plain copy if no axis is mapped."""
+
+    source: str
+    axes: tuple[AxisMap, ...] = ()
+
+    def apply(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The child's tensor."""
+        tensor = weights[self.source]
+        for axis in self.axes:
+            tensor = axis.apply(tensor)
+        return tensor
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """The tensor is new: `start` is a name that `TensorSpec` knows, `identity`, or a number for all entries."""
+
+    start: str | float
+
+    def apply(self, spec: TensorSpec, seed: int, name: str) -> Tensor:
+        """The tensor as `spec` says, drawn from the stream of (seed, name)."""
+        import torch
+
+        if isinstance(self.start, float):
+            return torch.full(spec.shape, self.start, dtype=torch.float32)
+        if self.start == "identity":
+            weight = torch.zeros(spec.shape)
+            centre = tuple(size // 2 for size in spec.shape[2:])
+            for channel in range(spec.shape[0]):
+                weight[(channel, channel, *centre)] = 1
+            return weight
+        return start_tensor(TensorSpec(spec.shape, self.start, spec.buffer, spec.integer), seed, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The tensor was computed from data when the mutation was made, and is stored beside the record."""
+
+    name: str
+
+
+Plan = Mapped | New | Given
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """The plans of a mutation, by name of the child's tensor.
+
+    A tensor without a plan is the parent's of the same name, shared and not copied.
+    """
+
+    plans: Mapping[str, Plan] = field(default_factory=dict)
+
+    def apply(
+        self, weights: Mapping[str, Tensor], graph: Graph, seed: int, given: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The child's tensors.
+
+        Args:
+            weights: The parent's tensors.
+            graph: The child's graph.
+            seed: From which new tensors are drawn.
+            given: Tensors that were computed from data.
+        """
+        kinds = (tensor.dtype for tensor in weights.values() if tensor.is_floating_point())
+        dtype = next(kinds, None)
+        made: dict[str, Tensor] = {}
+        for name, spec in tensors(graph).items():
+            plan = self.plans.get(name)
+            if plan is None:
+                if name in weights:
+                    made[name] = weights[name]
+                    continue
+                plan = New(spec.start)
+            if isinstance(plan, Mapped):
+                made[name] = plan.apply(weights)
+                continue
+            tensor = given[plan.name] if isinstance(plan, Given) else plan.apply(spec, seed, name)
+            made[name] = tensor.to(dtype) if tensor.is_floating_point() and dtype else tensor
+        return made
