@@ -95,7 +95,7 @@ def read_header(file: io.BufferedIOBase, size: int, where: str) -> tuple[dict[st
     prefix = file.read(8)
     length = int.from_bytes(prefix, "little")
     if len(prefix) < 8 or (8 + length > size and length <= MAX_HEADER):
-        raise FormatError(f"{where}: cut short, {size} bytes are not even a whole header; use another copy")
+        raise FormatError(f"{where}: not a genome, or cut short: {size} bytes do not hold the whole header")
     if length > MAX_HEADER:
         raise FormatError(
             f"{where}: not a genome, or damaged: its header would take {length} bytes, at most {MAX_HEADER} are allowed"

@@ -79,7 +79,7 @@ class Space:
 
 
 def find_spaces(graph: Graph) -> tuple[Space, ...]:
-    """All channel spaces of a graph, in the order of their first appearance. Use `graph.spaces`, which remembers them."""
+    """All channel spaces of a graph, in order of appearance. `graph.spaces` is the same, remembered."""
     solver, axes = solve(graph)
     values: dict[int, list[Value]] = defaultdict(list)
     for node, axis in axes.items():

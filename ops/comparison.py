@@ -87,7 +87,7 @@ class Comparison:
             for id, node in self.new.nodes.items()
             if id not in self.old.nodes
             or self.old[id] != node
-            or any(name in child.transfer.plans for name in node.tensors.values())
+            or any(child.genome.weights[name] is not parent.weights[name] for name in node.tensors.values())
         )
         gone = frozenset(self.old.nodes) - frozenset(self.new.nodes)
         readers = [self.new[id] for id in self.changed] + [
@@ -109,20 +109,13 @@ class Comparison:
         units = {name: _unit(before.values[node]) for name, node in old.items()}
         hidden = any(unit is None for unit in units.values()) or self._dark(before)
         scales = {name: unit or 1.0 for name, unit in units.items()}
-        kept = {id: value for id, value in before.values.items() if id in self.new.nodes and id not in touched}
-        buffers = {
-            name: before.buffers[name]
-            for id in kept
-            for name in self.old[id].tensors.values()
-            if name in before.buffers
-        }
         after = execute(
             self.new,
             _cast_up(self.child.genome),
             self.inputs,
             training=training,
             seed=self.seed,
-            known=Run(kept, buffers),
+            known=_prefix(self.new, touched, before),
         )
         error = max(
             (_largest(after.values[new[name]] - before.values[node]) / scales[name] for name, node in old.items()),
@@ -167,21 +160,13 @@ class Comparison:
             signs = torch.randint(0, 2, value.shape, generator=generator, dtype=value.dtype) * 2 - 1
             return value * (1 + size * signs)
 
-        moved = self.old.downstream(self.read)
-        kept = {id: value for id, value in before.values.items() if id not in moved}
-        buffers = {
-            name: before.buffers[name]
-            for id in kept
-            for name in self.old[id].tensors.values()
-            if name in before.buffers
-        }
         run = execute(
             self.old,
             _cast_up(self.parent),
             self.inputs,
             training=training,
             seed=self.seed,
-            known=Run(kept, buffers),
+            known=_prefix(self.old, self.old.downstream(self.read), before),
             adjust=perturb,
         )
         found = max(
@@ -212,6 +197,22 @@ class Comparison:
         return error
 
 
+def _prefix(graph: Graph, moved: frozenset[str], before: Run) -> Run:
+    """What of the parent's run holds for a graph of which the nodes `moved` compute something else.
+
+    A norm whose statistics a moved node shares is not part of it: each use updates them, in turn.
+    """
+    while True:
+        updated = {name for id in moved for name in graph[id].tensors.values() if name in before.buffers}
+        partners = [node.id for node in graph.nodes.values() if updated.intersection(node.tensors.values())]
+        if moved.issuperset(partners):
+            break
+        moved = graph.downstream([*moved, *partners])
+    kept = {id: before.values[id] for id in graph.nodes if id not in moved}
+    names = [name for id in kept for name in graph[id].tensors.values()]
+    return Run(kept, {name: before.buffers[name] for name in names if name in before.buffers})
+
+
 def _unit(value: Tensor) -> float | None:
     """Root mean square of the elements' deviations over the batch; None if an element hardly varies."""
     deviations = value.detach().flatten(1).std(0, correction=0)
@@ -232,7 +233,7 @@ def _statistics_error(
     scale: Mapping[str, Tensor],
     found: Mapping[str, Tensor],
 ) -> float:
-    """Largest difference of a norm's buffers: means in deviations of their channel, variances relative to themselves."""
+    """Largest difference of a norm's buffers: means in deviations of their channel, variances in themselves."""
     node = graph[id]
     if not KINDS[node.kind].normalisation:
         return 0.0

@@ -1,4 +1,4 @@
-"""How settings are checked: each function takes what was given and returns its canonical form, or says what it expects."""
+"""How settings are checked: each function returns the canonical form of what was given, or says what it expects."""
 
 from __future__ import annotations
 

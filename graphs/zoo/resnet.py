@@ -30,7 +30,7 @@ def resnet(classes: int, input_shape: Shape, *, depth: int = 20, widen: int = 1)
     if depth % 6 != 2:
         raise GraphError(
             f"zoo network 'resnet': depth={depth}; expected 6n + 2, "
-            f"such as {depth // 6 * 6 + 2} or {depth // 6 * 6 + 8}"
+            f"such as {(depth - 2) // 6 * 6 + 2} or {(depth - 2) // 6 * 6 + 8}"
         )
     width = 16 * whole("resnet", "widen", widen, 1, 256)
     draft = Draft()
