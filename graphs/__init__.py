@@ -14,7 +14,8 @@ A `Genome` is a `Graph` with its weights. Both are frozen: a change makes a new 
 | `draft`, `check` | making a graph, and whether it is valid |
 | `solver`, `spaces` | which channels are the same channels: the ground of every change of width |
 | `execution`, `modules` | running a graph node by node; the ordinary module that comes out |
-| `files`, `identity` | the one file format; fingerprints of structures |
+| `files`, `documents`, `container` | the one file format: its digest, its JSON, its bytes |
+| `identity`, `partition` | fingerprints of structures |
 | `zoo` | networks to start from |
 
 This package knows nothing of mutations, training or searches.

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["REQUIRED", "Kind", "TensorSpec", "same_shape"]
 
+LARGEST_SIZE = 2**40
+"""No axis is longer; a graph that says otherwise is damaged or hostile."""
+
 REQUIRED: Any = object()
 """Default of a setting that must be given."""
 
@@ -153,7 +156,9 @@ class Kind:
         Raises:
             GraphError: Something is missing, superfluous or not in canonical form.
         """
-        if dict(node.settings) != self.fill(node.id, node.settings):
+        filled = self.fill(node.id, node.settings)
+        # Compared as text, because 0 == 0.0 == False.
+        if sorted(map(repr, node.settings.items())) != sorted(map(repr, filled.items())):
             raise GraphError(f"node '{node.id}' of kind '{self.name}': settings {dict(node.settings)} are not complete")
         least, most = self.operands
         if len(node.inputs) < least or (most is not None and len(node.inputs) > most):
@@ -176,6 +181,8 @@ class Kind:
         except ShapeError as error:
             found = ", ".join(map(str, shapes))
             raise ShapeError(f"node '{node.id}' of kind '{self.name}' cannot read {found}: {error}") from None
+        if max(out, default=1) > LARGEST_SIZE:
+            raise ShapeError(f"node '{node.id}' of kind '{self.name}' has an axis of more than {LARGEST_SIZE} entries")
         if any(size < 1 for size in out):
             found = ", ".join(map(str, shapes))
             raise ShapeError(f"node '{node.id}' of kind '{self.name}' would turn {found} into the empty {out}")
