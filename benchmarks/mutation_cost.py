@@ -48,7 +48,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    print(f"{platform.processor() or platform.machine()}, {given.threads} threads, torch {torch.__version__}, n={given.n}")
+    print(
+        f"{platform.processor() or platform.machine()}, {given.threads} threads, torch {torch.__version__}, n={given.n}"
+    )
     for title, (name, settings) in NETWORKS.items():
         parent = graphs.zoo.create(name, **settings)
         module = graphs.to_torch(parent).train()

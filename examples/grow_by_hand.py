@@ -24,21 +24,27 @@ def main(folder: Path) -> None:
     task = runners.Task.named("digits")
     recipe = runners.Recipe(epochs=3)
     start = graphs.zoo.create("convnet", classes=task.classes, input_shape=task.input_shape)
-    trained = runners.train(start, recipe, task, seed=0)
-    assert trained.genome is not None
-    print(f"trained: {graphs.parameters(start.graph):,} parameters, {100 * trained.val_accuracy:.1f} % validation accuracy")
+    parent, accuracy = train(start, recipe, task, seed=0)
+    print(f"trained: {graphs.parameters(parent.graph):,} parameters, {accuracy:.1%} validation accuracy")
 
     rng = numpy.random.default_rng(0)
     widen = ops.MUTATIONS["widen"]
-    child = widen.apply(trained.genome, widen.sites(trained.genome)[0], rng)
-    certificate = ops.certify(trained.genome, child, probe=task.probe(16, seed=0)).require()
-    print(f"widened: {graphs.parameters(child.genome.graph):,} parameters, differs by {certificate.eval.error:.1e} units")
+    child = widen.apply(parent, widen.sites(parent)[0], rng)
+    certificate = ops.certify(parent, child, probe=task.probe(16, seed=0)).require()
+    print(f"widened: {graphs.parameters(child.genome.graph):,} parameters, off by {certificate.eval.error:.1e} units")
 
-    grown = runners.train(child.genome, recipe, task, seed=1)
-    assert grown.genome is not None
-    print(f"trained on: {100 * grown.val_accuracy:.1f} % validation accuracy")
-    evolve.export(grown.genome, folder / "grown")
+    grown, accuracy = train(child.genome, recipe, task, seed=1)
+    print(f"trained on: {accuracy:.1%} validation accuracy")
+    evolve.export(grown, folder / "grown")
     print(f"exported: {folder / 'grown'}")
+
+
+def train(genome: graphs.Genome, recipe: runners.Recipe, task: runners.Task, seed: int) -> tuple[graphs.Genome, float]:
+    """The trained network and its validation accuracy; a failure ends the example."""
+    outcome = runners.train(genome, recipe, task, seed)
+    if outcome.genome is None or outcome.val_accuracy is None:
+        sys.exit(f"training failed: {outcome.failure}")
+    return outcome.genome, outcome.val_accuracy
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from graphs.kinds import KINDS
 from graphs.structure import Graph, Node
 
 if TYPE_CHECKING:
-    from torch import fx, nn
+    from torch import Tensor, fx, nn
 
 __all__ = ["genome_from_module", "source", "to_torch"]
 
@@ -69,9 +69,7 @@ def genome_from_module(genome: Genome, module: nn.Module) -> Genome:
     missing = [name for name in genome.weights if name not in state]
     if missing:
         raise GraphError(f"the module has no tensor '{missing[0]}'; it was not made from this genome")
-    weights = {
-        name: state[name].detach().to("cpu", old.dtype, copy=True).contiguous() for name, old in genome.weights.items()
-    }
+    weights = {name: _dense(state[name].detach().to("cpu", old.dtype)) for name, old in genome.weights.items()}
     return Genome(genome.graph, weights, genome.about)
 
 
@@ -167,7 +165,7 @@ def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
 
 def _load(root: nn.Module, plan: _Plan, genome: Genome, torch: Any) -> None:
     """Gives each module copies of the genome's tensors; shared ones are the same object."""
-    copies = {name: tensor.clone() for name, tensor in genome.weights.items()}
+    copies = {name: _dense(tensor) for name, tensor in genome.weights.items()}
     parameters: dict[str, Any] = {}
     for path, (_, _, extra) in plan.modules.items():
         owner = root.get_submodule(path)
@@ -181,6 +179,17 @@ def _load(root: nn.Module, plan: _Plan, genome: Genome, torch: Any) -> None:
         for role in owner._buffers:
             name = plan.tied.get(f"{path}.{role}", f"{path}.{role}")
             owner._buffers[role] = copies[name]
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """A copy with the strides that its shape has by default.
+
+    `contiguous` does not give it: where an axis has size 1 it leaves the strides of another memory format, from which
+    convolutions choose another kernel, whose results round otherwise.
+    """
+    import torch
+
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _assign(path: str) -> str:

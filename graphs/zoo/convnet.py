@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from graphs.draft import Draft
 from graphs.structure import Graph, Shape
+from graphs.zoo.layers import convolved, pooled
 from graphs.zoo.settings import whole
 
 __all__ = ["convnet"]
@@ -27,15 +28,12 @@ def convnet(classes: int, input_shape: Shape, *, width: int = 16) -> Graph:
     width = whole("convnet", "width", width, 1, 4096)
     draft = Draft()
     x = draft.input(input_shape)
-    sides = list(input_shape[1:])
+    sides = (input_shape[1], input_shape[2])
     for stage in range(3):
         path = f"stage{stage + 1}"
-        if stage and min(sides) > 1:
-            x = draft.add("max_pool2d", x, path=f"{path}.pool", kernel=2)
-            sides = [side // 2 for side in sides]
-        x = draft.add("conv2d", x, path=f"{path}.conv", out=width * 2**stage, kernel=3, bias=False)
-        x = draft.add("batch_norm", x, path=f"{path}.bn")
-        x = draft.add("relu", x, path=f"{path}.relu")
+        if stage:
+            x, sides = pooled(draft, x, f"{path}.pool", sides)
+        x = convolved(draft, x, path, "", width * 2**stage, kernel=3, bias=False)
     x = draft.add("adaptive_avg_pool2d", x, path="pool")
     x = draft.add("flatten", x, path="flatten")
     draft.head(draft.add("linear", x, path="fc", out=classes))

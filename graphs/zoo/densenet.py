@@ -4,15 +4,16 @@ Gao Huang, Zhuang Liu, Laurens van der Maaten, Kilian Weinberger, "Densely Conne
 2016, arXiv 1608.06993: three blocks of n layers. A layer reads all values before it in its block and appends
 `growth` channels (normalise, ReLU, 1×1 to 4 · growth channels, normalise, ReLU, 3×3). Between blocks,
 normalise, ReLU, 1×1 to a share of the channels, and an average pool. Depth 100 with growth 12 has 769,162
-parameters for 10 classes.
+parameters for 10 classes. (FreezeOut, which uses depth 76, puts the ReLU of a transition before its norm; the
+counts are the same.)
 """
 
 from __future__ import annotations
 
 from graphs.draft import Draft
-from graphs.errors import GraphError
 from graphs.structure import Graph, Shape
-from graphs.zoo.settings import whole
+from graphs.zoo.layers import classified, pooled
+from graphs.zoo.settings import blocks, share, whole
 
 __all__ = ["densenet"]
 
@@ -29,37 +30,25 @@ def densenet(classes: int, input_shape: Shape, *, depth: int = 22, growth: int =
         growth: Channels that each layer appends.
         compression: Share of the channels that a transition keeps, above 0 and up to 1.
     """
-    depth = whole("densenet", "depth", depth, 10, 2000)
-    if depth % 6 != 4:
-        raise GraphError(
-            f"zoo network 'densenet': depth={depth}; expected 6n + 4, "
-            f"such as {(depth - 4) // 6 * 6 + 4} or {(depth - 4) // 6 * 6 + 10}"
-        )
+    count = blocks("densenet", depth, 4)
     growth = whole("densenet", "growth", growth, 1, 1024)
-    if isinstance(compression, bool) or not isinstance(compression, int | float) or not 0 < compression <= 1:
-        raise GraphError(f"zoo network 'densenet': compression={compression!r}; expected a number above 0 and up to 1")
+    compression = share("densenet", "compression", compression)
     draft = Draft()
     x = draft.input(input_shape)
-    sides = list(input_shape[1:])
+    sides = (input_shape[1], input_shape[2])
     channels = 2 * growth
     x = draft.add("conv2d", x, path="conv1", out=channels, kernel=3, bias=False)
     for block in (1, 2, 3):
-        for layer in range((depth - 4) // 6):
+        for layer in range(count):
             x = _layer(draft, x, f"dense{block}.{layer}", growth)
             channels += growth
         if block < 3:
             path = f"trans{block}"
             channels = max(1, int(channels * compression))
             x = _convolved(draft, x, f"{path}.", "", channels, 1)
-            if min(sides) > 1:
-                x = draft.add("avg_pool2d", x, path=f"{path}.pool", kernel=2)
-                sides = [side // 2 for side in sides]
+            x, sides = pooled(draft, x, f"{path}.pool", sides, "avg_pool2d")
     x = draft.add("batch_norm", x, path="bn")
-    x = draft.add("relu", x, path="relu")
-    x = draft.add("adaptive_avg_pool2d", x, path="avgpool")
-    x = draft.add("flatten", x, path="flatten")
-    draft.head(draft.add("linear", x, path="fc", out=classes))
-    return draft.finish()
+    return classified(draft, draft.add("relu", x, path="relu"), classes)
 
 
 def _layer(draft: Draft, x: str, path: str, growth: int) -> str:

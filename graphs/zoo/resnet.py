@@ -10,9 +10,9 @@ after each sum. Where a block changes the shape, its shortcut is a 1×1 convolut
 from __future__ import annotations
 
 from graphs.draft import Draft
-from graphs.errors import GraphError
 from graphs.structure import Graph, Shape
-from graphs.zoo.settings import whole
+from graphs.zoo.layers import classified
+from graphs.zoo.settings import blocks, whole
 
 __all__ = ["resnet"]
 
@@ -26,12 +26,7 @@ def resnet(classes: int, input_shape: Shape, *, depth: int = 20, widen: int = 1)
         depth: Layers with weights on the longest path, 6n + 2.
         widen: What all widths, the first convolution's included, are multiplied by.
     """
-    depth = whole("resnet", "depth", depth, 8, 2000)
-    if depth % 6 != 2:
-        raise GraphError(
-            f"zoo network 'resnet': depth={depth}; expected 6n + 2, "
-            f"such as {(depth - 2) // 6 * 6 + 2} or {(depth - 2) // 6 * 6 + 8}"
-        )
+    count = blocks("resnet", depth, 2)
     width = 16 * whole("resnet", "widen", widen, 1, 256)
     draft = Draft()
     x = draft.input(input_shape)
@@ -39,13 +34,10 @@ def resnet(classes: int, input_shape: Shape, *, depth: int = 20, widen: int = 1)
     x = draft.add("batch_norm", x, path="bn1")
     x = draft.add("relu", x, path="relu")
     for stage in range(3):
-        for block in range((depth - 2) // 6):
+        for block in range(count):
             entry = stage > 0 and block == 0
             x = _block(draft, x, f"layer{stage + 1}.{block}", width * 2**stage, entry)
-    x = draft.add("adaptive_avg_pool2d", x, path="avgpool")
-    x = draft.add("flatten", x, path="flatten")
-    draft.head(draft.add("linear", x, path="fc", out=classes))
-    return draft.finish()
+    return classified(draft, x, classes)
 
 
 def _block(draft: Draft, x: str, path: str, width: int, entry: bool) -> str:
