@@ -1,0 +1,169 @@
+"""An image set as it comes from its files: four arrays, checked before anything else sees them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphs.errors import EvolutionError
+
+__all__ = ["MOST_CHANNELS", "Arrays", "DataError", "checked", "refuse_bomb"]
+
+MOST_CHANNELS = 4
+"""More channels than this are taken for a sign that the axes are in another order."""
+
+TWO = 2
+"""Fewest training images of a class: one to learn from and one to validate with."""
+
+
+MOST_BYTES = 1 << 36
+"""Largest image set that is read, in bytes: it has to fit into memory."""
+
+FREE_BYTES = 1 << 28
+"""Up to this size a file may be compressed as much as it likes."""
+
+MOST_RATIO = 100
+"""Above `FREE_BYTES`, images are taken to be compressed no more than this many times."""
+
+
+class DataError(EvolutionError, ValueError):
+    """An image set is missing, damaged or not of the expected form; the message says where and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrays:
+    """Training and test images `(N, C, H, W)` of uint8 with labels `(N,)` of int64, checked by `checked`."""
+
+    x_train: NDArray[np.uint8]
+    y_train: NDArray[np.int64]
+    x_test: NDArray[np.uint8]
+    y_test: NDArray[np.int64]
+    classes: int
+
+    def digest(self) -> str:
+        """SHA-256 over shapes and contents, in hexadecimal: equal for the same images however they are stored."""
+        found = hashlib.sha256(str(self.classes).encode())
+        for array in (self.x_train, self.y_train, self.x_test, self.y_test):
+            found.update(str(array.shape).encode())
+            found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
+
+
+def refuse_bomb(claimed: int, size: int, where: str) -> None:
+    """Refuses a file of `size` bytes that claims to hold more than such a file can.
+
+    Raises:
+        DataError: `claimed` bytes are too many.
+    """
+    if claimed > MOST_BYTES or (claimed > FREE_BYTES and claimed > MOST_RATIO * size):
+        raise DataError(
+            f"{where}: claims {claimed} bytes of images in a file of {size}; expected at most {MOST_BYTES} bytes, and "
+            f"{MOST_RATIO} times the file"
+        )
+
+
+def checked(given: dict[str, Any], where: str, classes: int | None = None) -> Arrays:
+    """Checks the four arrays of the Keras layout and brings them to the form of `Arrays`.
+
+    Args:
+        given: `x_train`, `y_train`, `x_test`, `y_test`; images uint8 `(N, H, W)` or `(N, H, W, C)`, labels of any
+            integer type, `(N,)` or `(N, 1)`.
+        where: Name of the file or data set, for messages.
+        classes: Number of classes; None for the highest training label and one.
+
+    Raises:
+        DataError: Anything is missing, of the wrong type or size, or out of range.
+    """
+    images = {split: _images(given[f"x_{split}"], f"x_{split}", where) for split in ("train", "test")}
+    labels = {split: _labels(given[f"y_{split}"], f"y_{split}", where) for split in ("train", "test")}
+    for split in ("train", "test"):
+        if len(images[split]) != len(labels[split]):
+            raise DataError(
+                f"{where}: x_{split} has {len(images[split])} images but y_{split} has {len(labels[split])} labels; "
+                "each image needs one label"
+            )
+    if images["train"].shape[1:] != images["test"].shape[1:]:
+        sizes = [tuple(images[split].shape[1:]) for split in ("train", "test")]
+        raise DataError(
+            f"{where}: images of x_train have the shape {sizes[0]} and those of x_test {sizes[1]} (channels, height, "
+            "width); make them equal, for example by resizing"
+        )
+    found = _classes(labels["train"], where) if classes is None else classes
+    for split in ("train", "test"):
+        highest = int(labels[split].max())
+        if highest >= found:
+            row = int(labels[split].argmax())
+            raise DataError(
+                f"{where}: y_{split}[{row}] is {highest}, but there are {found} classes"
+                f"{' in y_train' if classes is None else ''}; expected labels from 0 to {found - 1}"
+            )
+    return Arrays(images["train"], labels["train"], images["test"], labels["test"], found)
+
+
+def _images(value: Any, name: str, where: str) -> NDArray[np.uint8]:
+    """Images in the form `(N, C, H, W)`."""
+    array = np.asarray(value)
+    if array.dtype != np.uint8:
+        raise DataError(
+            f"{where}: {name} is of type {array.dtype}, expected uint8; store the pixels as whole numbers from 0 to 255"
+        )
+    if array.ndim not in (3, 4):
+        raise DataError(
+            f"{where}: {name} has the shape {array.shape}, expected (images, height, width) or "
+            "(images, height, width, channels)"
+        )
+    if 0 in array.shape:
+        raise DataError(f"{where}: {name} is empty, its shape is {array.shape}; every split needs images")
+    if array.ndim == 3:
+        return np.ascontiguousarray(array[:, None])
+    if array.shape[3] > MOST_CHANNELS:
+        raise DataError(
+            f"{where}: {name} has the shape {array.shape}, which is {array.shape[3]} channels; expected 1 to "
+            f"{MOST_CHANNELS}, in the last axis: (images, height, width, channels)"
+        )
+    return np.ascontiguousarray(array.transpose(0, 3, 1, 2))
+
+
+def _labels(value: Any, name: str, where: str) -> NDArray[np.int64]:
+    """Labels in the form `(N,)`, none negative."""
+    array = np.asarray(value)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise DataError(
+            f"{where}: {name} is of type {array.dtype}, expected whole numbers; store the number of each image's "
+            "class, counted from 0"
+        )
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise DataError(f"{where}: {name} has the shape {array.shape}, expected (images,) or (images, 1)")
+    if not array.size:
+        raise DataError(f"{where}: {name} is empty; every split needs images")
+    lowest, highest = int(array.min()), int(array.max())
+    if lowest < 0 or highest > np.iinfo(np.int32).max:
+        row = int(array.argmin() if lowest < 0 else array.argmax())
+        raise DataError(f"{where}: {name}[{row}] is {int(array[row])}; expected the number of a class, counted from 0")
+    return array.astype(np.int64)
+
+
+def _classes(labels: NDArray[np.int64], where: str) -> int:
+    """Number of classes, if each one from 0 to the highest label has enough training images."""
+    highest = int(labels.max())
+    if highest >= len(labels):
+        raise DataError(
+            f"{where}: y_train[{int(labels.argmax())}] is {highest}, which makes {highest + 1} classes for "
+            f"{len(labels)} training images; number the classes from 0 without gaps"
+        )
+    counts = np.bincount(labels, minlength=highest + 1)
+    if highest == 0:
+        raise DataError(f"{where}: every label in y_train is 0; expected two classes or more")
+    rare = int(counts.argmin())
+    if counts[rare] < TWO:
+        raise DataError(
+            f"{where}: class {rare} has {int(counts[rare])} training images of the {len(labels)} in y_train, whose "
+            f"highest label is {highest}; expected classes from 0 without gaps, each with {TWO} images or more"
+        )
+    return highest + 1

@@ -1,0 +1,61 @@
+"""Batches of a split that is resident on the device: gathered, augmented and normalised as whole tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from runners.augmentation import augment
+from runners.task import Split, Task
+
+__all__ = ["Feed", "shuffled"]
+
+
+class Feed:
+    """A split on a device.
+
+    Args:
+        task: Whose normalisation is used.
+        split: The examples.
+        device: Where they are kept, as uint8.
+        memory_format: Of the batches.
+    """
+
+    def __init__(self, task: Task, split: Split, device: str, memory_format: torch.memory_format) -> None:
+        self._images = split.images.to(device)
+        self._labels = split.labels.to(device)
+        self._scale, self._shift = task.scale_and_shift(device)
+        self._format = memory_format
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the examples are."""
+        return self._labels.device
+
+    def take(self, rows: Tensor, flip: bool, crop: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Augmented and normalised images `(N, C, H, W)` of float32, and labels `(N,)`, of the examples at `rows`."""
+        rows = rows.to(self._labels.device)
+        images = augment(self._images.index_select(0, rows), flip, crop, generator)
+        return self._normalised(images), self._labels.index_select(0, rows)
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All examples in their order, as they are but normalised, at most `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self._normalised(self._images[start : start + size]), self._labels[start : start + size]
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return images.to(torch.float32, memory_format=self._format).mul_(self._scale).sub_(self._shift)
+
+
+def shuffled(count: int, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """The numbers from 0 to `count`-1 in a random order, in parts whose lengths differ by one at most.
+
+    No part is longer than `size`, unless a part of a single number, which batch norm refuses, would be left.
+    """
+    parts = max(1, min(-(-count // size), count // 2))
+    return torch.randperm(count, generator=generator).tensor_split(parts)
