@@ -1,0 +1,65 @@
+"""`evolve replay` and `evolve export`: a candidate made again, and a candidate taken away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evolve.commands.options import RunFolder
+
+__all__ = ["export", "replay"]
+
+
+def replay(
+    run: RunFolder,
+    candidate: Annotated[int, typer.Argument(metavar="ID", help="A candidate's number.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.safetensors", help="Where to save the network as it was before training."),
+    ] = None,
+) -> None:
+    """Make a candidate again from its parent and its record, and compare bit for bit."""
+    from evolve.display.console import Page
+    from evolve.display.text import where
+    from evolve.runs import open_run
+    from graphs import fingerprint, save
+    from ops import ReplayError
+
+    found = open_run(run).candidate(candidate)
+    genome = found.untrained()
+    if fingerprint(genome.graph) != found.fingerprint:
+        raise ReplayError(f"candidate {candidate} of {run}: its record leads to another structure than the lineage has")
+    again = found.untrained()
+    if again.digest != genome.digest:
+        raise ReplayError(
+            f"candidate {candidate} of {run}: two replays of its record differ: "
+            f"{genome.digest[:12]}… and {again.digest[:12]}…"
+        )
+    made = "as it was given" if found.operator is None else f"{found.operator} {where(found.site)} of {found.parent}"
+    page = Page()
+    page.line(f"candidate {candidate}, {made}, before training")
+    page.line(f"  structure    {found.fingerprint}, as in the lineage")
+    page.line(f"  weights      {genome.digest}, bit for bit the same in each replay")
+    if to is not None:
+        save(genome, to)
+        page.line(f"  saved        {to}")
+
+
+def export(
+    run: RunFolder,
+    candidate: Annotated[
+        int | None, typer.Argument(metavar="[ID]", help="A candidate's number; the best one if not given.")
+    ] = None,
+    *,
+    to: Annotated[Path, typer.Option(metavar="DIR", help="The folder to make.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace what an earlier export left there.")] = False,
+) -> None:
+    """Write a candidate as a folder that needs torch and safetensors only."""
+    from evolve.display.console import Page
+    from evolve.exporting import FILES
+    from evolve.exporting import export as write
+
+    folder = write(run, to, candidate, force=force)
+    Page().line(f"{folder}: {', '.join(FILES)}")

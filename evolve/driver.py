@@ -1,0 +1,162 @@
+"""The search: `search` begins a run, `resume` goes on with one, and both do the same from there.
+
+Each step is durable before the next depends on it: a candidate is in the lineage before it is handed to the
+pool, its weights are on the disk before its outcome is in the lineage. So a search that is killed between any
+two instructions loses only what was being trained: `resume` reads the lineage, hands out again what has no
+outcome, and goes on deciding from what is there. In strict order, or with one worker, the result is the same
+as without the interruption.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from evolve.events import Watcher
+from evolve.finale import conclude
+from evolve.interrupts import Stop
+from evolve.lineage import Proposal
+from evolve.lineage_writer import Writer
+from evolve.loop import Search
+from evolve.run_folder import RunFolder
+from evolve.runs import Run
+from evolve.seeds import seed_of
+from evolve.settings import Settings
+from evolve.starting import starting_network, starting_task
+
+if TYPE_CHECKING:
+    from graphs import Genome
+    from runners import Task
+    from runners.pools import Pool
+
+__all__ = ["MOVABLE", "resume", "search"]
+
+MOVABLE = ("data_root", "download", "pool", "ray")
+"""Settings that `resume` may be given anew: where things are, never what they compute."""
+
+
+def search(settings: Settings, on_event: Watcher | None = None, *, pool: Pool | None = None) -> Run:
+    """Searches from the start to the end.
+
+    Args: settings: What to search and how. on_event: Called with each `evolve.events.Event`. pool: Where
+        candidates train; by default one that is opened for this search, as the settings say, and closed after
+        it.
+
+    Returns:
+        The run, ended: its best candidate and the control are measured on the test split.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; `resume` goes on.
+        SearchFailed: The starting network failed.
+        EvolutionError: Settings, data, network or folder are not right, or the machine failed.
+    """
+    with Stop() as stop:
+        RunFolder.check_free(settings.run)
+        task = starting_task(settings)
+        settings = settings.resolved(task)
+        start = starting_network(settings, task)
+        stop.check("the run had not begun, nothing was kept")
+
+        def fill(folder: RunFolder) -> None:
+            _begin(folder, settings, task, start)
+
+        with RunFolder.create(settings.run, fill) as folder:
+            return _drive(folder, settings, task, on_event, pool, stop, fresh=True)
+
+
+def resume(
+    path: str | os.PathLike[str],
+    on_event: Watcher | None = None,
+    *,
+    pool: Pool | None = None,
+    **moved: Any,
+) -> Run:
+    """Goes on with the run at `path` to its end; does nothing more to one that has ended.
+
+    Args:
+        path: The run's folder.
+        on_event: As for `search`.
+        pool: As for `search`.
+        **moved: Settings of `MOVABLE` that are different now.
+
+    Raises:
+        RunError: There is no run at `path`.
+        RunLocked: Another process searches there.
+        FormatError: Its lineage or its weights are damaged.
+        EvolutionError: As for `search`.
+    """
+    for name in moved:
+        if name not in MOVABLE:
+            raise TypeError(f"resume() takes {', '.join(MOVABLE)} anew, not '{name}': the run's own value holds")
+    folder = RunFolder.find(path)
+    with Stop() as stop, folder.locked():
+        meta = folder.lineage.snapshot().meta
+        settings = Settings(**{**meta["settings"], **moved}).located()
+        if "ended" in meta:
+            return _drive(folder, settings, None, on_event, pool, stop)
+        return _drive(folder, settings, starting_task(settings, meta["task"]), on_event, pool, stop)
+
+
+def _begin(folder: RunFolder, settings: Settings, task: Task, start: Genome) -> None:
+    """Writes what a new run has: its settings, the starting network, and the lineage with candidate 0."""
+    from graphs import fingerprint, macs, parameters
+
+    recorded = settings.model_dump(mode="json", exclude={"run"})
+    folder.write_settings(recorded)
+    Writer.create(
+        folder.lineage.path,
+        {"settings": recorded, "task": dict(task.spec), "start": folder.save_genome(start)},
+        Proposal(
+            id=0,
+            seed=seed_of(settings.seed, 0),
+            fingerprint=fingerprint(start.graph),
+            parameters=parameters(start.graph),
+            macs=macs(start.graph),
+        ),
+    )
+
+
+def _drive(
+    folder: RunFolder,
+    settings: Settings,
+    task: Task | None,
+    on_event: Watcher | None,
+    pool: Pool | None,
+    stop: Stop,
+    fresh: bool = False,
+) -> Run:
+    """Takes the run in `folder`, whose lock is held, to its end."""
+    with Writer.open(folder.lineage.path) as writer:
+        search = Search(folder, writer, settings, on_event, stop)
+        search.tell_opened(resumed=not fresh)
+        if task is not None:
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(_computing(settings.threads or 1))
+                if pool is None:
+                    try:
+                        pool = stack.enter_context(search.open_pool())
+                    except BaseException:
+                        if fresh:  # nothing has happened in this run, and where it cannot train it is of no use
+                            shutil.rmtree(folder.path, ignore_errors=True)
+                        raise
+                    stop.arm()
+                search.run(pool, task)
+                conclude(search, pool, task)
+        search.tell_ended()
+    return Run(folder)
+
+
+@contextlib.contextmanager
+def _computing(threads: int) -> Iterator[None]:
+    """Computes with as many threads as the run records, so that a resumed run certifies the same."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

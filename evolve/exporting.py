@@ -1,0 +1,274 @@
+"""A network taken out of this project: a folder that needs `torch` and `safetensors`, and nothing of ours.
+
+    DIR/model.safetensors   the tensors, under the names of the module's state_dict
+    DIR/model.py            the network as readable code; `load()` gives the module in eval mode
+    DIR/config.json         input shape, classes, labels, normalisation, accuracies (fractions from 0 to 1), cost
+
+The folder appears whole or not at all, and only after the exported module, loaded from it, has given the very outputs
+of the original on a batch of random numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphs.durable import TEMPORARY, storage_errors, sync_directory, write_bytes, write_text
+from graphs.errors import EvolutionError, FormatError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from evolve.runs import Run
+    from graphs import Genome
+
+__all__ = ["FILES", "ExportError", "export"]
+
+FILES = ("model.safetensors", "model.py", "config.json")
+"""What an exported folder holds."""
+
+BATCH = 4
+"""Examples on which the exported module has to agree with the original."""
+
+_MODULE = '''"""{title}, exported by hydra-evolve; needs torch and safetensors only.
+
+    from model import load
+    model = load()                      # in eval mode, on the CPU
+    outputs = model(images)             # {interface}
+
+{preparation}
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_model
+from torch import nn
+
+__all__ = ["Model", "load"]
+
+
+{source}
+
+def load(weights=Path(__file__).with_name("model.safetensors")):
+    """The network with its weights, in eval mode, on the CPU."""
+    model = Model()
+    load_model(model, str(weights), strict=True)
+    return model.eval()
+'''
+
+
+class ExportError(EvolutionError, ValueError):
+    """The place to export to is taken, or there is nothing to export."""
+
+
+def export(
+    run_or_genome: Run | Genome | str | os.PathLike[str],
+    to: str | os.PathLike[str],
+    candidate: int | None = None,
+    *,
+    force: bool = False,
+) -> Path:
+    """Writes a network as a folder that runs without this project.
+
+    Args:
+        run_or_genome: A run, the path of one, or a genome.
+        to: The folder to make; its parents are made too.
+        candidate: Which candidate of the run; the best one where None. Its trained weights are exported.
+        force: Whether a folder that an earlier export made may be replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ExportError: The folder exists and is not empty, or `candidate` is given with a genome.
+        UnknownName: The run has no such candidate.
+        StorageFull: The disk is full; nothing is left behind, and what was there before is intact.
+    """
+    from graphs import Genome
+
+    if isinstance(run_or_genome, Genome):
+        if candidate is not None:
+            raise ExportError(f"a genome has no candidates; got candidate {candidate}; leave it out or give the run")
+        genome, facts = run_or_genome, dict[str, Any]()
+    else:
+        genome, facts = _from_run(run_or_genome, candidate)
+    folder = Path(to).resolve()
+    _check_place(folder, force)
+    with storage_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{TEMPORARY}")
+        try:
+            draft.mkdir()
+            _write(draft, genome, facts)
+            _compare(draft, genome)
+            _install(draft, folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _from_run(run: Run | str | os.PathLike[str], candidate: int | None) -> tuple[Genome, dict[str, Any]]:
+    """The trained genome of a candidate and what the run knows of it."""
+    from evolve.runs import Run, open_run
+
+    opened = run if isinstance(run, Run) else open_run(run)
+    found = opened.best() if candidate is None else opened.candidate(candidate)
+    if found is None:
+        raise ExportError(f"{opened.path} has no finished candidate yet; wait for one, or go on with 'evolve resume'")
+    facts = {
+        "candidate": found.id,
+        "val_accuracy": found.val_accuracy,
+        "test_accuracy": found.test_accuracy,
+    }
+    return found.genome(), facts
+
+
+def _check_place(folder: Path, force: bool) -> None:
+    if folder == Path.cwd():
+        raise ExportError(f"cannot export to the current folder {folder}; name a folder that does not exist yet")
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ExportError(f"cannot export to {folder}: it is a file; name a folder that does not exist yet")
+    found = sorted(item.name for item in folder.iterdir())
+    if found and not force:
+        raise ExportError(
+            f"cannot export to {folder}: it is not empty ({found[0]}); name another folder or add --force"
+        )
+    foreign = [name for name in found if name not in {*FILES, "__pycache__"}]
+    if foreign:
+        raise ExportError(
+            f"cannot replace {folder}: it holds {foreign[0]}, which no export has made; name another folder"
+        )
+
+
+def _write(folder: Path, genome: Genome, facts: Mapping[str, Any]) -> None:
+    import torch
+    from safetensors.torch import save
+
+    from graphs.modules import source
+
+    config = _config(genome, facts)
+    dense = torch.contiguous_format
+    tensors = {name: tensor.detach().clone(memory_format=dense) for name, tensor in genome.weights.items()}
+    write_bytes(folder / "model.safetensors", save(tensors))
+    write_text(folder / "model.py", _module(source(genome), config))
+    write_text(folder / "config.json", json.dumps(config, indent=2, allow_nan=False) + "\n")
+
+
+def _config(genome: Genome, facts: Mapping[str, Any]) -> dict[str, Any]:
+    from graphs import fingerprint, macs, parameters
+
+    graph = genome.graph
+    about = _plain(genome.about)
+    inputs = {node.settings["name"]: list(node.settings["shape"]) for node in graph.inputs}
+    classes = graph.shapes[graph.heads[0].node][-1]
+    return {
+        "candidate": facts.get("candidate"),
+        "input_shape": next(iter(inputs.values())),
+        "inputs": inputs,
+        "outputs": [head.name for head in graph.heads],
+        "classes": classes,
+        "labels": about.get("labels") or [str(number) for number in range(classes)],
+        "normalisation": about.get("normalisation"),
+        "val_accuracy": facts.get("val_accuracy"),
+        "test_accuracy": facts.get("test_accuracy"),
+        "parameters": parameters(graph),
+        "macs": macs(graph),
+        "fingerprint": fingerprint(graph),
+        "digest": genome.digest,
+    }
+
+
+def _module(source: str, config: Mapping[str, Any]) -> str:
+    """The text of `model.py`."""
+    number = config["candidate"]
+    shape = ", ".join(map(str, config["input_shape"]))
+    scale = config["normalisation"]
+    names = config["outputs"]
+    gives = f"(N, {config['classes']}) logits" if len(names) == 1 else f"a dictionary with {', '.join(names)}"
+    return _MODULE.format(
+        title="A network" if number is None else f"Candidate {number} of a search",
+        interface=f"(N, {shape}) float32 -> {gives}",
+        preparation="Inputs are as the network was trained on them."
+        if scale is None
+        else "Images are pixels from 0 to 1, minus the mean, divided by the deviation of their channel; both are the\n"
+        "`normalisation` in config.json.",
+        source=source,
+    )
+
+
+def _compare(folder: Path, genome: Genome) -> None:
+    """Loads the module from `folder` and compares its outputs with the genome's, bit for bit.
+
+    Raises:
+        FormatError: They differ; a fault of this project, not of the user.
+    """
+    import torch
+
+    from graphs import to_torch
+
+    generator = torch.Generator().manual_seed(0)
+    batch = [torch.randn((BATCH, *node.settings["shape"]), generator=generator) for node in genome.graph.inputs]
+    with torch.no_grad():
+        expected = to_torch(genome).eval()(*batch)
+        got = _load(folder)(*batch)
+    pairs = [(expected[name], got[name]) for name in expected] if isinstance(expected, dict) else [(expected, got)]
+    if not all(torch.equal(one, other) for one, other in pairs):
+        raise FormatError(
+            f"the module written to {folder} does not compute what the original does; nothing was exported, "
+            "please report this with the run"
+        )
+
+
+def _load(folder: Path) -> nn.Module:
+    """The exported module, from the folder's own code, which leaves no trace among the imported modules."""
+    name = f"exported_{secrets.token_hex(4)}"
+    spec = importlib.util.spec_from_file_location(name, folder / "model.py")
+    if spec is None or spec.loader is None:  # never, for a path that ends with .py
+        raise ImportError(f"cannot load {folder / 'model.py'}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+        loaded: nn.Module = module.load()
+        return loaded
+    finally:
+        del sys.modules[name]
+        shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+
+
+def _install(draft: Path, folder: Path) -> None:
+    """Gives the finished folder its name; an older export there makes room and is deleted afterwards."""
+    sync_directory(draft)
+    old = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    replaced = folder.exists()
+    if replaced:
+        os.rename(folder, old)
+    try:
+        os.rename(draft, folder)
+    except OSError:
+        if replaced:
+            os.rename(old, folder)
+        raise
+    sync_directory(folder.parent)
+    with contextlib.suppress(OSError):
+        shutil.rmtree(old)
+
+
+def _plain(value: Any) -> Any:
+    """`value` with mappings as dictionaries and tuples as lists, for `json`."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,110 @@
+"""The next candidate: a parent, a mutation of it that was not tried before, and its certificate."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evolve.ranking import Scored
+from evolve.seeds import generator, seed_of
+from evolve.strategies import STRATEGIES
+from graphs.errors import GraphError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from evolve.lineage import Proposal
+    from evolve.settings import Settings
+    from graphs import Genome
+    from ops import Certificate, Child
+
+__all__ = ["Exhausted", "Offspring", "propose"]
+
+
+@dataclass(frozen=True, slots=True)
+class Offspring:
+    """A certified child of the candidate `parent`, with its structure's fingerprint and its cost."""
+
+    parent: int
+    child: Child
+    certificate: Certificate
+    fingerprint: str
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """No new structure was found; `message` says why, and what would help."""
+
+    message: str
+
+
+def propose(
+    settings: Settings,
+    proposals: Sequence[Proposal],
+    history: Sequence[Scored],
+    trained: Callable[[int], Genome],
+    probe: Tensor,
+) -> Offspring | Exhausted:
+    """Proposes the candidate that follows `proposals`; a pure function of its arguments.
+
+    A child is refused and drawn again, at most `settings.retries` times, if its structure was tried in this
+    run, or if it grew beyond `settings.growth`.
+
+    Args:
+        settings: Strategy, odds, limits and seed.
+        proposals: The candidates so far; the first is the starting network.
+        history: What is known of the finished ones.
+        trained: Gives the trained genome of a finished candidate.
+        probe: Examples for operators that look at data and for the certificate.
+    """
+    import ops
+    from graphs import fingerprint, macs, parameters
+
+    following = len(proposals)
+    strategy = STRATEGIES[settings.strategy]
+    rng = generator(settings.seed, following, "proposal")
+    tried = {proposal.fingerprint for proposal in proposals}
+    most_parameters = settings.growth * proposals[0].parameters
+    most_macs = settings.growth * proposals[0].macs
+    refused: Counter[str] = Counter()
+    barren: set[int] = set()
+    for _ in range(settings.retries):
+        parent = strategy.choose(settings, history, rng)
+        if parent in barren:
+            refused["without a place for any operator"] += 1
+            continue
+        genome = trained(parent)
+        try:
+            child = ops.propose(genome, rng, odds=settings.odds, batch=probe, born=following)
+        except ops.NoSite:
+            barren.add(parent)
+            refused["without a place for any operator"] += 1
+            if barren.issuperset(strategy.population(settings, history)):
+                break
+            continue
+        except GraphError as error:  # a fault in an operator must not stop every resumed run at the same place
+            warnings.warn(f"an operator failed on candidate {parent}: {error}", RuntimeWarning, stacklevel=2)
+            refused["refused by their operator"] += 1
+            continue
+        graph = child.genome.graph
+        size, work = parameters(graph), macs(graph)
+        if size > most_parameters or work > most_macs:
+            refused[f"over {settings.growth:g} times the starting network"] += 1
+            continue
+        structure = fingerprint(graph)
+        if structure in tried:
+            refused["tried before"] += 1
+            continue
+        certificate = ops.certify(genome, child, probe=probe, seed=seed_of(settings.seed, following, "certificate"))
+        return Offspring(parent, child, certificate, structure, size, work)
+    attempts = sum(refused.values())
+    reasons = ", ".join(f"{number} {reason}" for reason, number in refused.most_common())
+    return Exhausted(
+        f"no new structure for candidate {following} in {attempts} attempts ({reasons}); "
+        "a new run with larger 'growth', other 'odds' or another network would go further"
+    )

@@ -1,0 +1,185 @@
+"""All that can be chosen about a search: defaults, a YAML file, and flags that win over it.
+
+The defaults are the demonstration: digits, a Ray on this machine, some minutes. What depends on the machine
+(workers, threads, device, precision, paths) may be left open; `resolved` decides it once, at the start, and
+the run records the answer, so that it goes on in the same way elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, field_validator
+
+from evolve.strategies import STRATEGIES
+from graphs.errors import UnknownName
+from runners.pools import POOLS
+from runners.recipe import Recipe
+from runners.settings_errors import CheckedModel, SettingsError
+
+if TYPE_CHECKING:
+    from runners.task import Task
+
+__all__ = ["Settings"]
+
+
+class Settings(CheckedModel):
+    """What to search, from where, how, and with what means.
+
+    Attributes: data: Name of a data set, or path of an `.npz` file. data_root: Folder in which a named data
+        set is looked for. download: Fetch a named data set that is not there. limit: Use at most this many
+        training images. model: The starting network: a name of the zoo, or path of a `.safetensors` file.
+        model_settings: Settings of the zoo's network. strategy: Key of `evolve.STRATEGIES`. candidates: How
+        many networks to train, the starting one included. population: How many may become parents, for
+        strategies that limit it. sample: How many meet in a tournament, for strategies that hold one. odds:
+        Weight of each mutation operator among those that have a site; None for the operators' own. growth: No
+        candidate may have more than this many times the parameters or the MACs of the starting network.
+        retries: How often a proposal is made again that is too large or was tried before. probe: Examples on
+        which a certificate is measured. recipe: How each candidate is trained. epochs: Epochs of each
+        candidate; None leaves it to the recipe. order: `arrival` takes outcomes as they come and never waits.
+        `strict` takes them in the order of proposal, which makes the lineage depend on nothing but these
+        settings. seed: Of everything that is drawn. pool: Key of `runners.POOLS`. ray: Address of a running
+        Ray cluster; None starts a Ray on this machine. workers: How many candidates train at once; None for
+        as many as this machine's cores allow. threads: CPU threads of each worker; None for 1.
+        gpus_per_worker: GPUs, or the fraction of one, that a Ray worker asks for. device: Where workers
+        compute; None for `cuda` where workers ask for GPUs, else `cpu`. deadline: Seconds that one training
+        may take; the control at the end gets as many times that as it trains longer. run: The run's folder;
+        None for `runs/NNNN`, the next free number.
+
+    Raises:
+        SettingsError: Something is wrong with the values; the message names every fault in one line.
+        UnknownName: There is no such strategy or pool.
+
+    >>> Settings(candidate=3)
+    Traceback (most recent call last): runners.settings_errors.SettingsError: settings: unknown setting
+    'candidate': did you mean 'candidates'? Known: ...
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    what: ClassVar[str] = "settings"
+
+    data: str = Field(default="digits", min_length=1)
+    data_root: str | None = None
+    download: bool = False
+    limit: int | None = Field(default=None, ge=1)
+    model: str = Field(default="convnet", min_length=1)
+    model_settings: dict[str, Any] = Field(default_factory=dict)
+    strategy: str = "aging"
+    candidates: int = Field(default=24, ge=1, le=1_000_000)
+    population: int = Field(default=8, ge=1)
+    sample: int = Field(default=3, ge=1, le=1_000_000)
+    odds: dict[str, float] | None = None
+    growth: float = Field(default=4.0, ge=1)
+    retries: int = Field(default=50, ge=1, le=1_000_000)
+    probe: int = Field(default=16, ge=4, le=65_536)
+    recipe: Recipe = Field(default_factory=lambda: Recipe.model_validate({}))
+    epochs: int | None = Field(default=None, ge=1, le=100_000)
+    order: Literal["strict", "arrival"] = "arrival"
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    pool: str = "ray"
+    ray: str | None = None
+    workers: int | None = Field(default=None, ge=1, le=100_000)
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    gpus_per_worker: float = Field(default=0.0, ge=0, le=64)
+    device: str | None = None
+    deadline: float = Field(default=3600.0, gt=0, le=1e9)
+    run: str | None = None
+
+    @field_validator("strategy")
+    @classmethod
+    def _known_strategy(cls, name: str) -> str:
+        if name not in STRATEGIES:
+            raise UnknownName.of("strategy", name, STRATEGIES)
+        return name
+
+    @field_validator("pool")
+    @classmethod
+    def _known_pool(cls, name: str) -> str:
+        if name not in POOLS:
+            raise UnknownName.of("pool", name, POOLS)
+        return name
+
+    @field_validator("odds")
+    @classmethod
+    def _sensible_odds(cls, odds: dict[str, float] | None) -> dict[str, float] | None:
+        if odds is not None and not (
+            all(math.isfinite(odd) and odd >= 0 for odd in odds.values()) and any(odds.values())
+        ):
+            raise ValueError("expected operators with weights from 0 on, one of them above 0")
+        return odds
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str | None) -> str | None:
+        kind, _, number = (device or "cpu").partition(":")
+        if kind not in {"cpu", "cuda"} or (number and not number.isdecimal()):
+            raise ValueError("expected cpu, cuda or cuda:N")
+        return device
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Settings:
+        """The settings in a YAML file, but for `overrides`, which win.
+
+        Raises:
+            SettingsError: The file cannot be read, is no mapping of keys to values, or holds a wrong value.
+        """
+        import yaml
+
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+            given = yaml.safe_load(text)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+            raise SettingsError(f"cannot read settings from {path}: {reason}; expected a YAML file") from error
+        if given is None:
+            given = {}
+        if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
+            raise SettingsError(f"{path}: expected a mapping such as 'candidates: 24', one setting a line")
+        try:
+            return cls(**{**given, **(overrides or {})})
+        except SettingsError as error:
+            raise SettingsError(f"{path}: {error}") from None
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str] | None, **overrides: Any) -> Settings:
+        """`from_yaml` where there is a file; without one, the defaults with `overrides`."""
+        return cls(**overrides) if path is None else cls.from_yaml(path, overrides)
+
+    def located(self) -> Settings:
+        """The same with absolute paths of data and model, so that they hold in another working directory."""
+        return self.changed(
+            data=_absolute(self.data) if self.data.endswith(".npz") else self.data,
+            data_root=None if self.data_root is None else _absolute(self.data_root),
+            model=_absolute(self.model) if self.model.endswith(".safetensors") else self.model,
+        )
+
+    def resolved(self, task: Task) -> Settings:
+        """The same with nothing left open, for this machine and `task`.
+
+        Raises:
+            UnknownName: `odds` names an operator that does not exist.
+        """
+        from ops import MUTATIONS
+
+        for operator in self.odds or ():
+            if operator not in MUTATIONS:
+                raise UnknownName.of("operator", operator, MUTATIONS)
+        threads = self.threads or 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        device = self.device or ("cuda" if self.gpus_per_worker else "cpu")
+        recipe = self.recipe.changed(epochs=self.epochs or self.recipe.epochs).resolved(task, device)
+        return self.located().changed(
+            threads=threads,
+            workers=self.workers or max(1, cores // threads),
+            device=device,
+            recipe=recipe,
+            epochs=recipe.epochs,
+        )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())

@@ -1,0 +1,147 @@
+"""Settings say in one line what is wrong with them, and are decided once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import evolve
+from evolve.settings import Settings
+from evolve.starting import StartError, starting_network, starting_task
+from graphs import save, zoo
+from graphs.errors import EvolutionError, UnknownName
+from runners import Task
+from runners.settings_errors import SettingsError
+
+
+@pytest.fixture(scope="module")
+def digits() -> Task:
+    return Task.named("digits", limit=40)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"candidate": 3}, "'candidate': did you mean 'candidates'"),
+        ({"candidates": 0}, "candidates is 0"),
+        ({"candidates": "many"}, "candidates is 'many'"),
+        ({"candidates": True}, "candidates is True"),
+        ({"strategy": "agin"}, "did you mean 'aging'"),
+        ({"pool": "rya"}, "did you mean 'ray'"),
+        ({"order": "arival"}, "order is 'arival'"),
+        ({"recipe": {"lrr": 1}}, "lrr"),
+        ({"recipe": {"lr": -1}}, "lr is -1"),
+        ({"growth": float("nan")}, "growth is nan"),
+        ({"odds": {"widen": -1}}, "odds"),
+        ({"odds": {"widen": 0}}, "odds"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**63}, "seed is"),
+        ({"device": "gpu"}, "expected cpu, cuda"),
+        ({"deadline": 0}, "deadline is 0"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(EvolutionError, match=message) as caught:
+        Settings(**wrong)
+    assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
+
+
+def test_a_file_is_read_and_flags_win(tmp_path: Path) -> None:
+    path = tmp_path / "search.yaml"
+    path.write_text("candidates: 5\nrecipe:\n  lr: 0.2\nodds: {widen: 2.0}\n")
+    settings = Settings.from_yaml(path, {"candidates": 7})
+    assert (settings.candidates, settings.recipe.lr, settings.odds) == (7, 0.2, {"widen": 2.0})
+    assert Settings.read(path, seed=3).candidates == 5
+    assert Settings.read(None, seed=3) == Settings(seed=3)
+    path.write_text("")
+    assert Settings.from_yaml(path) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("candidtes: 5", "did you mean 'candidates'"),
+        ("- 1\n- 2", "expected a mapping"),
+        ("a: [", "expected a YAML file"),
+        ("1: 2", "expected a mapping"),
+        ("!!python/object/apply:os.system ['true']", "expected a YAML file"),
+    ],
+)
+def test_a_wrong_file_is_one_line_that_names_it(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "search.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=message) as caught:
+        Settings.from_yaml(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(SettingsError, match="No such file"):
+        Settings.from_yaml(tmp_path / "none.yaml")
+
+
+def test_everything_is_decided_at_the_start(digits: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(data="sets/some.npz", data_root="sets", model="net.safetensors", epochs=5)
+    found = settings.resolved(digits)
+    assert found.data == str(tmp_path / "sets" / "some.npz") and found.data_root == str(tmp_path / "sets")
+    assert found.model == str(tmp_path / "net.safetensors")
+    assert found.epochs == found.recipe.epochs == 5
+    assert found.threads == 1 and found.workers == len(os.sched_getaffinity(0)) and found.device == "cpu"
+    assert None not in found.recipe.model_dump().values()
+    assert found.resolved(digits) == found
+    assert Settings(**found.model_dump(mode="json")) == found
+    assert Settings(gpus_per_worker=0.5, recipe={"precision": "float32"}).resolved(digits).device == "cuda"
+    with pytest.raises(UnknownName, match="did you mean 'widen'"):
+        Settings(odds={"widn": 1}).resolved(digits)
+
+
+def test_the_starting_network_fits_its_task(digits: Task, tmp_path: Path) -> None:
+    genome = starting_network(Settings(seed=3), digits)
+    assert genome.about["normalisation"]["mean"] == tuple(digits.normalisation["mean"])
+    assert genome.about["labels"] == tuple(digits.labels)
+    assert genome.digest == starting_network(Settings(seed=3), digits).digest
+    assert genome.digest != starting_network(Settings(seed=4), digits).digest
+    path = tmp_path / "net.safetensors"
+    save(genome, path)
+    settings = Settings(model=str(path))
+    assert starting_network(settings, digits).digest == genome.digest
+    with pytest.raises(StartError, match="model_settings"):
+        starting_network(settings.changed(model_settings={"a": 1}), digits)
+    for other, message in (
+        (zoo.create("convnet", classes=10, input_shape=(3, 8, 8)), "3×8×8, expected 1×8×8"),
+        (zoo.create("convnet", classes=4, input_shape=(1, 8, 8)), "4, expected 10"),
+    ):
+        save(other, path)
+        with pytest.raises(StartError, match=message):
+            starting_network(settings, digits)
+    with pytest.raises(UnknownName, match="did you mean 'convnet'"):
+        starting_network(Settings(model="convne"), digits)
+    with pytest.raises(EvolutionError, match="no_such"):
+        starting_network(Settings(model=str(tmp_path / "no_such.safetensors")), digits)
+    with pytest.raises(UnknownName, match="no_such"):
+        starting_network(Settings(model_settings={"no_such": 1}), digits)
+
+
+def test_other_data_than_at_the_start_is_refused() -> None:
+    spec = starting_task(Settings(limit=40)).spec
+    assert starting_task(Settings(limit=40), spec).spec == spec
+    with pytest.raises(StartError, match="not the one that this run started with"):
+        starting_task(Settings(limit=40), {**spec, "digest": "0" * 64})
+
+
+def test_importing_the_package_is_cheap() -> None:
+    heavy = ("torch", "numpy", "networkx", "pydantic", "ray", "sklearn", "sqlite3", "yaml")
+    code = f"import sys, evolve; print([name for name in {heavy!r} if name in sys.modules], dir(evolve))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.startswith("[] ")
+    assert all(repr(name) in found for name in evolve.__all__)
+
+
+def test_public_names_are_what_they_say_however_often() -> None:
+    for _ in range(2):
+        assert all(getattr(evolve, name) is not None for name in evolve.__all__)
+        assert callable(evolve.search) and callable(evolve.open_run) and callable(evolve.export)
+    with pytest.raises(AttributeError, match="no_such"):
+        evolve.no_such  # noqa: B018
