@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
 from graphs.genome import Genome
+from graphs.kinds import KINDS
 from graphs.structure import Graph
 from ops.mutation import Build, Mutation, Site, Work
 from ops.places import junctions, random_nodes
@@ -35,7 +36,8 @@ def _find(genome: Genome) -> Iterable[Site]:
             continue
         suffix = _suffix(graph, cut)
         if any(graph[node].tensors for node in suffix):
-            yield Site({"cut": cut}, "eval-exact" if random_nodes(graph, suffix) else "exact")
+            alone = not random_nodes(graph, suffix) and not _shares_statistics(graph, suffix)
+            yield Site({"cut": cut}, "exact" if alone else "eval-exact")
 
 
 def _cuts(graph: Graph) -> list[str]:
@@ -51,6 +53,12 @@ def _cuts(graph: Graph) -> list[str]:
 
 def _suffix(graph: Graph, cut: str) -> frozenset[str]:
     return graph.downstream([cut]) - {cut}
+
+
+def _shares_statistics(graph: Graph, suffix: frozenset[str]) -> bool:
+    """Whether a norm of the suffix updates running statistics that the rest updates too."""
+    rest = {name for node in graph.nodes.values() if node.id not in suffix for name in node.tensors.values()}
+    return any(KINDS[graph[id].kind].normalisation and not rest.isdisjoint(graph[id].tensors.values()) for id in suffix)
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:

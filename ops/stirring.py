@@ -47,10 +47,11 @@ def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0) -> Genome:
             name = node.tensors[role]
             if not spec.buffer and not spec.shape:
                 weights[name] = torch.full((), 0.4, dtype=torch.float64)
-        gains = [node.tensors[role] for role, spec in specs.items() if _is_gain(spec) and node.tensors[role] in sliced]
-        shifts = [
-            node.tensors[role] for role, spec in specs.items() if _is_shift(spec) and node.tensors[role] in sliced
-        ]
+        free = {role: spec for role, spec in specs.items() if node.tensors[role] in sliced}
+        gains = [node.tensors[role] for role, spec in free.items() if _is_gain(spec)]
+        shifts = [node.tensors[role] for role, spec in free.items() if _is_shift(spec)]
+        # What several nodes share is right for the first of them.
+        sliced.difference_update(gains, shifts)
         for name, spec in ((node.tensors[role], spec) for role, spec in specs.items()):
             if name in gains:
                 weights[name] = _alive(weights[name], spec, seed, name)
@@ -59,6 +60,9 @@ def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0) -> Genome:
         values[node.id] = _value(graph, weights, inputs, values, node)
         if gains:
             mean, deviation = _moments(values[node.id])
+            if not shifts:
+                # Nothing can bring the mean to 0, but it can be on the side that activations let through.
+                deviation = deviation.where(mean >= 0, -deviation)
             for name in gains:
                 weights[name] = weights[name] / _spread(deviation, weights[name])
             for name in shifts:
@@ -92,15 +96,23 @@ def _value(
     values: Mapping[str, Tensor],
     node: Node,
 ) -> Tensor:
-    run = execute(graph, weights, inputs, training=True, known=Run(values, {}), only={*values, node.id})
+    known = Run({source: values[source] for source in node.inputs}, {})
+    # What draws in train mode passes its value on as in eval mode, so that no channel lives on its noise alone.
+    training = not KINDS[node.kind].random
+    run = execute(graph, weights, inputs, training=training, known=known, only={*node.inputs, node.id})
     return run.values[node.id]
 
 
 def _moments(value: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel over batch and places; a deviation of 1 where a channel is constant."""
+    """Mean and deviation of each channel over batch and places.
+
+    A constant channel cannot be made to vary; it gets the deviation 1, and the mean with which it becomes 1 rather
+    than 0, so that what reads it can be seen.
+    """
     channels = value.movedim(1, 0).flatten(1)
-    deviation = channels.std(1, correction=0)
-    return channels.mean(1), deviation.where(deviation > _TINY, deviation.new_ones(()))
+    mean, deviation = channels.mean(1), channels.std(1, correction=0)
+    varies = deviation > _TINY
+    return mean.where(varies, mean - 1), deviation.where(varies, deviation.new_ones(()))
 
 
 def _spread(channels: Tensor, like: Tensor) -> Tensor:
