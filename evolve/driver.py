@@ -41,9 +41,11 @@ MOVABLE = ("data_root", "download", "pool", "ray")
 def search(settings: Settings, on_event: Watcher | None = None, *, pool: Pool | None = None) -> Run:
     """Searches from the start to the end.
 
-    Args: settings: What to search and how. on_event: Called with each `evolve.events.Event`. pool: Where
-        candidates train; by default one that is opened for this search, as the settings say, and closed after
-        it.
+    Args:
+        settings: What to search and how.
+        on_event: Called with each `evolve.events.Event`.
+        pool: Where candidates train; by default one that is opened for this search, as the settings say, and closed
+            after it.
 
     Returns:
         The run, ended: its best candidate and the control are measured on the test split.

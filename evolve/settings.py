@@ -30,33 +30,42 @@ __all__ = ["Settings"]
 class Settings(CheckedModel):
     """What to search, from where, how, and with what means.
 
-    Attributes: data: Name of a data set, or path of an `.npz` file. data_root: Folder in which a named data
-        set is looked for. download: Fetch a named data set that is not there. limit: Use at most this many
-        training images. model: The starting network: a name of the zoo, or path of a `.safetensors` file.
-        model_settings: Settings of the zoo's network. strategy: Key of `evolve.STRATEGIES`. candidates: How
-        many networks to train, the starting one included. population: How many may become parents, for
-        strategies that limit it. sample: How many meet in a tournament, for strategies that hold one. odds:
-        Weight of each mutation operator among those that have a site; None for the operators' own. growth: No
-        candidate may have more than this many times the parameters or the MACs of the starting network.
-        retries: How often a proposal is made again that is too large or was tried before. probe: Examples on
-        which a certificate is measured. recipe: How each candidate is trained. epochs: Epochs of each
-        candidate; None leaves it to the recipe. order: `arrival` takes outcomes as they come and never waits.
-        `strict` takes them in the order of proposal, which makes the lineage depend on nothing but these
-        settings. seed: Of everything that is drawn. pool: Key of `runners.POOLS`. ray: Address of a running
-        Ray cluster; None starts a Ray on this machine. workers: How many candidates train at once; None for
-        as many as this machine's cores allow. threads: CPU threads of each worker; None for 1.
-        gpus_per_worker: GPUs, or the fraction of one, that a Ray worker asks for. device: Where workers
-        compute; None for `cuda` where workers ask for GPUs, else `cpu`. deadline: Seconds that one training
-        may take; the control at the end gets as many times that as it trains longer. run: The run's folder;
-        None for `runs/NNNN`, the next free number.
+    Attributes:
+        data: Name of a data set, or path of an `.npz` file.
+        data_root: Folder in which a named data set is looked for.
+        download: Fetch a named data set that is not there.
+        limit: Use at most this many training images.
+        model: The starting network: a name of the zoo, or path of a `.safetensors` file.
+        model_settings: Settings of the zoo's network.
+        strategy: Key of `evolve.STRATEGIES`.
+        candidates: How many networks to train, the starting one included.
+        population: How many may become parents, for strategies that limit it.
+        sample: How many meet in a tournament, for strategies that hold one.
+        odds: Weight of each mutation operator among those that have a site; None for equal ones.
+        growth: No candidate may have more than this many times the parameters or the MACs of the starting network.
+        retries: How often a proposal is made again that is too large or was tried before.
+        probe: Examples on which a certificate is measured.
+        recipe: How each candidate is trained.
+        epochs: Epochs of each candidate; None leaves it to the recipe.
+        order: `arrival` takes outcomes as they come and never waits. `strict` takes them in the order of proposal,
+            which makes the lineage depend on nothing but these settings.
+        seed: Of everything that is drawn.
+        pool: Key of `runners.POOLS`.
+        ray: Address of a running Ray cluster; None starts a Ray on this machine.
+        workers: How many candidates train at once; None for as many as this machine's cores allow.
+        threads: CPU threads of each worker; None for 1.
+        gpus_per_worker: GPUs, or the fraction of one, that a Ray worker asks for.
+        device: Where workers compute; None for `cuda` where workers ask for GPUs, else `cpu`.
+        deadline: Seconds that one training may take; the control at the end gets as many times that as it trains
+            longer.
+        run: The run's folder; None for `runs/NNNN`, the next free number.
 
     Raises:
         SettingsError: Something is wrong with the values; the message names every fault in one line.
         UnknownName: There is no such strategy or pool.
 
-    >>> Settings(candidate=3)
-    Traceback (most recent call last): runners.settings_errors.SettingsError: settings: unknown setting
-    'candidate': did you mean 'candidates'? Known: ...
+    >>> Settings(candidates=3).strategy
+    'aging'
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
