@@ -15,7 +15,7 @@ from evolve.ranking import Scored, best
 if TYPE_CHECKING:
     from evolve.settings import Settings
 
-__all__ = ["family_line", "is_broken", "next_history", "scored", "winner"]
+__all__ = ["family_line", "is_broken", "next_history", "scored", "unkept", "winner"]
 
 
 def scored(proposals: Sequence[Proposal], results: Mapping[int, Result]) -> list[Scored]:
@@ -63,6 +63,13 @@ def family_line(proposals: Sequence[Proposal], candidate: int) -> list[int]:
 
 
 def is_broken(proposal: Proposal) -> bool:
-    """Whether its certificate says that the mutation did not keep what it promises."""
+    """Whether its certificate shows that the mutation did not keep its promise, or could not show that it did."""
+    return bool(unkept(proposal))
+
+
+def unkept(proposal: Proposal) -> list[str]:
+    """The modes in which a promise is broken, or could not be proven even on stirred weights."""
     certificate = proposal.certificate
-    return certificate is not None and any(certificate[mode]["verdict"] == "broken" for mode in ("eval", "train"))
+    if certificate is None:
+        return []
+    return [mode for mode in ("eval", "train") if certificate[mode]["verdict"] in ("broken", "blind")]

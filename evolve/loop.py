@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from evolve import events
-from evolve.decisions import is_broken, next_history, winner
+from evolve.decisions import is_broken, next_history, unkept, winner
 from evolve.entries import entry_of, status_of
 from evolve.interrupts import Stop
 from evolve.lineage import Proposal, Result
@@ -258,8 +258,8 @@ class Search:
 def _broken(proposal: Proposal) -> str:
     certificate, record = proposal.certificate or {}, proposal.record or {}
     figures = ", ".join(
-        f"{mode} mode is off by {certificate[mode]['error']}, allowed is {certificate[mode]['tolerance']}"
-        for mode in ("eval", "train")
-        if certificate[mode]["verdict"] == "broken"
+        f"{mode} mode is {certificate[mode]['verdict']}: off by {certificate[mode]['error']}, "
+        f"allowed is {certificate[mode]['tolerance']}"
+        for mode in unkept(proposal)
     )
     return f"{record.get('operator')} promised '{proposal.preserves}', but {figures}"

@@ -78,13 +78,13 @@ class FakePool:
 def small(**changes: Any) -> Settings:
     """Settings of a search that costs little: few digits, a small network, one worker."""
     known: dict[str, Any] = {
-        "limit": 60,
+        "limit": 200,
         "candidates": 6,
         "workers": 1,
         "pool": "local",
         "seed": 3,
         "probe": 8,
         "model_settings": {"width": 4},
-        "recipe": {"epochs": 1, "precision": "float32"},
+        "recipe": {"epochs": 1, "batch": 16, "lr": 0.05, "precision": "float32"},
     }
     return Settings(**(known | changes))
