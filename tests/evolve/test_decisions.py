@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from evolve.decisions import family_line, is_broken, next_history, winner
+from evolve.decisions import family_line, is_broken, next_history, unkept, winner
 from evolve.lineage import Result
 from evolve.seeds import PURPOSES, seed_of
 from evolve.settings import Settings
@@ -74,11 +74,12 @@ def test_the_winner_has_an_accuracy_and_a_line() -> None:
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_a_promise_is_broken_in_either_mode(mode: str) -> None:
+@pytest.mark.parametrize("verdict", ["broken", "blind"])
+def test_a_promise_is_unkept_that_is_broken_or_not_proven_in_either_mode(mode: str, verdict: str) -> None:
     one = proposal(1)
     assert one.certificate is not None and not is_broken(one) and not is_broken(proposal(0))
-    worse = {**one.certificate, mode: {**one.certificate[mode], "verdict": "broken"}}
-    assert is_broken(proposal(1, certificate=worse))
+    worse = {**one.certificate, mode: {**one.certificate[mode], "verdict": verdict}}
+    assert is_broken(proposal(1, certificate=worse)) and unkept(proposal(1, certificate=worse)) == [mode]
 
 
 def test_seeds_differ_by_run_candidate_and_purpose() -> None:

@@ -29,6 +29,13 @@ from graphs.errors import EvolutionError, FormatError, StorageFull, UnknownName
 from tests.evolve.lineages import filled_lineage, new_lineage, proposal, result
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the death of a process leaves does not depend on it; what the loss of power leaves is not tested here."""
+    assert database.SYNCHRONOUS == "FULL"
+    monkeypatch.setattr(database, "SYNCHRONOUS", "OFF")
+
+
 @pytest.fixture(params=["WAL", "DELETE"])
 def journal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both journals, whatever disk the tests run on."""
@@ -50,6 +57,12 @@ def test_what_is_written_is_read(tmp_path: Path, journal: str) -> None:
     assert found.controls["winner"]["candidate"] == 2
     assert found.meta["settings"] == {"seed": 1}
     assert sorted(os.listdir(tmp_path)) == ["lineage.sqlite"]  # no journal is left beside it
+
+
+def test_commits_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with Writer.open(new_lineage(tmp_path / "lineage.sqlite")) as writer:
+        assert writer._connection.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
 
 
 def test_people_can_query_it(tmp_path: Path) -> None:
@@ -194,6 +207,7 @@ def test_a_changed_value_is_found_and_named(tmp_path: Path) -> None:
         for value in ("x", 3, 0.5, None):
             shutil.copyfile(whole, path)
             connection = sqlite3.connect(path)
+            connection.execute("PRAGMA synchronous=OFF")
             query = f"UPDATE {name} SET {column} = ? WHERE rowid = ?"  # noqa: S608
             (old,) = connection.execute(
                 f"SELECT {column} FROM {name} WHERE rowid = ?",  # noqa: S608
@@ -219,6 +233,7 @@ def test_a_missing_row_is_found(tmp_path: Path) -> None:
     for name, number in {(name, number) for name, number, _ in rowids(whole)}:
         shutil.copyfile(whole, path)
         connection = sqlite3.connect(path)
+        connection.execute("PRAGMA synchronous=OFF")
         connection.execute(f"DELETE FROM {name} WHERE rowid = ?", [number])  # noqa: S608
         connection.commit()
         connection.close()
@@ -462,13 +477,12 @@ class Interleavings(RuleBasedStateMachine):
 
 
 def test_late_and_duplicate_outcomes_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "SYNCHRONOUS", "OFF")
     monkeypatch.setenv("HYPOTHESIS_LINEAGES", str(tmp_path))
     from hypothesis.stateful import run_state_machine_as_test
 
     run_state_machine_as_test(
         Interleavings,
-        settings=hypothesis_settings(max_examples=60, stateful_step_count=25, deadline=None, database=None),
+        settings=hypothesis_settings(max_examples=30, stateful_step_count=20, deadline=None, database=None),
     )
 
 
