@@ -93,8 +93,7 @@ def database_errors(path: Path) -> Iterator[None]:
         primary = code & _PRIMARY
         if primary == sqlite3.SQLITE_FULL or code in _NO_ROOM:
             raise StorageFull(
-                f"cannot write {path}: {error}; free some space there and run the same command again, "
-                "nothing written before is lost"
+                f"cannot write {path}: {error}; free some space there; nothing written before is lost"
             ) from error
         if primary in _REFUSED:
             raise StorageError(

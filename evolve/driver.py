@@ -38,13 +38,13 @@ MOVABLE = ("data_root", "download", "pool", "ray")
 """Settings that `resume` may be given anew: where things are, never what they compute."""
 
 
-def search(settings: Settings, on_event: Watcher | None = None, *, pool: Pool | None = None) -> Run:
+def search(settings: Settings, on_event: Watcher | None = None, *, through: Pool | None = None) -> Run:
     """Searches from the start to the end.
 
     Args:
         settings: What to search and how.
         on_event: Called with each `evolve.events.Event`.
-        pool: Where candidates train; by default one that is opened for this search, as the settings say, and closed
+        through: A pool that is open already; by default one is opened for this search, as the settings say, and closed
             after it.
 
     Returns:
@@ -66,14 +66,14 @@ def search(settings: Settings, on_event: Watcher | None = None, *, pool: Pool | 
             _begin(folder, settings, task, start)
 
         with RunFolder.create(settings.run, fill) as folder:
-            return _drive(folder, settings, task, on_event, pool, stop, fresh=True)
+            return _drive(folder, settings, task, on_event, through, stop, fresh=True)
 
 
 def resume(
     path: str | os.PathLike[str],
     on_event: Watcher | None = None,
     *,
-    pool: Pool | None = None,
+    through: Pool | None = None,
     **moved: Any,
 ) -> Run:
     """Goes on with the run at `path` to its end; does nothing more to one that has ended.
@@ -81,7 +81,7 @@ def resume(
     Args:
         path: The run's folder.
         on_event: As for `search`.
-        pool: As for `search`.
+        through: A pool that is open already, as for `search`.
         **moved: Settings of `MOVABLE` that are different now.
 
     Raises:
@@ -98,8 +98,8 @@ def resume(
         meta = folder.lineage.snapshot().meta
         settings = Settings(**{**meta["settings"], **moved}).located()
         if "ended" in meta:
-            return _drive(folder, settings, None, on_event, pool, stop)
-        return _drive(folder, settings, starting_task(settings, meta["task"]), on_event, pool, stop)
+            return _drive(folder, settings, None, on_event, through, stop)
+        return _drive(folder, settings, starting_task(settings, meta["task"]), on_event, through, stop)
 
 
 def _begin(folder: RunFolder, settings: Settings, task: Task, start: Genome) -> None:
@@ -117,6 +117,7 @@ def _begin(folder: RunFolder, settings: Settings, task: Task, start: Genome) -> 
             fingerprint=fingerprint(start.graph),
             parameters=parameters(start.graph),
             macs=macs(start.graph),
+            untrained=start.digest,
         ),
     )
 

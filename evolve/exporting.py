@@ -101,6 +101,7 @@ def export(
         genome, facts = run_or_genome, dict[str, Any]()
     else:
         genome, facts = _from_run(run_or_genome, candidate)
+    genome = genome.for_inference()
     folder = Path(to).resolve()
     _check_place(folder, force)
     with storage_errors(folder):

@@ -41,6 +41,7 @@ TABLES = MappingProxyType(
                     "fingerprint": "TEXT",
                     "parameters": "INTEGER",
                     "macs": "INTEGER",
+                    "untrained": "TEXT",
                 },
             ),
             Table("records", {"candidate": "INTEGER", "operator": "TEXT", "record": "JSON", "tensors": "TEXT"}),
@@ -77,13 +78,17 @@ content."""
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A candidate as it was proposed, before it trains. The starting network has no parent and no record."""
+    """A candidate as it was proposed, before it trains. The starting network has no parent and no record.
+
+    `untrained` is the digest of its genome before training, against which every replay of its record is checked.
+    """
 
     id: int
     seed: int
     fingerprint: str
     parameters: int
     macs: int
+    untrained: str
     parent: int | None = None
     preserves: str | None = None
     record: Mapping[str, Any] | None = None
@@ -190,7 +195,7 @@ def read_meta(connection: sqlite3.Connection, where: str) -> dict[str, Any]:
 def read_all(connection: sqlite3.Connection, where: str) -> Snapshot:
     """Everything; raises `FormatError` where something is damaged or missing."""
     meta = read_meta(connection, where)
-    rows = {name: select(connection, table, where) for name, table in TABLES.items() if name != "meta"}
+    rows = {name: select(connection, table, where) for name, table in TABLES.items()}
     _check_complete(rows, where)
     records = {row["candidate"]: row for row in rows["records"]}
     certificates = {row["candidate"]: row["certificate"] for row in rows["certificates"]}
@@ -226,6 +231,14 @@ def _check_complete(rows: Mapping[str, list[dict[str, Any]]], where: str) -> Non
         if wrong:
             fault = "has no row" if wrong[0] in expected else "has a superfluous row"
             raise FormatError(f"{where} is damaged: table '{table}' {fault} {wrong[0]}; restore the file from a copy")
+    ended = any(row["key"] == "ended" for row in rows["meta"])
+    finished = {row["candidate"] for row in rows["outcomes"]}
+    for needed in ids if ended else [row["parent"] for row in rows["candidates"] if row["parent"] is not None]:
+        if needed not in finished:
+            raise FormatError(
+                f"{where} is damaged: table 'outcomes' has no row {needed}, on which others depend; "
+                "restore the file from a copy"
+            )
     for table in ("dispatches", "outcomes"):
         strange = [row["candidate"] for row in rows[table] if row["candidate"] not in set(ids)]
         if strange:

@@ -133,7 +133,6 @@ class Search:
         A child of an exact mutation computes what its parent does, so its parent could teach it nothing; an
         approximate one learns from its parent what the mutation took away.
         """
-        from ops import Record, replay
         from runners import Job
 
         teacher = None
@@ -142,8 +141,7 @@ class Search:
         else:
             parent = self.trained(proposal.parent)
             if genome is None:
-                record = Record.from_json(dict(proposal.record or {}))
-                genome = replay(parent, record, self.folder.load_tensors(proposal.tensors) or None)
+                genome = self.folder.replayed(proposal, parent)
             if proposal.preserves == "approximate":
                 teacher = parent
         settings = self.settings
@@ -199,6 +197,7 @@ class Search:
             fingerprint=found.fingerprint,
             parameters=found.parameters,
             macs=found.macs,
+            untrained=found.child.genome.digest,
             parent=found.parent,
             preserves=found.child.preserves,
             record=found.child.record.to_json(),
@@ -258,8 +257,9 @@ class Search:
 def _broken(proposal: Proposal) -> str:
     certificate, record = proposal.certificate or {}, proposal.record or {}
     figures = ", ".join(
-        f"{mode} mode is {certificate[mode]['verdict']}: off by {certificate[mode]['error']}, "
-        f"allowed is {certificate[mode]['tolerance']}"
+        f"{mode} mode is off by {certificate[mode]['error']}, allowed is {certificate[mode]['tolerance']}"
+        if certificate[mode]["verdict"] == "broken"
+        else f"in {mode} mode that could not be proven: the outputs do not show what a fault would do"
         for mode in unkept(proposal)
     )
     return f"{record.get('operator')} promised '{proposal.preserves}', but {figures}"

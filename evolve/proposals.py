@@ -105,6 +105,6 @@ def propose(
     attempts = sum(refused.values())
     reasons = ", ".join(f"{number} {reason}" for reason, number in refused.most_common())
     return Exhausted(
-        f"no new structure for candidate {following} in {attempts} attempts ({reasons}); "
+        f"no new structure for candidate {following} after {attempts} refused ({reasons}); "
         "a new run with larger 'growth', other 'odds' or another network would go further"
     )

@@ -28,7 +28,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evolve.lineage import Lineage
+from evolve.lineage import Lineage, Proposal
 from evolve.run_lock import Lock, held
 from graphs.durable import TEMPORARY, storage_errors, sync_directory, write_bytes, write_text
 from graphs.errors import EvolutionError, FormatError
@@ -215,6 +215,24 @@ class RunFolder:
             raise FormatError(f"{path} is damaged: its bytes do not match its name; restore it from a copy")
         tensors: dict[str, Tensor] = load(data)
         return tensors
+
+    def replayed(self, proposal: Proposal, parent: Genome) -> Genome:
+        """The untrained network of a candidate, made again from its trained parent and its record.
+
+        Raises:
+            ReplayError: It is not, bit for bit, the one that was proposed.
+            FormatError: What was computed from data is missing or damaged.
+        """
+        from ops import Record, ReplayError, replay
+
+        record = Record.from_json(dict(proposal.record or {}))
+        genome = replay(parent, record, self.load_tensors(proposal.tensors) or None)
+        if genome.digest != proposal.untrained:
+            raise ReplayError(
+                f"candidate {proposal.id} of {self.path}: its record leads to the weights {genome.digest[:12]}…, but "
+                f"{proposal.untrained[:12]}… were proposed; this program or its libraries draw other numbers than then"
+            )
+        return genome
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Writes `settings.yaml`."""

@@ -104,18 +104,15 @@ class Candidate:
 
         Raises:
             FormatError: A file is missing or damaged.
+            ReplayError: Its record does not lead to the network that was trained, bit for bit.
         """
-        from ops import replay
-
         proposal = self._snapshot.proposals[self.id]
-        record = self.record
-        if record is None or proposal.parent is None:
+        if proposal.parent is None:
             return self._folder.load_genome(self._snapshot.meta["start"])
         weights = self._snapshot.results[proposal.parent].weights
         if weights is None:
             raise NotTrained(f"candidate {proposal.parent} of {self._folder.path} has no trained weights")
-        parent = self._folder.load_genome(weights)
-        return replay(parent, record, self._folder.load_tensors(proposal.tensors) or None)
+        return self._folder.replayed(proposal, self._folder.load_genome(weights))
 
 
 class Run:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -140,7 +141,7 @@ class Settings(CheckedModel):
 
         try:
             text = Path(path).read_text(encoding="utf-8")
-            given = yaml.safe_load(text)
+            given = _unique_loader()(text).get_single_data()
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
             raise SettingsError(f"cannot read settings from {path}: {reason}; expected a YAML file") from error
@@ -171,9 +172,12 @@ class Settings(CheckedModel):
 
         Raises:
             UnknownName: `odds` names an operator that does not exist.
+            SettingsError: A cluster is named for a pool that uses none.
         """
         from ops import MUTATIONS
 
+        if self.pool != "ray" and self.ray is not None:
+            raise SettingsError(f"settings: ray={self.ray} is an address for --pool ray, but the pool is '{self.pool}'")
         for operator in self.odds or ():
             if operator not in MUTATIONS:
                 raise UnknownName.of("operator", operator, MUTATIONS)
@@ -188,6 +192,22 @@ class Settings(CheckedModel):
             recipe=recipe,
             epochs=recipe.epochs,
         )
+
+
+@cache
+def _unique_loader() -> Any:
+    """YAML's safe loader, which also refuses a key that is given twice."""
+    import yaml
+
+    class UniqueLoader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            twice = [key for number, key in enumerate(keys) if key in keys[:number]]
+            if twice:
+                raise yaml.YAMLError(f"'{twice[0]}' is given twice")
+            return super().construct_mapping(node, deep)
+
+    return UniqueLoader
 
 
 def _absolute(path: str) -> str:

@@ -51,7 +51,7 @@ def starting_network(settings: Settings, task: Task) -> Genome:
         StartError: Its input or its output does not fit the task.
         EvolutionError: There is no such network, or its file is damaged.
     """
-    from graphs import load, zoo
+    from graphs import load, parameters, zoo
 
     if settings.model.endswith(".safetensors"):
         if settings.model_settings:
@@ -80,6 +80,8 @@ def starting_network(settings: Settings, task: Task) -> Genome:
                 f"model {settings.model} does not fit data set '{task.name}': it has {what} {_sizes(got)}, "
                 f"expected {_sizes(expected)}; choose a network made for such images"
             )
+    if not parameters(graph):
+        raise StartError(f"model {settings.model} has no parameters, so there is nothing to train; choose another one")
     about = {
         **genome.about,
         "normalisation": {name: list(values) for name, values in task.normalisation.items()},

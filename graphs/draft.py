@@ -110,6 +110,14 @@ class Draft:
             self._get(node)
             del self.nodes[node]
 
+    def prune(self) -> None:
+        """Removes the nodes that lead to no output."""
+        needed = {head.node for head in self.heads}
+        for node in reversed(list(self.nodes.values())):
+            if node.id in needed:
+                needed.update(node.inputs)
+        self.nodes = {id: node for id, node in self.nodes.items() if id in needed}
+
     def finish(self) -> Graph:
         """The graph, checked.
 

@@ -45,7 +45,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise StorageFull(
                 f"cannot write {path}: {os.strerror(error.errno or 0).lower()}; "
-                "free some space there and run the same command again, nothing written before is lost"
+                "free some space there; nothing that was written before is lost"
             ) from error
         raise StorageError(
             f"cannot write {path}: {error.strerror or error}; check the path and its permissions"

@@ -53,5 +53,5 @@ class UnknownName(EvolutionError, KeyError):
         """
         names = sorted(known)
         near = difflib.get_close_matches(str(name), names, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        return cls(f"unknown {what} '{name}': {hint}Known: {', '.join(names)}")
+        hint = f": did you mean '{near[0]}'?" if near else "."
+        return cls(f"unknown {what} '{name}'{hint} Known: {', '.join(names)}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +50,23 @@ class Genome:
             if tuple(tensor.shape) != spec.shape:
                 raise GraphError(f"tensor '{name}' has shape {tuple(tensor.shape)}; its node expects {spec.shape}")
         extra = self.weights.keys() - expected.keys()
+        for name in expected:
+            _check_name(name)
         if extra:
             raise GraphError(f"no node refers to tensor '{min(extra)}' (and {len(extra) - 1} more)")
+
+    def for_inference(self) -> Genome:
+        """The network without what exists in training only."""
+        from graphs.draft import Draft
+        from graphs.kinds import tensors
+
+        if not any(head.training_only for head in self.graph.heads):
+            return self
+        draft = Draft(self.graph)
+        draft.heads = [head for head in draft.heads if not head.training_only]
+        draft.prune()
+        graph = draft.finish()
+        return Genome(graph, {name: self.weights[name] for name in tensors(graph)}, self.about)
 
     @cached_property
     def digest(self) -> str:
@@ -58,3 +74,21 @@ class Genome:
         from graphs.files import digest
 
         return digest(self)
+
+
+def _check_name(name: str) -> None:
+    """Checks that a tensor's name can be a path in a module.
+
+    Raises:
+        GraphError: A part of it is no name, or one that every module has already.
+    """
+    for part in name.split("."):
+        if not part or keyword.iskeyword(part) or not f"_{part}".isidentifier() or part in _module_names():
+            raise GraphError(f"tensor '{name}' cannot stand in a module: '{part}' is taken there, or no name in Python")
+
+
+@cache
+def _module_names() -> frozenset[str]:
+    from torch import nn
+
+    return frozenset(dir(nn.Module()))

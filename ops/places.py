@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from graphs.kinds import KINDS
-from graphs.structure import Graph, Node
+from graphs.structure import Graph
 
-__all__ = ["junctions", "norm_near", "prune", "random_nodes", "shared_tensors"]
+__all__ = ["junctions", "norm_near", "random_nodes", "shared_tensors"]
 
 
 def junctions(graph: Graph) -> list[str]:
@@ -42,13 +42,3 @@ def norm_near(graph: Graph, node: str) -> bool:
 def random_nodes(graph: Graph, nodes: frozenset[str]) -> list[str]:
     """Those of `nodes` that draw random numbers in train mode."""
     return [id for id in graph.nodes if id in nodes and KINDS[graph[id].kind].random]
-
-
-def prune(nodes: dict[str, Node], heads: list[str]) -> None:
-    """Removes from `nodes` what leads to none of `heads`; inputs stay."""
-    needed = set(heads)
-    for node in reversed(list(nodes.values())):
-        if node.id in needed:
-            needed.update(node.inputs)
-    for id in [id for id, node in nodes.items() if id not in needed]:
-        del nodes[id]

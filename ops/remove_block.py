@@ -15,7 +15,6 @@ from graphs.genome import Genome
 from graphs.kinds import KINDS
 from graphs.structure import Graph
 from ops.mutation import Build, Mutation, Site, Work
-from ops.places import prune
 from ops.transfer import Transfer
 
 if TYPE_CHECKING:
@@ -27,7 +26,8 @@ __all__ = ["REMOVE_BLOCK"]
 def _find(genome: Genome) -> Iterable[Site]:
     graph = genome.graph
     for keep, drop in [*_branches(graph), *_layers(graph)]:
-        if any(graph[node].tensors for node in _dropped(graph, keep, drop)):
+        dropped = [graph[node] for node in _dropped(graph, keep, drop)]
+        if any(node.tensors for node in dropped) and not any(node.kind == "input" for node in dropped):
             yield Site({"keep": keep, "drop": drop}, "approximate")
 
 
@@ -69,7 +69,7 @@ def _rewired(graph: Graph, keep: str, drop: str, born: int) -> Draft:
     draft = Draft(graph, born)
     draft.redirect(drop, keep, [reader for reader, _ in graph.consumers[drop]])
     draft.move_heads(drop, keep)
-    prune(draft.nodes, [head.node for head in draft.heads])
+    draft.prune()
     return draft
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import functools
 import importlib.util
 import logging
@@ -31,6 +32,8 @@ __all__ = ["Surroundings", "connects", "package_folders"]
 
 _PACKAGES = ("graphs", "ops", "runners", "evolve")
 _LONGEST_FOLDER = 40
+_PREFIX = "hydra-"
+_LOCK = "lock"
 _CONNECT_SECONDS = 10.0
 
 
@@ -50,10 +53,13 @@ class Surroundings:
         self._level = logging.getLogger("ray").level
         self._had_faulthandler = faulthandler.is_enabled()
         self.folder: Path | None = None
+        self._lock: int | None = None
         if private:
             home = _short_folder()
             with storage_errors(Path(home)):
-                self.folder = Path(tempfile.mkdtemp(prefix="hydra-", dir=home))
+                _remove_abandoned(Path(home))
+                self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=home))
+                self._lock = _take_lock(self.folder / _LOCK, create=True)
                 self._make_private(self.folder)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -94,6 +100,9 @@ class Surroundings:
             faulthandler.disable()
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
         for name, value in self._changed.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -125,6 +134,29 @@ def package_folders(entry: str) -> list[str]:
     specs = [importlib.util.find_spec(name) for name in names]
     places = [spec.submodule_search_locations for spec in specs if spec is not None]
     return [str(Path(place[0]).resolve()) for place in places if place]
+
+
+def _take_lock(path: Path, create: bool = False) -> int | None:
+    """Locks a file until it is closed or this process ends, however it ends; None if another process holds it."""
+    try:
+        handle = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _remove_abandoned(home: Path) -> None:
+    """Removes the folders of Rays whose process was killed: nobody holds their lock any more."""
+    for folder in home.glob(f"{_PREFIX}*"):
+        handle = _take_lock(folder / _LOCK)
+        if handle is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(handle)
 
 
 @functools.cache

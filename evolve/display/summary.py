@@ -61,7 +61,8 @@ def _comparison(best: int, controls: Mapping[str, Any]) -> Iterator[str]:
     if winner is None or control is None:
         return
     yield f"test {accuracy(winner['test_accuracy'])}  candidate {best}"
-    epochs = f"{control['epochs']} epochs, as many as the whole line of candidate {best} got"
+    count = control["epochs"]
+    epochs = f"{count} epoch{'' if count == 1 else 's'}, as many as the whole line of candidate {best} got"
     if control["failure"] is not None:
         yield f"test –        control, the starting network trained for {epochs}: {clean(control['failure']['kind'])}"
     else:

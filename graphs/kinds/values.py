@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import math
 from typing import Any
 
@@ -18,6 +19,8 @@ __all__ = [
     "text",
     "whole",
 ]
+
+_TAKEN = {"self", "torch"}
 
 LIMIT = 2**24
 """No setting counts more than this; a file that says otherwise is damaged or hostile."""
@@ -66,9 +69,9 @@ def boolean(value: Any) -> bool:
 
 
 def text(value: Any) -> str:
-    """A name."""
-    if not isinstance(value, str) or not value.isidentifier():
-        raise ValueError("expected a name of letters, digits and underscores")
+    """A name that can be an argument of the generated forward pass."""
+    if not isinstance(value, str) or not value.isidentifier() or keyword.iskeyword(value) or value in _TAKEN:
+        raise ValueError("expected a name of letters, digits and underscores that Python and torch leave free")
     return value
 
 

@@ -14,7 +14,7 @@ MODE = {"error": 1e-15, "floor": 1e-16, "tolerance": 1e-12, "power": 0.5, "verdi
 
 def proposal(number: int, parent: int = 0, verdict: str = "pass", **changes: Any) -> Proposal:
     if number == 0:
-        return Proposal(id=0, seed=7, fingerprint="f0", parameters=100, macs=1000)
+        return Proposal(id=0, seed=7, fingerprint="f0", parameters=100, macs=1000, untrained="u0")
     certificate = {
         "dtype": "float64",
         "probe": {"batch": 16, "source": "data", "seed": 1},
@@ -29,6 +29,7 @@ def proposal(number: int, parent: int = 0, verdict: str = "pass", **changes: Any
         "fingerprint": f"f{number}",
         "parameters": 100 + number,
         "macs": 1000 + number,
+        "untrained": f"u{number}",
         "parent": parent,
         "preserves": "exact",
         "record": record,

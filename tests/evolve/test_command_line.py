@@ -443,7 +443,7 @@ def test_signals_end_a_search_cleanly_and_resume_goes_on(
         now = [entry["id"] for entry in kept if entry["status"] == "done"]
         assert set(done) <= set(now)
         done = now
-    resume = process("resume", run_folder)
+    resume = process("resume", run_folder, "--pool", "local")
     output, errors = resume.communicate(timeout=120)
     assert (resume.returncode, errors) == (0, ""), errors
     assert output.startswith(f"{run_folder}\n")

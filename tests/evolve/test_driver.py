@@ -20,7 +20,9 @@ from evolve.run_folder import RunError, RunFolder
 from evolve.run_lock import RunLocked
 from evolve.runs import NotTrained, Run
 from evolve.settings import Settings
+from graphs import Draft, Genome, initial, save
 from graphs.errors import EvolutionError, FormatError, GraphError, StorageFull, UnknownName
+from ops import ReplayError
 from runners import Job, Outcome
 from tests.evolve.pools import FakePool, small, trained
 
@@ -45,7 +47,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_search_from_its_start_to_its_end(here: Path) -> None:
     pool, seen = FakePool(), []
-    run = search(small(), seen.append, pool=pool)
+    run = search(small(), seen.append, through=pool)
     assert str(run.path) == "runs/0001" and not pool.closed
     log = run.log()
     assert [list(row) for row in log] == [LOG_KEYS] * 6
@@ -96,12 +98,12 @@ def test_a_candidate_is_durable_before_it_is_handed_out_and_its_weights_before_i
             assert result.weights is not None
             assert open_run("runs/0001").candidate(number).genome().digest == result.weights
 
-    search(small(candidates=4), pool=FakePool(before_wait=look))
+    search(small(candidates=4), through=FakePool(before_wait=look))
 
 
 def test_children_start_from_their_parents_weights_and_only_approximate_ones_have_a_teacher(here: Path) -> None:
     pool = FakePool()
-    run = search(small(candidates=12, odds={"widen": 1, "narrow": 1}), pool=pool)
+    run = search(small(candidates=12, odds={"widen": 1, "narrow": 1}), through=pool)
     jobs = {job.id: job for job in pool.jobs}
     assert {candidate.preserves for candidate in run.candidates()[1:]} >= {"exact", "approximate"}
     for candidate in run.candidates():
@@ -120,7 +122,7 @@ def test_children_start_from_their_parents_weights_and_only_approximate_ones_hav
 
 def test_what_a_mutation_computed_from_data_is_kept(here: Path) -> None:
     pool = FakePool()
-    run = search(small(odds={"deepen": 1}), pool=pool)
+    run = search(small(odds={"deepen": 1}), through=pool)
     kept = [proposal.tensors for proposal in run.lineage.snapshot().proposals if proposal.tensors]
     assert kept and {f"{name}.safetensors" for name in kept} == set(os.listdir(run.path / "tensors"))
     for candidate in run.candidates():
@@ -129,7 +131,7 @@ def test_what_a_mutation_computed_from_data_is_kept(here: Path) -> None:
 
 def test_the_end_touches_the_test_split_once_for_the_winner_and_its_control(here: Path) -> None:
     pool, seen = FakePool(), []
-    run = search(small(candidates=8, recipe={"epochs": 2}), seen.append, pool=pool)
+    run = search(small(candidates=8, recipe={"epochs": 2}), seen.append, through=pool)
     best = run.best()
     assert best is not None and best.parent is not None
     *jobs, control = pool.jobs
@@ -144,7 +146,7 @@ def test_the_end_touches_the_test_split_once_for_the_winner_and_its_control(here
     assert run.controls["winner"]["candidate"] == best.id and run.controls["winner"]["examples"] > 100
     assert sum(isinstance(event, events.Measuring) for event in seen) == 2
     again = FakePool()
-    assert told(resume(run.path, pool=again)) == told(run)
+    assert told(resume(run.path, through=again)) == told(run)
     assert again.jobs == []
 
 
@@ -154,7 +156,7 @@ def test_a_starting_network_that_wins_is_its_own_control(here: Path) -> None:
         return Outcome(found.genome, 0.9 if job.id == 0 else 0.1)
 
     pool = FakePool(answer)
-    run = search(small(candidates=3), pool=pool)
+    run = search(small(candidates=3), through=pool)
     best = run.best()
     assert best is not None and best.id == 0 and len(pool.jobs) == 3
     assert run.controls["control"]["test_accuracy"] == best.test_accuracy
@@ -164,24 +166,24 @@ def test_a_starting_network_that_wins_is_its_own_control(here: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_lineage_and_another_one_another(here: Path) -> None:
-    one, two = (told(search(small(), pool=FakePool())) for _ in range(2))
-    other = told(search(small(seed=4), pool=FakePool()))
+    one, two = (told(search(small(), through=FakePool())) for _ in range(2))
+    other = told(search(small(seed=4), through=FakePool()))
     assert one == two and one != other
 
 
 def test_strict_order_does_not_depend_on_who_finishes_first(here: Path) -> None:
     settings = small(candidates=9, workers=3, order="strict")
     pools = [FakePool(pick=min), FakePool(pick=max), FakePool(pick=lambda open_: open_[len(open_) // 2])]
-    runs = [search(settings, pool=pool) for pool in pools]
+    runs = [search(settings, through=pool) for pool in pools]
     assert told(runs[0]) == told(runs[1]) == told(runs[2])
     assert [pool.most for pool in pools] == [3, 3, 3]
     assert len({str(run.lineage.snapshot().results[8].finished) for run in runs}) == 1
-    arrival = search(settings.changed(order="arrival"), pool=FakePool(pick=max))
+    arrival = search(settings.changed(order="arrival"), through=FakePool(pick=max))
     assert told(arrival) != told(runs[0])
 
 
 def test_with_one_worker_arrival_is_strict(here: Path) -> None:
-    found = [told(search(small(order=order), pool=FakePool())) for order in ("strict", "arrival")]
+    found = [told(search(small(order=order), through=FakePool())) for order in ("strict", "arrival")]
     assert found[0] == found[1]
 
 
@@ -194,7 +196,7 @@ def test_who_fails_is_neither_parent_nor_best(here: Path, strategy: str) -> None
             return Outcome(trained(job).genome, float("nan"))
         return trained(job)
 
-    run = search(small(candidates=10, strategy=strategy), pool=FakePool(answer))
+    run = search(small(candidates=10, strategy=strategy), through=FakePool(answer))
     status = run.status()
     assert status["candidates"] == {"pending": 0, "running": 0, "done": 4, "failed": 6}
     for row in run.log():
@@ -210,12 +212,12 @@ def test_who_fails_is_neither_parent_nor_best(here: Path, strategy: str) -> None
 
 
 def test_the_population_of_aging_is_the_last_to_finish(here: Path) -> None:
-    run = search(small(candidates=9, population=3), pool=FakePool())
+    run = search(small(candidates=9, population=3), through=FakePool())
     assert [member.id for member in run.population] == [6, 7, 8]
 
 
 def test_no_candidate_outgrows_the_limit(here: Path) -> None:
-    run = search(small(candidates=12, growth=1.3, odds={"widen": 3, "narrow": 1}), pool=FakePool())
+    run = search(small(candidates=12, growth=1.3, odds={"widen": 3, "narrow": 1}), through=FakePool())
     start, *others = run.log()
     assert all(row["parameters"] <= 1.3 * start["parameters"] for row in others)
     assert all(row["macs"] <= 1.3 * start["macs"] for row in others)
@@ -227,11 +229,11 @@ def test_no_candidate_outgrows_the_limit(here: Path) -> None:
 def test_a_starting_network_that_fails_ends_the_search(here: Path) -> None:
     pool = FakePool(lambda job: Outcome.failed("diverged", "the loss is nan"))
     with pytest.raises(SearchFailed, match=r"diverged: the loss is nan.*runs/0001") as caught:
-        search(small(), pool=pool)
+        search(small(), through=pool)
     assert "\n" not in str(caught.value)
     again = FakePool()
     with pytest.raises(SearchFailed):
-        resume("runs/0001", pool=again)
+        resume("runs/0001", through=again)
     assert again.jobs == []
     assert open_run("runs/0001").status()["candidates"]["failed"] == 1
 
@@ -257,13 +259,13 @@ def test_a_broken_promise_is_recorded_never_trained_and_named(here: Path, monkey
     monkeypatch.setattr("ops.certify", planted, raising=False)
     seen: list[events.Event] = []
     pool = FakePool()
-    run = search(small(), seen.append, pool=pool)
+    run = search(small(), seen.append, through=pool)
     assert run.broken == [2, 3]
     assert {job.id for job in pool.jobs} & {2, 3} == set()
     for number in (2, 3):
         row = run.log()[number]
         assert row["status"] == "failed" and row["failure"]["kind"] == "broken-promise"
-        assert "eval mode is broken: off by 0.5" in row["failure"]["message"]
+        assert "eval mode is off by 0.5" in row["failure"]["message"]
     ended = seen[-1]
     assert isinstance(ended, events.Ended) and ended.broken == (2, 3)
     assert "2 (" in ended.message and "3 (" in ended.message
@@ -271,7 +273,7 @@ def test_a_broken_promise_is_recorded_never_trained_and_named(here: Path, monkey
 
 
 def test_a_broken_promise_is_not_trained_after_a_crash_either(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = search(small(candidates=3), pool=FakePool())
+    run = search(small(candidates=3), through=FakePool())
     found = run.lineage.snapshot()
 
     def fill(folder: RunFolder) -> None:
@@ -292,7 +294,7 @@ def test_a_broken_promise_is_not_trained_after_a_crash_either(here: Path, monkey
 
         writer.propose(replace(one, certificate=certificate))
     pool = FakePool()
-    again = resume("crashed", pool=pool)
+    again = resume("crashed", through=pool)
     assert again.log()[1]["failure"]["kind"] == "broken-promise"
     assert 1 not in {job.id for job in pool.jobs}
 
@@ -304,11 +306,11 @@ def test_a_search_without_any_site_ends_early(here: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("ops.propose", nowhere, raising=False)
     seen: list[events.Event] = []
     pool = FakePool()
-    run = search(small(), seen.append, pool=pool)
+    run = search(small(), seen.append, through=pool)
     assert run.ended is not None and run.ended["reason"] == "exhausted"
     assert "1 without a place for any operator" in run.ended["message"] and len(run.log()) == 1
     assert run.status()["best"]["test_accuracy"] is not None
-    assert told(resume(run.path, pool=FakePool())) == told(run)
+    assert told(resume(run.path, through=FakePool())) == told(run)
 
 
 def test_a_search_that_only_repeats_itself_ends_early(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +323,7 @@ def test_a_search_that_only_repeats_itself_ends_early(here: Path, monkeypatch: p
         return propose(made[0], numpy.random.default_rng(0), **options)
 
     monkeypatch.setattr("ops.propose", always_the_same, raising=False)
-    run = search(small(retries=5), pool=FakePool())
+    run = search(small(retries=5), through=FakePool())
     assert run.ended is not None and "5 tried before" in run.ended["message"]
     assert len(run.log()) == 2
 
@@ -337,7 +339,7 @@ def test_an_operator_that_fails_does_not_stop_the_search(here: Path, monkeypatch
 
     monkeypatch.setattr("ops.propose", stumbles, raising=False)
     with pytest.warns(RuntimeWarning, match="node 'x'"):
-        run = search(small(candidates=4), pool=FakePool())
+        run = search(small(candidates=4), through=FakePool())
     assert len(run.log()) == 4
 
 
@@ -348,8 +350,8 @@ def test_late_double_and_foreign_answers_change_nothing(here: Path) -> None:
             late = [(job.id, Outcome(trained(job).genome, 1.0)) for job in self.jobs if job.id not in self.open]
             return [*found, *late, (99, Outcome.failed("crashed", "who?"))]
 
-    noisy = search(small(), pool=Noisy())
-    assert told(noisy) == told(search(small(), pool=FakePool()))
+    noisy = search(small(), through=Noisy())
+    assert told(noisy) == told(search(small(), through=FakePool()))
     assert sum(noisy.lineage.snapshot().attempts.values()) == 6
 
 
@@ -358,7 +360,7 @@ def test_another_structure_than_was_sent_is_a_failure(here: Path) -> None:
         return Outcome(pool.jobs[0].genome, 0.99) if job.id == 1 else trained(job)
 
     pool = FakePool(answer)
-    run = search(small(candidates=3), pool=pool)
+    run = search(small(candidates=3), through=pool)
     assert run.log()[1]["failure"] == {
         "kind": "invalid",
         "message": "the worker gave back another structure than it was given",
@@ -369,7 +371,7 @@ def test_a_control_that_fails_does_not_spoil_the_run(here: Path) -> None:
     def answer(job: Job) -> Outcome:
         return trained(job) if job.measure == "train" else Outcome.failed("timed-out", "no result")
 
-    run = search(small(), pool=FakePool(answer))
+    run = search(small(), through=FakePool(answer))
     assert run.controls["control"]["failure"] == {"kind": "timed-out", "message": "no result"}
     assert run.controls["control"]["test_accuracy"] is None and run.ended is not None
     assert run.status()["best"]["test_accuracy"] is not None
@@ -396,12 +398,12 @@ def test_wrong_input_is_refused_before_anything_is_made(here: Path) -> None:
     ]
     for settings in cases:
         with pytest.raises(EvolutionError) as caught:
-            search(settings(), pool=FakePool())
+            search(settings(), through=FakePool())
         assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
     assert os.listdir(here) == []
-    search(small(candidates=1, run="mine"), pool=FakePool())
+    search(small(candidates=1, run="mine"), through=FakePool())
     with pytest.raises(RunError, match="evolve resume"):
-        search(small(run="mine"), pool=FakePool())
+        search(small(run="mine"), through=FakePool())
     with pytest.raises(TypeError, match="not 'seed'"):
         resume("mine", seed=3)
 
@@ -409,10 +411,10 @@ def test_wrong_input_is_refused_before_anything_is_made(here: Path) -> None:
 def test_a_second_search_in_the_same_folder_is_refused(here: Path) -> None:
     def second(pool: FakePool) -> None:
         with pytest.raises(RunLocked, match="in use by another search"):
-            resume("runs/0001", pool=FakePool())
+            resume("runs/0001", through=FakePool())
         assert open_run("runs/0001").status()["candidates"]["running"] == 1
 
-    search(small(candidates=1), pool=FakePool(before_wait=second))
+    search(small(candidates=1), through=FakePool(before_wait=second))
 
 
 # Interruptions
@@ -420,7 +422,7 @@ def test_a_second_search_in_the_same_folder_is_refused(here: Path) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_search_in_order(here: Path, number: signal.Signals, code: int) -> None:
-    whole = search(small(run="whole"), pool=FakePool())
+    whole = search(small(run="whole"), through=FakePool())
 
     def strike(pool: FakePool) -> None:
         if len(pool.jobs) == 4:
@@ -428,12 +430,12 @@ def test_a_signal_ends_the_search_in_order(here: Path, number: signal.Signals, c
 
     before = signal.getsignal(number)
     with pytest.raises(Interrupted, match=r"3 of 6 .*evolve resume runs/0001") as caught:
-        search(small(), pool=FakePool(before_wait=strike))
+        search(small(), through=FakePool(before_wait=strike))
     assert caught.value.exit_code == code and signal.getsignal(number) is before
     status = open_run("runs/0001").status()
     assert status["candidates"]["done"] >= 3 and status["candidates"]["running"] == 0
     assert status["best"]["test_accuracy"] is None
-    assert told(resume("runs/0001", pool=FakePool())) == told(whole)
+    assert told(resume("runs/0001", through=FakePool())) == told(whole)
 
 
 def test_a_worker_that_the_signal_killed_is_no_failure(here: Path) -> None:
@@ -444,9 +446,9 @@ def test_a_worker_that_the_signal_killed_is_no_failure(here: Path) -> None:
         return trained(job)
 
     with pytest.raises(Interrupted):
-        search(small(), pool=FakePool(answer))
+        search(small(), through=FakePool(answer))
     assert open_run("runs/0001").log()[2]["status"] == "pending"
-    assert [row["status"] for row in resume("runs/0001", pool=FakePool()).log()] == ["done"] * 6
+    assert [row["status"] for row in resume("runs/0001", through=FakePool()).log()] == ["done"] * 6
 
 
 class Killed(BaseException):
@@ -495,7 +497,7 @@ def places() -> Iterator[tuple[str, int, bool]]:
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     folder = tmp_path_factory.mktemp("whole")
     return [
-        search(small(candidates=4, workers=2, order="strict", run=str(folder / order)), pool=FakePool(pick=pick))
+        search(small(candidates=4, workers=2, order="strict", run=str(folder / order)), through=FakePool(pick=pick))
         for order, pick in (("min", min), ("max", max))
     ]
 
@@ -507,10 +509,10 @@ def test_a_search_killed_between_any_two_steps_goes_on_as_if_nothing_was(
     settings = small(candidates=4, workers=2, order="strict", run="run")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         killed_at(patch, step, count, after)
-        search(settings, pool=FakePool(pick=max))
+        search(settings, through=FakePool(pick=max))
     before = open_run("run").lineage.snapshot()
     pool = FakePool(pick=min)
-    run = resume("run", pool=pool)
+    run = resume("run", through=pool)
     assert told(run) == told(uninterrupted[0]) == told(uninterrupted[1])
     assert run.controls.keys() == uninterrupted[0].controls.keys()
     found = run.lineage.snapshot()
@@ -524,7 +526,7 @@ def test_a_search_killed_between_any_two_steps_goes_on_as_if_nothing_was(
 
 
 def test_a_full_disk_ends_the_search_and_loses_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = search(small(run="whole"), pool=FakePool())
+    whole = search(small(run="whole"), through=FakePool())
     for step in STEPS:
         owner, name = STEPS[step]
         with pytest.MonkeyPatch.context() as patch:
@@ -538,12 +540,35 @@ def test_a_full_disk_ends_the_search_and_loses_nothing(here: Path, monkeypatch: 
 
             patch.setattr(owner, name, full)
             with pytest.raises(StorageFull):
-                search(small(run=step), pool=FakePool())
-        assert told(resume(step, pool=FakePool())) == told(whole)
+                search(small(run=step), through=FakePool())
+        assert told(resume(step, through=FakePool())) == told(whole)
+
+
+def test_a_replay_that_draws_other_numbers_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = search(small(candidates=2, odds={"branch": 1}), through=FakePool())
+    assert run.candidate(1).untrained().digest == run.lineage.snapshot().proposals[1].untrained
+    original = initial.stream
+    monkeypatch.setattr(initial, "stream", lambda seed, name: original(seed + 1, name))
+    with pytest.raises(ReplayError, match=r"candidate 1 of .* were proposed"):
+        run.candidate(1).untrained()
+
+
+def test_a_network_without_parameters_is_refused(here: Path) -> None:
+    draft = Draft()
+    draft.head(draft.add("flatten", draft.add("adaptive_avg_pool2d", draft.input((1, 8, 8)), size=(2, 5))))
+    save(Genome(draft.finish(), {}), here / "bare.safetensors")
+    with pytest.raises(EvolutionError, match="has no parameters"):
+        search(small(model="bare.safetensors", model_settings={}), through=FakePool())
+
+
+def test_a_cluster_is_for_the_pool_that_uses_one(here: Path) -> None:
+    with pytest.raises(EvolutionError, match="address for --pool ray"):
+        search(small(pool="local", ray="127.0.0.1:1"), through=FakePool())
+    assert not (here / "runs").exists()
 
 
 def test_missing_weights_are_named(here: Path) -> None:
-    run = search(small(candidates=2), pool=FakePool())
+    run = search(small(candidates=2), through=FakePool())
     best = run.best()
     assert best is not None
     weights = run.lineage.snapshot().results[best.id].weights
@@ -554,7 +579,7 @@ def test_missing_weights_are_named(here: Path) -> None:
 
 def test_proposals_do_not_depend_on_the_retries_of_others(here: Path) -> None:
     """Each candidate draws from its own generator: how often one was drawn again does not move the next."""
-    run = search(small(candidates=3), pool=FakePool())
+    run = search(small(candidates=3), through=FakePool())
     found = run.lineage.snapshot()
     settings = Settings(**found.meta["settings"])
     from evolve.decisions import scored

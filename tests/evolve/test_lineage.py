@@ -188,6 +188,23 @@ def test_it_can_be_read_where_nothing_may_be_written(monkeypatch: pytest.MonkeyP
 # Damage
 
 
+def test_an_outcome_on_which_others_depend_cannot_be_deleted_unnoticed(tmp_path: Path) -> None:
+    path = filled_lineage(tmp_path / "lineage.sqlite")
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM outcomes WHERE candidate = 2")
+    connection.close()
+    with pytest.raises(FormatError, match="'outcomes' has no row 2"):
+        Lineage(path).snapshot()
+
+
+def test_an_ended_search_has_all_outcomes(tmp_path: Path) -> None:
+    path = filled_lineage(tmp_path / "lineage.sqlite")
+    with Writer.open(path) as writer:
+        writer.end("complete", "")
+    with pytest.raises(FormatError, match="'outcomes' has no row 5"):
+        Lineage(path).snapshot()
+
+
 def rowids(path: Path) -> Iterator[tuple[str, int, str]]:
     connection = sqlite3.connect(path)
     for name, table in TABLES.items():
@@ -431,6 +448,7 @@ class Interleavings(RuleBasedStateMachine):
         self.first: dict[int, float | None] = {}
         self.order: list[int] = []
 
+    @precondition(lambda self: 0 in self.first)
     @rule()
     def propose(self) -> None:
         self.writer.propose(proposal(self.candidates))

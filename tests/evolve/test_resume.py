@@ -85,7 +85,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 def whole(tmp_path_factory: pytest.TempPathFactory, pool: Pool, data: str) -> Run:
     """The search without any interruption."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    return search(small(workers=2, order="strict", run=str(folder), data=data), pool=pool)
+    return search(small(workers=2, order="strict", run=str(folder), data=data), through=pool)
 
 
 def figures(run: Run) -> list[Any]:
@@ -142,7 +142,7 @@ def test_killed_at_a_random_moment_it_goes_on(whole: Run, pool: Pool, data: str,
     assert no_process_left(family)
     before = open_run(folder).lineage.snapshot()
     assert open_run(folder).status()["candidates"]["running"] == 0
-    run = resume(folder, pool=pool)
+    run = resume(folder, through=pool)
     assert figures(run) == figures(whole)
     after = run.lineage.snapshot()
     for number, result in before.results.items():
@@ -168,7 +168,7 @@ def test_a_signal_ends_it_with_its_workers(
     assert begun.returncode == 128 + number
     assert f"evolve resume {folder}" in told_last
     assert no_process_left(family)
-    assert figures(resume(folder, pool=pool)) == figures(whole)
+    assert figures(resume(folder, through=pool)) == figures(whole)
 
 
 def test_a_full_disk_ends_it_and_loses_nothing(whole: Run, pool: Pool, data: str, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_full_disk_ends_it_and_loses_nothing(whole: Run, pool: Pool, data: str
     assert last.startswith("error: cannot write") and "nothing written before is lost" in last
     done = len(open_run(folder).lineage.snapshot().results)
     assert 0 < done < 6 and output.count("Finished") == done
-    assert figures(resume(folder, pool=pool)) == figures(whole)
+    assert figures(resume(folder, through=pool)) == figures(whole)
 
 
 def test_limits_are_put_back() -> None:

@@ -30,7 +30,7 @@ def test_a_run_can_be_read_at_every_moment_of_a_search(tmp_path: Path) -> None:
         if best is not None:
             assert all(isinstance(one, Candidate) for one in run.population)
 
-    run = search(small(candidates=5, workers=2, run=str(folder)), pool=FakePool(before_wait=read))
+    run = search(small(candidates=5, workers=2, run=str(folder)), through=FakePool(before_wait=read))
     totals = [sum(counts.values()) for counts in seen]
     assert totals == sorted(totals) and totals[0] == 1 and max(totals) == 5
     assert any(counts["running"] == 2 for counts in seen)
@@ -39,7 +39,7 @@ def test_a_run_can_be_read_at_every_moment_of_a_search(tmp_path: Path) -> None:
 
 
 def test_reading_changes_nothing(tmp_path: Path) -> None:
-    run = search(small(candidates=2, run=str(tmp_path / "run")), pool=FakePool())
+    run = search(small(candidates=2, run=str(tmp_path / "run")), through=FakePool())
     before = {place: place.stat().st_mtime_ns for place in run.path.rglob("*")}
     again = open_run(run.path)
     assert again.log() == run.log() and again.status() == run.status()
@@ -48,7 +48,7 @@ def test_reading_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_run_can_be_moved(tmp_path: Path) -> None:
-    run = search(small(candidates=2, run=str(tmp_path / "run")), pool=FakePool())
+    run = search(small(candidates=2, run=str(tmp_path / "run")), through=FakePool())
     log = run.log()
     os.rename(tmp_path / "run", tmp_path / "other")
     moved = open_run(tmp_path / "other")
@@ -57,7 +57,7 @@ def test_a_run_can_be_moved(tmp_path: Path) -> None:
 
 
 def test_a_damaged_run_is_one_line(tmp_path: Path) -> None:
-    run = search(small(candidates=2, run=str(tmp_path / "run")), pool=FakePool())
+    run = search(small(candidates=2, run=str(tmp_path / "run")), through=FakePool())
     connection = sqlite3.connect(run.lineage.path)
     connection.execute("UPDATE outcomes SET val_accuracy = 0.99 WHERE candidate = 1")
     connection.commit()
@@ -72,7 +72,7 @@ def test_a_damaged_run_is_one_line(tmp_path: Path) -> None:
 def test_nothing_of_the_machine_is_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable of the environment and no host name, which may be secret."""
     monkeypatch.setenv("SOME_TOKEN", "planted-secret-4711")
-    run = search(small(candidates=2, run=str(tmp_path / "run")), pool=FakePool())
+    run = search(small(candidates=2, run=str(tmp_path / "run")), through=FakePool())
     for place in run.path.rglob("*"):
         if place.is_file():
             data = place.read_bytes()

@@ -145,3 +145,10 @@ def test_public_names_are_what_they_say_however_often() -> None:
         assert callable(evolve.search) and callable(evolve.open_run) and callable(evolve.export)
     with pytest.raises(AttributeError, match="no_such"):
         evolve.no_such  # noqa: B018
+
+
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("population: 3\nseed: 1\npopulation: 4\n")
+    with pytest.raises(SettingsError, match="'population' is given twice"):
+        Settings.from_yaml(path)

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
-from runners import open_pool
+from runners import open_pool, surroundings
 from runners.entry import import_path
 from runners.frames import BEAT, JOB, OUTCOME, READY, REPORT, Splitter, pack
 from runners.jobs import decode_outcome, encode_job
@@ -186,3 +187,29 @@ def test_ray_listens_to_this_machine_alone_and_tells_nobody(ray_connection: Conn
     token = os.environ["RAY_AUTH_TOKEN_PATH"]
     assert os.stat(token).st_mode & 0o777 == 0o600
     assert os.stat(os.path.dirname(token)).st_mode & 0o777 == 0o700
+
+
+def test_what_a_killed_driver_left_of_its_ray_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surroundings, "_short_folder", lambda: str(tmp_path))
+    code = (
+        "import os, signal, sys; from runners import surroundings; "
+        "surroundings._short_folder = lambda: sys.argv[1]; "
+        "print(surroundings.Surroundings(private=True).folder, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = {**os.environ, "PYTHONPATH": import_path()}
+    killed = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], env=environment, stdout=subprocess.PIPE, text=True, check=False
+    )
+    left = Path(killed.stdout.strip())
+    assert killed.returncode == -signal.SIGKILL and (left / "token").exists()
+    first = surroundings.Surroundings(private=True)
+    second = surroundings.Surroundings(private=True)
+    folders = [first.folder, second.folder]
+    assert sorted(tmp_path.iterdir()) == sorted(folder for folder in folders if folder is not None)
+    for one in (second, first):
+        with one.starting():
+            pass
+        one.restore()
+    assert list(tmp_path.iterdir()) == []

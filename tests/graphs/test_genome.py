@@ -1,0 +1,63 @@
+"""Genomes: what they refuse, and what remains of them for inference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from graphs import Draft, Genome, initial_weights, to_torch
+from graphs.errors import GraphError
+from graphs.execution import execute
+
+
+def named(path: str) -> Genome:
+    draft = Draft()
+    draft.head(draft.add("linear", draft.input((3,)), path=path, out=2))
+    graph = draft.finish()
+    return Genome(graph, initial_weights(graph, 0))
+
+
+@pytest.mark.parametrize(
+    "path", ["forward", "training", "a.eval", "_parameters", "class", "a.def.b", "a..b", "a b", ""]
+)
+def test_tensors_cannot_stand_where_modules_have_something_else(path: str) -> None:
+    with pytest.raises(GraphError, match="cannot stand in a module"):
+        named(path)
+
+
+@pytest.mark.parametrize("path", ["fc", "layers.0.fc", "weight", "größe"])
+def test_other_paths_are_fine(path: str) -> None:
+    genome = named(path)
+    assert set(to_torch(genome).state_dict()) == set(genome.weights)
+
+
+@pytest.mark.parametrize("name", ["self", "torch", "import", "1x", "a b"])
+def test_inputs_have_names_that_a_forward_pass_can_use(name: str) -> None:
+    with pytest.raises(GraphError, match="expected a name"):
+        Draft().input((3,), name)
+
+
+def test_what_exists_in_training_only_is_left_out_for_inference() -> None:
+    draft = Draft()
+    hidden = draft.add("relu", draft.add("linear", draft.input((3,)), path="body", out=4))
+    draft.head(draft.add("linear", hidden, path="aux", out=7), "aux", training_only=True)
+    draft.head(draft.add("linear", hidden, path="main", out=2), "logits")
+    graph = draft.finish()
+    genome = Genome(graph, initial_weights(graph, 0), {"labels": ["a", "b"]})
+    lean = genome.for_inference()
+    assert set(lean.weights) == {"body.weight", "body.bias", "main.weight", "main.bias"}
+    assert [head.name for head in lean.graph.heads] == ["logits"] and lean.about == genome.about
+    assert lean.for_inference() is lean
+    inputs = torch.randn(5, 3)
+    whole = execute(graph, genome.weights, {"x": inputs}, training=False)
+    assert torch.equal(to_torch(lean).eval()(inputs), whole.values[graph.heads[1].node])
+
+
+def test_weights_fit_the_graph() -> None:
+    genome = named("fc")
+    with pytest.raises(GraphError, match=r"'fc\.bias' is missing"):
+        Genome(genome.graph, {"fc.weight": genome.weights["fc.weight"]})
+    with pytest.raises(GraphError, match=r"'fc\.bias' has shape \(3,\)"):
+        Genome(genome.graph, {**genome.weights, "fc.bias": torch.zeros(3)})
+    with pytest.raises(GraphError, match="no node refers to tensor 'other'"):
+        Genome(genome.graph, {**genome.weights, "other": torch.zeros(3)})
