@@ -37,7 +37,7 @@ def execute(
     training: bool,
     seed: int = 0,
     known: Run | None = None,
-    adjust: Callable[[str, Tensor], Tensor] | None = None,
+    adjust: Callable[[str, int, Tensor], Tensor] | None = None,
     only: Collection[str] | None = None,
 ) -> Run:
     """Runs a graph.
@@ -50,7 +50,7 @@ def execute(
         seed: Before each node that draws, the generator is seeded from (seed, node id), so that a new random node does
             not shift what the others draw.
         known: Values that are taken as they are (and, in train mode, buffers): those nodes are not run.
-        adjust: Called with (node id, value) after each node that is run; gives the value that its readers see.
+        adjust: Called with (node id, position, value) for each operand of each node that is run; gives what it sees.
         only: Ids of the nodes to run; all if None.
 
     Returns:
@@ -82,8 +82,11 @@ def execute(
                             tensors[role] = buffers[node.tensors[role]] = tensors[role].clone()
                 if training and kind.random:
                     torch.manual_seed(_node_seed(seed, node.id))
-                value = kind.compute(node.settings, [values[source] for source in node.inputs], tensors, training)
-            values[node.id] = adjust(node.id, value) if adjust else value
+                operands = [values[source] for source in node.inputs]
+                if adjust:
+                    operands = [adjust(node.id, position, operand) for position, operand in enumerate(operands)]
+                value = kind.compute(node.settings, operands, tensors, training)
+            values[node.id] = value
     return Run(values, buffers)
 
 

@@ -9,6 +9,7 @@ emitted as the function that the kind computes.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -106,12 +107,14 @@ class _Plan:
         modules: path -> (name in torch.nn or "" for a bare holder, keyword arguments, {parameter: shape} to add).
         paths: node id -> path of the module that is called for it.
         tied: dotted name of a module's tensor -> dotted name of the tensor that it shares.
+        users: path -> number of nodes that have tensors there.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.modules: dict[str, tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]] = {}
         self.paths: dict[str, str] = {}
         self.tied: dict[str, str] = {}
+        self.users = Counter(prefix for node in graph.nodes.values() for prefix in _prefixes(node))
         owners: dict[str, tuple[Mapping[str, str], Any]] = {}
         # Paths that tensors name come first, so that a module without tensors does not take one of them.
         for node in sorted(graph.nodes.values(), key=lambda node: not node.tensors):
@@ -135,13 +138,18 @@ class _Plan:
 
     def _path(self, node: Node, owners: dict[str, tuple[Mapping[str, str], Any]], content: Any) -> str:
         """Where the node's module lives: where its tensors' names say, if no other module is there."""
-        prefixes = {name.rpartition(".")[0] for role, name in node.tensors.items() if name.endswith(f".{role}")}
-        path = prefixes.pop() if len(prefixes) == 1 else ""
+        # Where it shares some of its tensors, its place is where those are that it does not share.
+        path = min(_prefixes(node), key=lambda prefix: self.users[prefix], default="")
         plain = re.sub(r"\W", "_", node.id)
         while not path or (path in self.modules and owners.get(path) != content):
             path, plain = plain, f"{plain}_"
         owners[path] = content
         return path
+
+
+def _prefixes(node: Node) -> list[str]:
+    """The paths of modules that would have tensors of a node under their own names."""
+    return sorted({name.rpartition(".")[0] for role, name in node.tensors.items() if name.endswith(f".{role}")})
 
 
 def _parents(path: str) -> list[str]:

@@ -104,10 +104,8 @@ class Solver:
                 left.pop(), right.pop()
                 continue
             if a == b or not self._tie_heads(a, a_inner, b, b_inner):
-                self.fix(
-                    ((a, a_inner), (b, b_inner)),
-                    f"its channels meet others in another arrangement at '{node.id}'",
-                )
+                # From here on the two lie across each other.
+                self.fix((*left, *right), f"its channels meet others in another arrangement at '{node.id}'")
                 return
             left = list(reversed(self.resolve(tuple(reversed(left)))))
             right = list(reversed(self.resolve(tuple(reversed(right)))))

@@ -5,21 +5,21 @@ mode apart. All figures are in **units**: for each output, the root mean square 
 over the probe.
 
 - error: the largest difference of an output (in train mode also of a running statistic) of the child from the parent's;
-- floor: the same for the parent against itself, when each activation that the changed nodes read is multiplied by
-  1 ± 2^-52: what rounding alone can do;
+- floor: the same for the parent against itself, when each activation that the changed nodes read is multiplied, for
+  them alone, by 1 ± 2^-52: what rounding alone can do;
 - tolerance: the larger of 1e-12 and 20 floors;
-- power: as the floor, with 1 ± .01: what a fault of one per cent would do.
+- power: as the floor, with 1 ± .01, on the outputs: what a fault of one per cent would do.
 
 A measurement whose power is below a million tolerances, or that copies a channel which is zero on the whole probe,
 proves nothing: it is **blind**, the parent is stirred (`ops.stirring`), the record replayed on it, and that is
-certified.
+certified; the child itself must then be, bit for bit, what the record leads to.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
@@ -143,6 +143,9 @@ def certify(
     if stirred:
         bold = stir(parent, inputs, seed)
         modes = _measure(bold, replay_child(bold, child.record, child.tensors), examples, promised)
+        # That proves the record; and the child must be what the record leads to.
+        if not _same(replay_child(parent, child.record, child.tensors).genome, child.genome):
+            modes = {name: replace(mode, error=math.inf, verdict="broken") for name, mode in modes.items()}
     batch = min(len(tensor) for tensor in inputs.values())
     source = "random" if probe is None else "data"
     return Certificate("float64", batch, source, seed, stirred, modes["eval"], modes["train"])
@@ -164,6 +167,16 @@ def _inputs(parent: Genome, probe: Tensor | Mapping[str, Tensor] | None, seed: i
         if found is None or found[1:] != shape or found[0] < 4:
             raise GraphError(f"the probe for input '{name}' has shape {found}; expected (4 or more, *{shape})")
     return {name: tensor.detach().double() for name, tensor in given.items()}
+
+
+def _same(one: Genome, other: Genome) -> bool:
+    """Whether two genomes have the same graph and the same tensors, bit for bit."""
+    import torch
+
+    return one.graph == other.graph and all(
+        tensor is other.weights[name] or torch.equal(tensor, other.weights[name])
+        for name, tensor in one.weights.items()
+    )
 
 
 def _measure(parent: Genome, child: Child, probe: Probe, promised: Mapping[str, bool]) -> dict[str, Mode]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from graphs.execution import Run, execute
 from graphs.genome import Genome
 from graphs.kinds import KINDS
-from graphs.structure import Graph
+from graphs.structure import Graph, Node
 from ops.mutation import Child
 from ops.transfer import Mapped
 
@@ -89,13 +89,20 @@ class Comparison:
             or self.old[id] != node
             or any(child.genome.weights[name] is not parent.weights[name] for name in node.tensors.values())
         )
-        gone = frozenset(self.old.nodes) - frozenset(self.new.nodes)
-        readers = [self.new[id] for id in self.changed] + [
-            self.old[id] for id in gone | self.changed if id in self.old.nodes
-        ]
-        moved = {head.node for head in self.new.heads} ^ {head.node for head in self.old.heads}
-        self.read = {source for node in readers for source in node.inputs if source in self.old.nodes}
-        self.read |= moved & self.old.nodes.keys()
+        plans = child.transfer.plans.items()
+        self.copied = {plan.source for name, plan in plans if isinstance(plan, Mapped) and plan.source != name}
+        self.edges = frozenset((node.id, slot) for node in self.old.nodes.values() for slot in self._reads(node))
+        self.moved = {head.node for head in self.new.heads} ^ {head.node for head in self.old.heads}
+
+    def _reads(self, node: Node) -> Iterable[int]:
+        """The operands of one of the parent's nodes through which a fault of the mutation would come in."""
+        slots = range(len(node.inputs))
+        if node.id not in self.new.nodes or not self.copied.isdisjoint(node.tensors.values()):
+            return slots
+        if node.id not in self.changed:
+            return ()
+        others = zip(node.inputs, self.new[node.id].inputs, strict=False)
+        return [slot for slot, (old, new) in enumerate(others) if old != new] or slots
 
     def measure(self, training: bool) -> Measures:
         """Compares in one mode."""
@@ -125,8 +132,8 @@ class Comparison:
             error = max(error, self._buffer_error(before, after))
         return Measures(
             error=error,
-            floor=self._response(before, old, scales, training, 2.0**-52),
-            power=self._response(before, old, scales, training, 0.01),
+            floor=max(self._response(before, old, scales, training, 2.0**-52)),
+            power=self._response(before, old, scales, training, 0.01)[0],
             hidden=hidden,
             reached=True,
         )
@@ -148,15 +155,16 @@ class Comparison:
 
     def _response(
         self, before: Run, heads: Mapping[str, str], scales: Mapping[str, float], training: bool, size: float
-    ) -> float:
-        """How far the parent moves when what the changed nodes read is multiplied by 1 ± `size`."""
+    ) -> tuple[float, float]:
+        """How far the parent's outputs, and its statistics, move when what the changed nodes read is shaken by `size`.
+
+        For them alone: others that read it may show what they hide.
+        """
         import torch
 
         generator = torch.Generator().manual_seed(self.seed)
 
-        def perturb(id: str, value: Tensor) -> Tensor:
-            if id not in self.read:
-                return value
+        def shake(value: Tensor) -> Tensor:
             signs = torch.randint(0, 2, value.shape, generator=generator, dtype=value.dtype) * 2 - 1
             return value * (1 + size * signs)
 
@@ -166,17 +174,18 @@ class Comparison:
             self.inputs,
             training=training,
             seed=self.seed,
-            known=_prefix(self.old, self.old.downstream(self.read), before),
-            adjust=perturb,
+            known=_prefix(self.old, self.old.downstream(node for node, _ in self.edges), before),
+            adjust=lambda node, slot, value: shake(value) if (node, slot) in self.edges else value,
         )
-        found = max(
-            (_largest(run.values[node] - before.values[node]) / scales[name] for name, node in heads.items()),
-            default=0.0,
-        )
+        outputs = statistics = 0.0
+        for name, node in heads.items():
+            found = shake(run.values[node]) if node in self.moved else run.values[node]
+            outputs = max(outputs, _largest(found - before.values[node]) / scales[name])
         if training:
-            for node in self.old.nodes.values():
-                found = max(found, _statistics_error(self.old, node.id, before.buffers, before.buffers, run.buffers))
-        return found
+            statistics = max(
+                (_statistics_error(self.old, id, before.buffers, before.buffers, run.buffers) for id in self.old.nodes),
+            )
+        return outputs, statistics
 
     def _buffer_error(self, before: Run, after: Run) -> float:
         """Largest difference of a running statistic of the child from the parent's that it comes from."""

@@ -1,8 +1,9 @@
 """Stirring: the same structure with weights that hide nothing.
 
 Zero heads, closed gates, scales of 1e-6 and dead channels make any change look exact. Stirring gives each layer a gain
-and a shift so that every channel it makes has mean 0 and deviation 1 on the probe; then running statistics are taken
-from one pass in train mode. A certificate that sees nothing on the real weights is taken again on the stirred ones.
+and a shift so that the channels it makes have means near 0 and deviations near 1 on the probe, no two the same, and
+each norm the running statistics of what it reads. A certificate that sees nothing on the real weights is taken again on
+the stirred ones.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from graphs.execution import Run, execute
 from graphs.genome import Genome
-from graphs.initial import start_tensor
+from graphs.initial import start_tensor, stream, uniform
 from graphs.kinds import KINDS, TensorSpec
 from graphs.structure import Graph, Node
 
@@ -44,31 +45,37 @@ def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0) -> Genome:
         shapes = [graph.shapes[source] for source in node.inputs]
         specs = KINDS[node.kind].tensors(node.settings, shapes)
         for role, spec in specs.items():
-            name = node.tensors[role]
             if not spec.buffer and not spec.shape:
-                weights[name] = torch.full((), 0.4, dtype=torch.float64)
+                weights[node.tensors[role]] = torch.full((), 0.4, dtype=torch.float64)
         free = {role: spec for role, spec in specs.items() if node.tensors[role] in sliced}
         gains = [node.tensors[role] for role, spec in free.items() if _is_gain(spec)]
         shifts = [node.tensors[role] for role, spec in free.items() if _is_shift(spec)]
         # What several nodes share is right for the first of them.
-        sliced.difference_update(gains, shifts)
-        for name, spec in ((node.tensors[role], spec) for role, spec in specs.items()):
+        sliced.difference_update(node.tensors[role] for role in free)
+        for role, spec in free.items():
+            name = node.tensors[role]
             if name in gains:
                 weights[name] = _alive(weights[name], spec, seed, name)
             elif name in shifts:
                 weights[name] = torch.zeros_like(weights[name])
+            elif spec.start == "quarter":
+                weights[name] = 0.5 * _differences(seed, name, len(weights[name]))[1]
+        if KINDS[node.kind].normalisation and "running_var" in free:
+            weights.update(_statistics(node, values[node.inputs[0]]))
         values[node.id] = _value(graph, weights, inputs, values, node)
         if gains:
             mean, deviation = _moments(values[node.id])
             if not shifts:
                 # Nothing can bring the mean to 0, but it can be on the side that activations let through.
                 deviation = deviation.where(mean >= 0, -deviation)
+            offset, factor = _differences(seed, node.id, len(mean))
             for name in gains:
-                weights[name] = weights[name] / _spread(deviation, weights[name])
+                weights[name] = weights[name] * _spread(factor / deviation, weights[name])
             for name in shifts:
-                weights[name] = -_spread(mean / deviation, weights[name]).expand_as(weights[name]).contiguous()
+                shift = _spread(offset - mean * factor / deviation, weights[name])
+                weights[name] = shift.expand_as(weights[name]).contiguous()
             values[node.id] = _value(graph, weights, inputs, values, node)
-    return Genome(graph, _settle(graph, weights, inputs), genome.about)
+    return Genome(graph, weights, genome.about)
 
 
 def _is_gain(spec: TensorSpec) -> bool:
@@ -115,23 +122,21 @@ def _moments(value: Tensor) -> tuple[Tensor, Tensor]:
     return mean.where(varies, mean - 1), deviation.where(varies, deviation.new_ones(()))
 
 
+def _differences(seed: int, node: str, channels: int) -> Tensor:
+    """Means from 0 to .3 and deviations from .7 to 1.3: of channels that are alike, one can be taken for another."""
+    import torch
+
+    drawn = torch.from_numpy(uniform(stream(seed, f"stir/{node}"), (2, channels), 0, 1))
+    return torch.stack([0.3 * drawn[0], 0.7 + 0.6 * drawn[1]])
+
+
 def _spread(channels: Tensor, like: Tensor) -> Tensor:
     """One number for each slice along axis 0, in the shape that broadcasts over `like`."""
     return channels.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def _settle(graph: Graph, weights: dict[str, Tensor], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Running statistics of one pass in train mode."""
-    settled = dict(weights)
-    for node in graph.nodes.values():
-        if KINDS[node.kind].normalisation:
-            settled[node.tensors["running_mean"]] = weights[node.tensors["running_mean"]] * 0
-            settled[node.tensors["running_var"]] = weights[node.tensors["running_var"]] * 0
-    run = execute(graph, settled, inputs, training=True)
-    for node in graph.nodes.values():
-        if KINDS[node.kind].normalisation:
-            momentum = node.settings["momentum"]
-            for role in ("running_mean", "running_var"):
-                name = node.tensors[role]
-                settled[name] = run.buffers[name] / momentum if momentum else weights[name]
-    return settled
+def _statistics(node: Node, value: Tensor) -> dict[str, Tensor]:
+    """Running statistics by tensor name with which a norm computes in eval mode what it does in train mode."""
+    channels = value.movedim(1, 0).flatten(1)
+    mean, variance = channels.mean(1), channels.var(1, correction=0)
+    return {node.tensors["running_mean"]: mean, node.tensors["running_var"]: variance}

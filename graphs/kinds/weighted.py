@@ -99,6 +99,9 @@ def _conv_channels(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Seq
         axis = solver.repeat(axes[0], out[0] // channels)
         solver.carry(axis, node, "weight", 0)
         solver.carry(axis, node, "bias", 0)
+        # Whoever shares the filters has to keep to one input channel for each.
+        one = solver.fix(solver.fresh(1), f"it has filters of one channel, shared with '{node.id}'")
+        solver.read(one, node, 0, "weight", 1)
         return axis
     solver.read(axes[0], node, 0, "weight", 1, groups)
     axis = solver.fresh(out[0])

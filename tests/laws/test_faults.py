@@ -1,0 +1,459 @@
+"""A fault planted in an operator is found by its certificate, however small, and also in networks that hide things.
+
+The faults are planted in what an operator builds, so that they are there again when a record is replayed on stirred
+weights. `planted` makes those that follow from the transfer: one wrong index, one wrong share, one entry off by a
+millionth, a zero that is 1e-9. `GRAPH_FAULTS` holds those of structure, for each exact operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy
+import pytest
+from torch import Tensor
+
+from graphs.draft import Draft
+from graphs.errors import GraphError
+from graphs.genome import Genome
+from graphs.kinds import KINDS, TensorSpec, tensors
+from graphs.structure import Graph
+from ops import MUTATIONS, Site, certify
+from ops.mutation import Build, Work
+from ops.stirring import stir
+from ops.transfer import AxisMap, Given, Mapped, New, Plan, Transfer
+from tests.strategies import inputs, lively, small
+
+EXACT = [name for name, mutation in MUTATIONS.items() if mutation.preserves == "exact"]
+
+
+# Planting -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BentMap(Mapped):
+    """A mapped tensor, one entry of which is off."""
+
+    entry: int = 0
+    by: float = 0.0
+
+    def apply(self, weights: Any) -> Tensor:
+        return bend(Mapped(self.source, self.axes).apply(weights), self.entry, self.by)
+
+
+@dataclass(frozen=True)
+class BentStart(New):
+    """A new tensor, one entry of which is off."""
+
+    entry: int = 0
+    by: float = 0.0
+
+    def apply(self, spec: TensorSpec, seed: int, name: str) -> Tensor:
+        return bend(New(self.start).apply(spec, seed, name), self.entry, self.by)
+
+
+def bend(tensor: Tensor, entry: int, by: float) -> Tensor:
+    bent = tensor.clone()
+    bent.view(-1)[entry] += by
+    return bent
+
+
+def planted(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    """Every build with one fault in its transfer, with a name for it."""
+    for name, plan in build.transfer.plans.items():
+        if isinstance(plan, Mapped):
+            for number, axis in enumerate(plan.axes):
+                for what, wrong in wrong_axes(axis, parent.weights[plan.source].shape[axis.axis]):
+                    axes = (*plan.axes[:number], wrong, *plan.axes[number + 1 :])
+                    yield f"{what} of {name}", with_plan(build, name, Mapped(plan.source, axes))
+            made = plan.apply(parent.weights)
+            if made.is_floating_point():
+                by = 1e-6 * float(made.abs().max())
+                yield (
+                    f"an entry of {name} off by a millionth",
+                    with_plan(build, name, BentMap(plan.source, plan.axes, 0, by)),
+                )
+            zeros = [axis for axis in plan.axes if (axis.index < 0).any()]
+            if zeros:
+                place = int((made == 0).flatten().nonzero()[0])
+                yield (
+                    f"a new entry of {name} not zero",
+                    with_plan(build, name, BentMap(plan.source, plan.axes, place, 1e-9)),
+                )
+        elif isinstance(plan, New):
+            shape = tensors(build.graph)[name].shape
+            # At the centre of a kernel, since on small images a corner may meet dark pixels only; and off the
+            # diagonal, since beside a 1 nothing so small is kept in float32.
+            where = [size // 2 if axis > 1 else axis * (size - 1) for axis, size in enumerate(shape)]
+            place = int(numpy.ravel_multi_index(where, shape)) if shape else 0
+            yield f"the start of {name} off by 1e-9", with_plan(build, name, BentStart(plan.start, place, 1e-9))
+        elif isinstance(plan, Given):
+            bent = bend(build.tensors[name], -1, 1e-6)
+            yield f"{name} off by a millionth", replace(build, tensors={**build.tensors, name: bent})
+
+
+def wrong_axes(axis: AxisMap, size: int) -> Iterator[tuple[str, AxisMap]]:
+    """The map with two entries swapped, with one entry from elsewhere, and with one share off by a millionth."""
+    index = axis.index
+    different = numpy.flatnonzero(index != index[-1])
+    if len(different):
+        swapped = index.copy()
+        swapped[[different[0], -1]] = swapped[[-1, different[0]]]
+        yield f"two entries of axis {axis.axis}", replace(axis, index=swapped)
+    if size > 1 and index[-1] >= 0 and axis.take is None:
+        elsewhere = index.copy()
+        elsewhere[-1] = (elsewhere[-1] + 1) % size
+        yield f"the last entry of axis {axis.axis}", replace(axis, index=elsewhere)
+    if axis.take is not None:
+        counts = numpy.bincount(index)
+        copied = numpy.flatnonzero(counts[index] > 1)
+        take = axis.take.copy()
+        take[copied[-1]] *= 1 + 1e-6
+        yield f"a share along axis {axis.axis}", replace(axis, take=take)
+
+
+def with_plan(build: Build, name: str, plan: Plan) -> Build:
+    return replace(build, transfer=Transfer({**build.transfer.plans, name: plan}))
+
+
+def fresh_nodes(build: Build, parent: Genome, *kinds: str) -> list[str]:
+    return [id for id, node in build.graph.nodes.items() if id not in parent.graph.nodes and node.kind in kinds]
+
+
+def rebuilt(build: Build, change: Callable[[Draft], None]) -> Build:
+    draft = Draft(build.graph)
+    change(draft)
+    return replace(build, graph=draft.finish())
+
+
+def without_plans(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    """A tensor that should be a copy is new."""
+    for name, plan in build.transfer.plans.items():
+        if isinstance(plan, Mapped) and not plan.axes and parent.weights[plan.source].is_floating_point():
+            yield f"{name} new", with_plan(build, name, New("ones"))
+
+
+def no_copies(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    """A tensor in which copies are missing does not fit the graph."""
+    for name, plan in build.transfer.plans.items():
+        if isinstance(plan, Mapped):
+            yield f"{name} as it was", with_plan(build, name, Mapped(plan.source))
+
+
+def deepened(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    layer = fresh_nodes(build, parent, "conv2d", "linear")[0]
+    (end,) = fresh_nodes(build, parent, *(name for name, kind in KINDS.items() if kind.idempotent))
+    names = build.graph[layer].tensors
+    yield "a weight that is no identity", with_plan(build, names["weight"], BentStart("identity", 0, -1e-6))
+    if "bias" in names:
+        yield "a bias that is not zero", with_plan(build, names["bias"], BentStart("zeros", 0, 1e-9))
+    for norm in fresh_nodes(build, parent, "batch_norm"):
+        eps = build.graph[norm].settings["eps"]
+        yield "another eps", altered(build, norm, eps=eps * 1.001)
+
+    def smooth(draft: Draft) -> None:
+        source = draft.nodes[end].inputs[0]
+        other = draft.add("gelu", source, after=source)
+        draft.rewire(end, 0, other)
+
+    yield "an activation that is not idempotent", rebuilt(build, smooth)
+
+
+def inserted(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    last = fresh_nodes(build, parent, "conv2d", "linear", "batch_norm")[-1]
+    bias = build.graph[last].tensors["bias"]
+    yield "a last shift that is not zero", with_plan(build, bias, New(1e-9))
+    (total,) = fresh_nodes(build, parent, "add")
+    yield "a mean for a sum", rebuilt(build, lambda draft: exchange(draft, total, "mean"))
+
+
+def exchange(draft: Draft, node: str, kind: str) -> None:
+    """Makes the readers of a node read another one of the same operands."""
+    other = draft.add(kind, draft.nodes[node].inputs, after=node)
+    readers = [id for id, reader in draft.nodes.items() if node in reader.inputs]
+    draft.redirect(node, other, readers)
+    draft.move_heads(node, other)
+    draft.remove([node])
+
+
+def branched(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    (gate,) = fresh_nodes(build, parent, "gate")
+    old, new = build.graph[gate].inputs
+
+    def reverse(draft: Draft) -> None:
+        draft.rewire(gate, 0, new)
+        draft.rewire(gate, 1, old)
+
+    yield "a gate the wrong way round", rebuilt(build, reverse)
+
+
+def skipped(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    (joined,) = fresh_nodes(build, parent, "concat")
+    given, source = build.graph[joined].inputs
+
+    def reverse(draft: Draft) -> None:
+        draft.rewire(joined, 0, source)
+        draft.rewire(joined, 1, given)
+
+    yield "a concatenation the wrong way round", rebuilt(build, reverse)
+
+
+def grown(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    node = next(id for id in build.graph.nodes if build.graph[id] != parent.graph[id])
+    height, width = build.graph[node].settings["padding"]
+    yield "padding that has not grown", altered(build, node, padding=parent.graph[node].settings["padding"])
+    yield "padding of one side", altered(build, node, padding=(height, width - 1))
+    weight = build.graph[node].tensors["weight"]
+    plan = build.transfer.plans[weight]
+    assert isinstance(plan, Mapped)
+    rolled = replace(plan.axes[0], index=numpy.roll(plan.axes[0].index, 1))
+    yield "a kernel off its centre", with_plan(build, weight, Mapped(plan.source, (rolled, *plan.axes[1:])))
+
+
+def altered(build: Build, node: str, **settings: Any) -> Build:
+    """The graph is made anew only when the fault is planted, for it may be refused."""
+    nodes = {**build.graph.nodes, node: replace(build.graph[node], settings={**build.graph[node].settings, **settings})}
+    return replace(build, graph=Graph(nodes, build.graph.heads, build.graph.counter))
+
+
+def split(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    (gate,) = fresh_nodes(build, parent, "gate")
+    yield "a sum for the mean", summed(build, gate)
+    yield from without_plans(build, parent)
+
+
+def summed(build: Build, gate: str) -> Build:
+    plans = {name: plan for name, plan in build.transfer.plans.items() if name != build.graph[gate].tensors["gate"]}
+    return replace(rebuilt(build, lambda draft: exchange(draft, gate, "add")), transfer=Transfer(plans))
+
+
+GRAPH_FAULTS: dict[str, Callable[[Build, Genome], Iterator[tuple[str, Build]]]] = {
+    "widen": no_copies,
+    "deepen": deepened,
+    "insert_block": inserted,
+    "branch": branched,
+    "skip": skipped,
+    "grow_kernel": grown,
+    "split_head": split,
+}
+"""For each exact operator, the faults that do not follow from its transfer."""
+
+HARMLESS = {"split_head": ("gate",)}
+"""Tensors that may be anything: the gate between two equal heads."""
+
+
+# Networks -----------------------------------------------------------------------------------------------------------
+
+
+def mixed() -> Genome:
+    """Grouped and depthwise convolutions, excitation, concatenation, flattening, and norms other than batch norm."""
+    draft = Draft()
+    x = draft.input((3, 6, 5))
+    stem = draft.add("prelu", draft.add("conv2d", x, out=4))
+    deep = draft.add("conv2d", stem, out=8, groups=4)
+    grouped = draft.add("conv2d", draft.add("silu", deep), out=4, groups=2, kernel=1)
+    squeezed = draft.add("adaptive_avg_pool2d", grouped)
+    scale = draft.add("sigmoid", draft.add("conv2d", squeezed, out=4, kernel=1))
+    excited = draft.add("multiply", [grouped, scale])
+    total = draft.add("relu", draft.add("add", [excited, stem]))
+    joined = draft.add("concat", [total, draft.add("group_norm", stem, groups=2)])
+    more = draft.add("relu", draft.add("batch_norm", draft.add("conv2d", joined, out=4, stride=2)))
+    flat = draft.add("layer_norm", draft.add("flatten", more), axes=1)
+    hidden = draft.add("relu6", draft.add("linear", flat, out=6))
+    draft.head(draft.add("linear", hidden, out=3))
+    return lively(draft.finish(), 3)
+
+
+def alive(genome: Genome) -> Genome:
+    weights = stir(genome, inputs(genome.graph)).weights
+    return Genome(genome.graph, {name: tensor.to(genome.weights[name].dtype) for name, tensor in weights.items()})
+
+
+PARENTS: dict[str, Callable[[], Genome]] = {
+    "convnet": lambda: alive(small("convnet")),
+    "resnet": lambda: alive(small("resnet")),
+    "densenet": lambda: alive(small("densenet")),
+    "mixed": lambda: alive(mixed()),
+}
+
+
+# Laws ---------------------------------------------------------------------------------------------------------------
+
+
+def cases(name: str, parent: Genome, most: int = 3) -> Iterator[tuple[Site, str, Build]]:
+    """(site, fault, faulty build) at some sites of a network."""
+    mutation = MUTATIONS[name]
+    sites = mutation.sites(parent)
+    for site in sites[:: max(1, len(sites) // most)]:
+        child = mutation.apply(parent, site, numpy.random.default_rng(4))
+        build = mutation.build(Work(parent, site.place, child.record.choices, child.record.seed, child.record.born))
+        for fault, faulty in (*planted(build, parent), *GRAPH_FAULTS[name](build, parent)):
+            if not fault.endswith(tuple(f".{role} off by 1e-9" for role in HARMLESS.get(name, ()))):
+                yield site, fault, faulty
+
+
+def fails(monkeypatch: pytest.MonkeyPatch, name: str, parent: Genome, site: Site, fault: str) -> str:
+    """What becomes of a child of a mutation with this fault: `refused`, or the verdict."""
+    mutation = MUTATIONS[name]
+
+    def build(work: Work) -> Build:
+        right = mutation.build(work)
+        faulty = dict((*planted(right, work.genome), *GRAPH_FAULTS[name](right, work.genome)))
+        return faulty[fault]
+
+    with monkeypatch.context() as patch:
+        patch.setitem(MUTATIONS, name, replace(mutation, build=build))
+        try:
+            child = MUTATIONS[name].apply(parent, site, numpy.random.default_rng(4))
+            certificate = certify(parent, child)
+        except GraphError:
+            return "refused"
+        return "broken" if certificate.broken else f"{certificate}"
+
+
+def test_every_exact_operator_has_faults() -> None:
+    assert set(EXACT) == GRAPH_FAULTS.keys(), "say in GRAPH_FAULTS what can be wrong with the new operator"
+
+
+@pytest.mark.parametrize("network", PARENTS)
+@pytest.mark.parametrize("name", EXACT)
+def test_planted_faults_are_found(name: str, network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = PARENTS[network]()
+    for site, fault, _ in cases(name, parent):
+        assert fails(monkeypatch, name, parent, site, fault) in ("broken", "refused"), (site.to_json(), fault)
+
+
+def test_a_sound_operator_passes_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = PARENTS["mixed"]()
+    for name in EXACT:
+        for site in MUTATIONS[name].sites(parent):
+            certificate = certify(parent, MUTATIONS[name].apply(parent, site, numpy.random.default_rng(4)))
+            assert not certificate.broken and "blind" not in (certificate.eval.verdict, certificate.train.verdict)
+
+
+# Networks that hide things ------------------------------------------------------------------------------------------
+
+
+def zeroed(genome: Genome, *names: str, to: float = 0.0) -> Genome:
+    """The genome with some tensors set to a number."""
+    weights = {name: tensor * 0 + to if name in names else tensor for name, tensor in genome.weights.items()}
+    return Genome(genome.graph, weights, genome.about)
+
+
+def zero_head(genome: Genome) -> Genome:
+    node = genome.graph[genome.graph.heads[0].node]
+    return zeroed(genome, *node.tensors.values())
+
+
+def tiny_scales(genome: Genome) -> Genome:
+    """Each residual branch ends in a scale of a millionth, so does what it is added to; that is how ConvNeXt starts."""
+    names = [name for name in genome.weights if name.endswith("bn2.weight")]
+    return zeroed(genome, *names, to=1e-6)
+
+
+def dead_channels(genome: Genome) -> Genome:
+    """The first half of the channels that each batch norm gives is so low that no ReLU lets it through."""
+    weights = dict(genome.weights)
+    for node in genome.graph.nodes.values():
+        if node.kind == "batch_norm":
+            bias = weights[node.tensors["bias"]].clone()
+            bias[: len(bias) // 2] = -50.0
+            weights[node.tensors["bias"]] = bias
+    return Genome(genome.graph, weights, genome.about)
+
+
+def closed_gate(genome: Genome) -> Genome:
+    """A layer behind a gate that is closed, with a batch norm and an activation of its own."""
+    site = MUTATIONS["branch"].sites(genome)[0]
+    child = MUTATIONS["branch"].apply(genome, site, numpy.random.default_rng(2)).genome
+    draft = Draft(child.graph)
+    (gate,) = [id for id, node in child.graph.nodes.items() if node.kind == "gate"]
+    layer = child.graph[gate].inputs[1]
+    norm = draft.add("batch_norm", layer, after=layer)
+    relu = draft.add("relu", norm, after=norm)
+    draft.rewire(gate, 1, draft.add("conv2d", relu, after=relu, out=child.graph.shapes[layer][0]))
+    graph = draft.finish()
+    return Genome(graph, {**lively(graph, 1).weights, **child.weights})
+
+
+def norms_of_nothing(genome: Genome) -> Genome:
+    """All scales of layer and group norms, and all slopes and biases, are zero."""
+    names = [name for name, spec in tensors(genome.graph).items() if not spec.buffer and len(spec.shape) == 1]
+    return zeroed(genome, *names)
+
+
+HIDING: dict[str, tuple[Callable[[], Genome], Callable[[Graph], set[str]]]] = {
+    "zero head": (lambda: zero_head(PARENTS["convnet"]()), lambda graph: set(graph.nodes)),
+    "zero head of everything": (lambda: zero_head(PARENTS["mixed"]()), lambda graph: set(graph.nodes)),
+    "scales of nothing": (lambda: norms_of_nothing(PARENTS["mixed"]()), lambda graph: set(graph.nodes)),
+    "tiny scales": (
+        lambda: tiny_scales(PARENTS["resnet"]()),
+        lambda graph: {id for id in graph.nodes if "layer1" in id and "1#" in id},
+    ),
+    "closed gate": (
+        lambda: closed_gate(PARENTS["convnet"]()),
+        lambda graph: set(graph.upstream([_gate(graph).inputs[1]])) - set(graph.upstream([_gate(graph).inputs[0]])),
+    ),
+    "dead channels": (lambda: dead_channels(PARENTS["convnet"]()), lambda graph: set()),
+    "dead channels in residuals": (lambda: dead_channels(PARENTS["resnet"]()), lambda graph: set()),
+}
+"""Networks, and the nodes at which a change cannot be seen on their own weights."""
+
+
+def _gate(graph: Graph) -> Any:
+    return next(node for node in graph.nodes.values() if node.kind == "gate")
+
+
+def places(site: Site) -> set[str]:
+    return {str(value).rpartition(":")[0] or str(value) for value in site.place.values()}
+
+
+@pytest.mark.parametrize("network", HIDING)
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_networks_that_hide_things_are_stirred_and_seen(name: str, network: str) -> None:
+    make, hidden = HIDING[network]
+    parent = make()
+    for site in MUTATIONS[name].sites(parent):
+        child = MUTATIONS[name].apply(parent, site, numpy.random.default_rng(4))
+        certificate = certify(parent, child)
+        found = {certificate.eval.verdict, certificate.train.verdict}
+        assert "blind" not in found and not certificate.broken, site
+        if "pass" in found and places(site) <= hidden(parent.graph):
+            assert certificate.stirred, site
+
+
+def test_copying_a_dead_channel_is_not_seen_on_the_real_weights() -> None:
+    parent = dead_channels(PARENTS["convnet"]())
+    seen = []
+    for seed in range(6):
+        site = MUTATIONS["widen"].sites(parent)[1]
+        child = MUTATIONS["widen"].apply(parent, site, numpy.random.default_rng(seed))
+        copies = {int(channel) for touched in child.touched for channel in touched.channels}
+        dead = any(channel < child.genome.graph.shapes["stage2.relu#7"][0] // 4 for channel in copies)
+        seen.append((dead, certify(parent, child).stirred))
+    assert (True, True) in seen and all(stirred == dead for dead, stirred in seen)
+
+
+@pytest.mark.parametrize("network", [name for name in HIDING if not name.startswith("dead")])
+@pytest.mark.parametrize("name", EXACT)
+def test_faults_are_found_where_things_are_hidden(name: str, network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, hidden = HIDING[network]
+    parent = make()
+    for site, fault, _ in cases(name, parent, 1):
+        if places(site) <= hidden(parent.graph):
+            assert fails(monkeypatch, name, parent, site, fault) in ("broken", "refused"), (site.to_json(), fault)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_a_child_that_is_not_what_its_record_says_is_broken(name: str) -> None:
+    """Also where the real weights show nothing, and the stirred ones show the record and not the child."""
+    for parent in (PARENTS["convnet"](), zero_head(PARENTS["convnet"]()), PARENTS["mixed"]()):
+        for site in MUTATIONS[name].sites(parent)[:1]:
+            child = MUTATIONS[name].apply(parent, site, numpy.random.default_rng(4))
+            first = next(name for name, tensor in child.genome.weights.items() if tensor.ndim > 1)
+            weights = {**child.genome.weights, first: bend(child.genome.weights[first], 0, 1e-3)}
+            forged = replace(child, genome=Genome(child.genome.graph, weights))
+            assert certify(parent, child).broken is False
+            assert certify(parent, forged).broken

@@ -1,0 +1,115 @@
+"""Laws of every kind of node: what a graph infers, runs and emits is one and the same network."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from graphs.cost import macs, parameters
+from graphs.execution import execute
+from graphs.genome import Genome
+from graphs.kinds import KINDS, tensors
+from graphs.modules import genome_from_module, source, to_torch
+from graphs.structure import Graph
+from tests.strategies import MISSING, around, budget, inputs, lively, networks, sketch
+
+SEEDS = range(6)
+
+
+def test_the_strategies_know_every_kind() -> None:
+    assert MISSING == [], f"tests/strategies.py cannot draw {MISSING}: say in UNARY or JOINING how"
+
+
+def test_random_graphs_have_every_kind() -> None:
+    drawn = {node.kind for seed in range(200) for node in sketch(14, Random(seed)).nodes.values()}  # noqa: S311
+    assert drawn == KINDS.keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind(kind: str) -> None:
+    for seed in SEEDS:
+        check_all(lively(around(kind, seed), seed))
+
+
+@budget(60)
+@given(networks())
+def test_random_networks(genome: Genome) -> None:
+    check_all(genome)
+
+
+def check_all(genome: Genome) -> None:
+    check_shapes(genome)
+    module = to_torch(genome)
+    check_state(genome, module)
+    check_cost(genome, module)
+    check_outputs(genome, module)
+    check_outputs(genome, rebuilt(genome))
+
+
+def check_shapes(genome: Genome) -> None:
+    """What is inferred is what is observed, whatever the batch."""
+    for batch, training in ((4, True), (4, False), (7, True), (7, False)):
+        run = execute(genome.graph, genome.weights, inputs(genome.graph, batch, dtype=torch.float32), training=training)
+        for id, shape in genome.graph.shapes.items():
+            assert tuple(run.values[id].shape) == (batch, *shape), id
+
+
+def check_state(genome: Genome, module: nn.Module) -> None:
+    """The module has the genome's tensors under the genome's names, as copies; only sharing adds names."""
+    state = module.state_dict()
+    references = [name for node in genome.graph.nodes.values() for name in node.tensors.values()]
+    if len(references) == len(set(references)):
+        assert state.keys() == genome.weights.keys()
+    for name, tensor in genome.weights.items():
+        assert torch.equal(state[name], tensor), name
+        assert state[name].data_ptr() != tensor.data_ptr(), name
+    assert genome_from_module(genome, module).digest == genome.digest
+
+
+def check_cost(genome: Genome, module: nn.Module) -> None:
+    """Parameters and products are what torch counts."""
+    assert parameters(genome.graph) == sum(parameter.numel() for parameter in module.parameters())
+    if any(head.training_only for head in genome.graph.heads):
+        return
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module.eval()(**inputs(genome.graph, 1, dtype=torch.float32))
+    assert 2 * macs(genome.graph) == counter.get_total_flops()
+
+
+def check_outputs(genome: Genome, module: nn.Module) -> None:
+    """Bit for bit what the node-by-node run gives, in train mode with the buffers that it leaves."""
+    graph, examples = genome.graph, inputs(genome.graph, 6, dtype=torch.float32)
+    modes = (False,) if any(KINDS[node.kind].random for node in graph.nodes.values()) else (False, True)
+    for training in modes:
+        run = execute(graph, genome.weights, examples, training=training)
+        with torch.no_grad():
+            found = module.train(training)(**examples)
+        for head in graph.heads:
+            output = found if isinstance(found, Tensor) else found[head.name]
+            assert torch.equal(output, run.values[head.node]), (head, training)
+        if training:
+            state = module.state_dict()
+            for name in buffers(graph):
+                assert torch.equal(state[name], run.buffers[name]), name
+
+
+def buffers(graph: Graph) -> list[str]:
+    return [name for name, spec in tensors(graph).items() if spec.buffer]
+
+
+def rebuilt(genome: Genome) -> nn.Module:
+    """The module that the source text describes, filled with the genome's tensors."""
+    names: dict[str, Any] = {"torch": torch, "nn": nn}
+    exec("import torch\nfrom torch import nn\n" + source(genome, "Network"), names)  # noqa: S102
+    module: nn.Module = names["Network"]()
+    missing, unexpected = module.load_state_dict(dict(genome.weights), strict=False)
+    assert unexpected == []
+    shared = [name for node in genome.graph.nodes.values() for name in node.tensors.values()]
+    assert missing == [] or len(shared) > len(set(shared))
+    return module

@@ -1,0 +1,425 @@
+"""Laws of the channel spaces: what the analysis calls changeable, an independent oracle can widen by hand.
+
+The oracle knows nothing of spaces. It is told which outputs of a layer are copied, follows the copies forwards through
+the network kind by kind, insists that operands agree, and indexes each tensor by what arrives at its node.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+
+import numpy
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from graphs.draft import Draft
+from graphs.execution import execute
+from graphs.genome import Genome
+from graphs.kinds import KINDS, TensorSpec
+from graphs.spaces import Space, explain, report
+from graphs.structure import Graph, Node
+from ops.width import change_width
+from tests.strategies import SMALL_ZOO, around, budget, inputs, lively, networks, small
+
+Origin = list[int]
+"""For each entry of a child's channel axis, the parent's entry that it is a copy of."""
+
+
+# The oracle ---------------------------------------------------------------------------------------------------------
+
+
+def _operand(node: Node, graph: Graph, operands: Sequence[Origin]) -> Origin:
+    assert all(operand == operands[0] for operand in operands), f"operands of {node.id} differ"
+    return operands[0]
+
+
+def _own(node: Node, graph: Graph, operands: Sequence[Origin]) -> Origin:
+    return list(range(graph.shapes[node.id][0]))
+
+
+def _conv(node: Node, graph: Graph, operands: Sequence[Origin]) -> Origin:
+    channels = graph.shapes[node.inputs[0]][0]
+    if 1 < node.settings["groups"] == channels:
+        times = node.settings["out"] // channels
+        return [entry * times + place for entry in operands[0] for place in range(times)]
+    return _own(node, graph, operands)
+
+
+def _multiply(node: Node, graph: Graph, operands: Sequence[Origin]) -> Origin:
+    whole = graph.shapes[node.id][0]
+    full = [operand for operand, source in zip(operands, node.inputs, strict=True) if graph.shapes[source][0] == whole]
+    assert all(operand in (full[0], [0]) for operand in operands), f"operands of {node.id} differ"
+    return _operand(node, graph, full)
+
+
+def _concat(node: Node, graph: Graph, operands: Sequence[Origin]) -> Origin:
+    found: Origin = []
+    before = 0
+    for operand, source in zip(operands, node.inputs, strict=True):
+        found += [before + entry for entry in operand]
+        before += graph.shapes[source][0]
+    return found
+
+
+def _flatten(node: Node, graph: Graph, operands: Sequence[Origin]) -> Origin:
+    inner = prod(graph.shapes[node.inputs[0]][1:])
+    return [entry * inner + place for entry in operands[0] for place in range(inner)]
+
+
+PASSING = {
+    *(name for name, kind in KINDS.items() if kind.activation),
+    *("batch_norm", "layer_norm", "group_norm", "identity", "dropout", "dropout2d", "add", "mean", "gate"),
+    *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"),
+}
+"""Kinds whose channels are those of their operands."""
+
+FORWARDS: dict[str, Callable[[Node, Graph, Sequence[Origin]], Origin]] = {
+    **dict.fromkeys(PASSING, _operand),
+    "input": _own,
+    "linear": _own,
+    "conv2d": _conv,
+    "multiply": _multiply,
+    "concat": _concat,
+    "flatten": _flatten,
+}
+"""How copies pass through each kind."""
+
+
+def claimed(space: Space, graph: Graph, node: str, copies: Origin) -> Origin:
+    """What the analysis says: the entries of a node's value when the space's channels become `copies`."""
+    entries: Origin = []
+    position = 0
+    for value in space.values:
+        if value.node == node:
+            entries += range(position, value.offset)
+            entries += [value.offset + c * value.inner + place for c in copies for place in range(value.inner)]
+            position = value.offset + space.width * value.inner
+    return [*entries, *range(position, graph.shapes[node][0])]
+
+
+def follow(graph: Graph, space: Space, copies: Origin) -> dict[str, Origin]:
+    """Where the copies of a space's channels turn up; asserts that the network still fits together."""
+    origins: dict[str, Origin] = {}
+    for node in graph.nodes.values():
+        operands = [origins[source] for source in node.inputs]
+        origin = FORWARDS[node.kind](node, graph, operands)
+        if FORWARDS[node.kind] is _own or (node.kind == "conv2d" and origin == _own(node, graph, [])):
+            origin = claimed(space, graph, node.id, copies)
+        origins[node.id] = origin
+    return origins
+
+
+def widened(genome: Genome, origins: Mapping[str, Origin]) -> Genome:
+    """The network by hand: each tensor indexed by what arrives at its node and what leaves it, readers divided."""
+    graph, draft = genome.graph, Draft(genome.graph)
+    weights: dict[str, Tensor] = {}
+    for node in graph.nodes.values():
+        out = origins[node.id]
+        made = {role: genome.weights[name] for role, name in node.tensors.items()}
+        if node.kind in ("conv2d", "linear"):
+            given = origins[node.inputs[0]]
+            groups = node.settings.get("groups", 1)
+            channels = graph.shapes[node.inputs[0]][0]
+            made = {role: tensor[out] for role, tensor in made.items()}
+            if 1 < groups == channels:
+                draft.set(node.id, out=len(out), groups=len(given))
+            else:
+                made["weight"] = _divided(made["weight"], _within(given, groups, channels))
+                draft.set(node.id, out=len(out))
+        elif node.kind in ("batch_norm", "group_norm") or (node.kind == "prelu" and node.settings["per_channel"]):
+            made = {role: tensor[out] if tensor.ndim else tensor for role, tensor in made.items()}
+        elif node.kind == "layer_norm" and node.settings["axes"] == len(graph.shapes[node.id]):
+            made = {role: tensor[out] for role, tensor in made.items()}
+        for role, tensor in made.items():
+            known = weights.setdefault(node.tensors[role], tensor)
+            assert torch.equal(known, tensor), f"who shares {node.tensors[role]} disagrees"
+    return Genome(draft.finish(), weights)
+
+
+def _within(given: Origin, groups: int, channels: int) -> Origin:
+    """What one group reads; all groups read alike, each its own channels."""
+    before, after = channels // groups, len(given) // groups
+    assert len(given) % groups == 0
+    found = [[entry - group * before for entry in given[group * after :][:after]] for group in range(groups)]
+    assert all(each == found[0] for each in found)
+    assert set(found[0]) == set(range(before))
+    return found[0]
+
+
+def _divided(weight: Tensor, within: Origin) -> Tensor:
+    counts = Counter(within)
+    shares = torch.tensor([1 / counts[entry] for entry in within], dtype=weight.dtype)
+    return weight[:, within] * shares.reshape(1, -1, *[1] * (weight.ndim - 2))
+
+
+# Laws ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_oracle_knows_every_kind() -> None:
+    assert KINDS.keys() - FORWARDS.keys() == set(), "say in FORWARDS how copies pass through the new kind"
+
+
+@pytest.mark.parametrize("name", SMALL_ZOO)
+def test_zoo(name: str) -> None:
+    genome = _double(small(name))
+    check_partition(genome.graph)
+    for number, space in enumerate(genome.graph.spaces[:5]):
+        check_space(genome, space, number)
+    fixed = [space.reason for space in genome.graph.spaces if space.reason]
+    assert len(fixed) == 2, "only the input and the output of these networks are fixed"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind(kind: str) -> None:
+    for seed in range(6):
+        check(_double(lively(around(kind, seed), seed)), seed)
+
+
+@budget(100)
+@given(networks(), st.integers(0, 99))
+def test_random_networks(genome: Genome, seed: int) -> None:
+    check(_double(genome), seed)
+
+
+def check(genome: Genome, seed: int) -> None:
+    check_partition(genome.graph)
+    for space in genome.graph.spaces:
+        check_space(genome, space, seed)
+
+
+def check_partition(graph: Graph) -> None:
+    """Spaces divide each channel axis, of values and of tensors, without gap or overlap, and have different names."""
+    assert len({space.name for space in graph.spaces}) == len(graph.spaces)
+    values: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    uses: dict[tuple[str, int, str], list[tuple[int, int]]] = defaultdict(list)
+    for space in graph.spaces:
+        for value in space.values:
+            values[value.node].append((value.offset, value.offset + space.width * value.inner))
+        for use in space.uses:
+            end = use.offset + space.width // use.fold * use.inner
+            uses[use.tensor, use.axis, use.node].append((use.offset, end))
+    assert values.keys() == graph.nodes.keys()
+    for node, parts in values.items():
+        assert _contiguous(parts) == graph.shapes[node][0], node
+    sizes = {name: spec.shape for node in graph.nodes.values() for name, spec in _specs(graph, node).items()}
+    for (tensor, axis, _), parts in uses.items():
+        assert _contiguous(parts) == sizes[tensor][axis], (tensor, axis)
+    for node in graph.nodes:
+        text = explain(graph, node)
+        assert text.startswith("The ") and text.endswith("."), text
+    assert all(space.name in report(graph) for space in graph.spaces)
+
+
+def _specs(graph: Graph, node: Node) -> dict[str, TensorSpec]:
+    specs = KINDS[node.kind].tensors(node.settings, [graph.shapes[source] for source in node.inputs])
+    return {node.tensors[role]: spec for role, spec in specs.items()}
+
+
+def _contiguous(parts: list[tuple[int, int]]) -> int:
+    """Where the last part ends, if each begins where the one before it ends."""
+    position = 0
+    for start, end in sorted(parts):
+        assert start == position
+        position = end
+    return position
+
+
+def check_space(genome: Genome, space: Space, seed: int) -> None:
+    """What can be changed can be widened by hand, preserves the function, and is what the engine makes."""
+    if space.reason is not None:
+        return
+    graph, block = genome.graph, space.width // space.blocks
+    draws = numpy.random.default_rng(seed)
+    more = numpy.arange(block) if space.balanced else draws.integers(block, size=draws.integers(1, block + 2))
+    within = numpy.concatenate([numpy.arange(block), more]).astype(numpy.int64)
+    copies = [start * block + int(entry) for start in range(space.blocks) for entry in within]
+    origins = follow(graph, space, copies)
+    for node in graph.nodes:
+        assert origins[node] == claimed(space, graph, node, copies), node
+    child = widened(genome, origins)
+    check_equal(genome, child, training=False)
+    if not space.draws:
+        check_equal(genome, child, training=True)
+    after = numpy.array([numpy.count_nonzero(within[place:] == entry) for place, entry in enumerate(within)])
+    built = change_width(graph, space, within, 1 / after, born=1)
+    made = built.transfer.apply(genome.weights, built.graph, 0, {})
+    assert built.graph.shapes == child.graph.shapes
+    for name, tensor in child.weights.items():
+        torch.testing.assert_close(made[name], tensor, rtol=1e-14, atol=0)
+
+
+def check_equal(parent: Genome, child: Genome, training: bool) -> None:
+    examples = inputs(parent.graph, 5, seed=1)
+    runs = [execute(genome.graph, genome.weights, examples, training=training, seed=3) for genome in (parent, child)]
+    for head in parent.graph.heads:
+        before, after = (run.values[head.node] for run in runs)
+        torch.testing.assert_close(after, before, rtol=1e-10, atol=1e-10)
+
+
+def _double(genome: Genome) -> Genome:
+    weights = genome.weights.items()
+    return Genome(
+        genome.graph, {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in weights}
+    )
+
+
+# By hand ------------------------------------------------------------------------------------------------------------
+
+
+def uses(space: Space) -> set[tuple[str, str, int, int, int]]:
+    return {(use.how, use.tensor, use.axis, use.offset, use.inner) for use in space.uses}
+
+
+def named(graph: Graph) -> dict[str, Space]:
+    return {space.name: space for space in graph.spaces}
+
+
+def finished(draft: Draft, value: str) -> Graph:
+    draft.head(draft.add("linear", value, path="fc", out=2))
+    return draft.finish()
+
+
+def test_resnet_by_hand() -> None:
+    spaces = named(small("resnet").graph)
+    assert [(space.name.partition("#")[0], space.width) for space in spaces.values()] == [
+        ("input", 3),
+        ("conv1", 16),
+        ("layer1.0.conv1", 16),
+        ("layer2.0.conv1", 32),
+        ("layer2.0.conv2", 32),
+        ("layer3.0.conv1", 64),
+        ("layer3.0.conv2", 64),
+        ("fc", 5),
+    ]
+    stream = next(space for space in spaces.values() if space.name.startswith("layer2.0.conv2#"))
+    norms = {
+        ("carry", f"layer2.0.{norm}.{role}", 0, 0, 1)
+        for norm in ("bn2", "downsample.1")
+        for role in ("weight", "bias", "running_mean", "running_var")
+    }
+    assert uses(stream) == norms | {
+        ("write", "layer2.0.conv2.weight", 0, 0, 1),
+        ("write", "layer2.0.downsample.0.weight", 0, 0, 1),
+        ("read", "layer3.0.conv1.weight", 1, 0, 1),
+        ("read", "layer3.0.downsample.0.weight", 1, 0, 1),
+    }
+
+
+def test_densenet_concatenations_by_hand() -> None:
+    """Growth 4: the second block reads 4 channels of its transition and 4 of its first layer, side by side."""
+    spaces = named(small("densenet").graph)
+    layer = next(space for space in spaces.values() if space.name.startswith("dense2.0.conv2#"))
+    assert layer.width == 4
+    assert {(how, tensor, offset) for how, tensor, _, offset, _ in uses(layer) if how != "carry"} == {
+        ("write", "dense2.0.conv2.weight", 0),
+        ("read", "trans2.conv.weight", 6),
+    }
+    assert ("carry", "trans2.bn.running_var", 0, 6, 1) in uses(layer)
+
+
+def test_a_flatten_by_hand() -> None:
+    draft = Draft()
+    image = draft.add("conv2d", draft.input((2, 4, 3)), path="conv", out=5)
+    flat = draft.add("batch_norm", draft.add("flatten", image), path="bn")
+    space = named(finished(draft, flat))[f"{image}:0"]
+    assert ("read", "fc.weight", 1, 0, 12) in uses(space) and ("carry", "bn.bias", 0, 0, 12) in uses(space)
+    assert [(value.offset, value.inner) for value in space.values] == [(0, 1), (0, 12), (0, 12)]
+
+
+def test_groups_by_hand() -> None:
+    """Both sides of a grouped convolution stay in equal blocks, and its weight has one group's channels."""
+    draft = Draft()
+    before = draft.add("conv2d", draft.input((3, 4, 4)), path="before", out=8)
+    grouped = draft.add("conv2d", before, path="grouped", out=12, groups=4)
+    graph = finished(draft, draft.add("flatten", draft.add("adaptive_avg_pool2d", grouped)))
+    one, other = named(graph)[f"{before}:0"], named(graph)[f"{grouped}:0"]
+    assert (one.width, one.blocks, other.width, other.blocks) == (8, 4, 12, 4)
+    (read,) = [use for use in one.uses if use.how == "read"]
+    assert (read.tensor, read.axis, read.offset, read.fold) == ("grouped.weight", 1, 0, 4)
+    assert "in 4 blocks that stay equal" in explain(graph, grouped)
+
+
+def test_a_depthwise_convolution_by_hand() -> None:
+    """Its output is its input's space, here with two outputs for each channel."""
+    draft = Draft()
+    before = draft.add("conv2d", draft.input((3, 4, 4)), path="before", out=6)
+    deep = draft.add("conv2d", before, path="deep", out=12, groups=6)
+    graph = finished(draft, draft.add("flatten", draft.add("adaptive_avg_pool2d", deep)))
+    assert [space.width for space in graph.spaces] == [3, 6, 2]
+    assert {("carry", "deep.weight", 0, 0, 2), ("carry", "deep.bias", 0, 0, 2), ("read", "fc.weight", 1, 0, 2)} <= uses(
+        named(graph)[f"{before}:0"]
+    )
+
+
+def test_squeeze_and_excitation_by_hand() -> None:
+    """The factors have the channels of what they scale; the squeezed layer has its own."""
+    draft = Draft()
+    image = draft.add("conv2d", draft.input((3, 4, 4)), path="image", out=6)
+    squeezed = draft.add("conv2d", draft.add("adaptive_avg_pool2d", image), path="down", out=2, kernel=1)
+    factors = draft.add("conv2d", draft.add("relu", squeezed), path="up", out=6, kernel=1)
+    scaled = draft.add("multiply", [image, draft.add("sigmoid", factors)])
+    spaces = named(finished(draft, draft.add("flatten", draft.add("adaptive_avg_pool2d", scaled))))
+    assert [space.width for space in spaces.values()] == [3, 6, 2, 2]
+    written = {tensor for how, tensor, *_ in uses(spaces[f"{image}:0"]) if how == "write"}
+    assert written == {"image.weight", "image.bias", "up.weight", "up.bias"}
+
+
+def test_a_sum_divides_the_space_of_a_plain_layer() -> None:
+    draft = Draft()
+    x = draft.input((3, 4, 4))
+    parts = [draft.add("conv2d", x, path=f"part{width}", out=width) for width in (2, 5)]
+    whole = draft.add("conv2d", x, path="whole", out=7)
+    total = draft.add("add", [whole, draft.add("concat", parts)])
+    spaces = named(finished(draft, draft.add("flatten", draft.add("adaptive_avg_pool2d", total))))
+    assert [space.width for space in spaces.values()] == [3, 2, 5, 2]
+    assert ("write", "whole.weight", 0, 0, 1) in uses(spaces[f"{parts[0]}:0"])
+    assert ("write", "whole.weight", 0, 2, 1) in uses(spaces[f"{parts[1]}:0"])
+    assert ("read", "fc.weight", 1, 2, 1) in uses(spaces[f"{parts[1]}:0"])
+
+
+def test_a_value_concatenated_with_itself_is_one_space_at_two_places() -> None:
+    draft = Draft()
+    image = draft.add("conv2d", draft.input((3, 4, 4)), path="image", out=4)
+    twice = draft.add("flatten", draft.add("adaptive_avg_pool2d", draft.add("concat", [image, image])))
+    space = named(finished(draft, twice))[f"{image}:0"]
+    assert {("read", "fc.weight", 1, 0, 1), ("read", "fc.weight", 1, 4, 1)} <= uses(space)
+
+
+def test_channels_that_lie_across_each_other_are_fixed_to_the_end() -> None:
+    """Two entries a channel on one side, three on the other: nothing behind that place can change either."""
+    draft = Draft()
+    x, y = draft.input((2, 1, 2)), draft.input((2, 1, 3), "y")
+    pairs = draft.add("flatten", draft.add("conv2d", x, out=3, kernel=1))
+    triples = draft.add("flatten", draft.add("conv2d", y, out=2, kernel=1))
+    ends = [draft.add("linear", draft.add("flatten", each), out=4) for each in (x, y)]
+    total = draft.add("add", [draft.add("concat", [pairs, ends[0]]), draft.add("concat", [triples, ends[1]])])
+    graph = finished(draft, draft.add("relu", total))
+    assert all(space.reason for space in graph.spaces)
+    assert "another arrangement" in explain(graph, ends[0])
+    check_partition(graph)
+
+
+def test_filters_shared_by_a_depthwise_and_a_plain_convolution_keep_to_one_channel() -> None:
+    draft = Draft()
+    narrow = draft.add("conv2d", draft.input((1, 5, 5)), out=1)
+    plain = draft.add("conv2d", narrow, out=4)
+    deep = draft.add("conv2d", plain, out=4, groups=4, tensors=draft.nodes[plain].tensors)
+    graph = finished(draft, draft.add("flatten", draft.add("adaptive_avg_pool2d", deep)))
+    assert named(graph)[f"{narrow}:0"].reason is not None
+    assert named(graph)[f"{plain}:0"].reason is None
+    check(_double(lively(graph)), 0)
+
+
+def test_norms_over_channels_ask_for_whole_multiples() -> None:
+    draft = Draft()
+    image = draft.add("conv2d", draft.input((3, 4, 4)), path="image", out=4)
+    normed = draft.add("dropout", draft.add("layer_norm", image, axes=3))
+    graph = finished(draft, draft.add("flatten", normed))
+    space = named(graph)[f"{image}:0"]
+    assert space.balanced and len(space.draws) == 1
+    assert "by whole multiples" in explain(graph, image) and "in eval mode only" in explain(graph, image)

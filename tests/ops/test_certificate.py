@@ -1,0 +1,246 @@
+"""Certificates: verdicts, probes, what they leave alone, and what they remember."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy
+import pytest
+import torch
+
+from graphs import files
+from graphs.draft import Draft
+from graphs.errors import GraphError
+from graphs.genome import Genome
+from ops import MUTATIONS, BrokenPromise, Child, ReplayError, certify
+from ops.certificate import VERDICTS, Certificate, Mode
+from ops.stirring import stir
+from tests.strategies import inputs, lively, small
+
+
+def child_of(parent: Genome, name: str = "widen", place: int = 0, seed: int = 0) -> Child:
+    mutation = MUTATIONS[name]
+    return mutation.apply(parent, mutation.sites(parent)[place], numpy.random.default_rng(seed))
+
+
+@pytest.fixture(scope="module")
+def parent() -> Genome:
+    return lively(small("convnet").graph)
+
+
+def tampered(child: Child, by: float = 1e-3) -> Child:
+    weights = dict(child.genome.weights)
+    weights["fc.bias"] = weights["fc.bias"] + by
+    return replace(child, genome=Genome(child.genome.graph, weights))
+
+
+def test_a_sound_child_passes_in_both_modes(parent: Genome) -> None:
+    certificate = certify(parent, child_of(parent))
+    for mode in (certificate.eval, certificate.train):
+        assert mode.verdict == "pass"
+        assert mode.error <= mode.tolerance and mode.power >= 1e6 * mode.tolerance
+        assert mode.tolerance == max(1e-12, 20 * mode.floor)
+    assert not certificate.broken and not certificate.stirred and certificate.require() is certificate
+
+
+def test_a_tampered_child_is_broken(parent: Genome) -> None:
+    certificate = certify(parent, tampered(child_of(parent)))
+    assert certificate.broken and (certificate.eval.verdict, certificate.train.verdict) == ("broken", "broken")
+    with pytest.raises(BrokenPromise, match="in eval mode the child is broken: it differs by"):
+        certificate.require()
+
+
+def test_a_child_with_nan_is_broken(parent: Genome) -> None:
+    certificate = certify(parent, tampered(child_of(parent), math.nan))
+    assert certificate.broken and certificate.eval.error == math.inf
+    assert certificate.to_json()["eval"]["error"] is None
+
+
+def test_a_batch_norm_that_is_inserted_promises_eval_mode_only(parent: Genome) -> None:
+    (place,) = [n for n, site in enumerate(MUTATIONS["deepen"].sites(parent)) if site.preserves == "eval-exact"][:1]
+    certificate = certify(parent, child_of(parent, "deepen", place))
+    assert (certificate.eval.verdict, certificate.train.verdict) == ("pass", "approximate")
+    assert certificate.train.error > 1e-3
+
+
+def test_shrinking_promises_nothing(parent: Genome) -> None:
+    certificate = certify(parent, child_of(parent, "narrow"))
+    assert (certificate.eval.verdict, certificate.train.verdict) == ("approximate", "approximate")
+    assert not certificate.broken and not certificate.stirred and certificate.require() is certificate
+
+
+def test_what_leads_to_no_output_in_eval_mode_is_unreached_there() -> None:
+    draft = Draft()
+    image = draft.add("relu", draft.add("conv2d", draft.input((2, 5, 5)), out=4))
+    draft.head(draft.add("linear", draft.add("flatten", image), out=3))
+    side = draft.add("relu", draft.add("linear", draft.add("flatten", image), out=6))
+    draft.head(draft.add("linear", side, out=2), "auxiliary", training_only=True)
+    parent = lively(draft.finish())
+    (place,) = [n for n, site in enumerate(MUTATIONS["widen"].sites(parent)) if "linear" in site.place["space"]]
+    certificate = certify(parent, child_of(parent, "widen", place))
+    assert (certificate.eval.verdict, certificate.train.verdict) == ("unreached", "pass")
+
+
+def test_a_zero_head_shows_nothing_and_is_stirred(parent: Genome) -> None:
+    weights = {name: tensor * 0 if name.startswith("fc.") else tensor for name, tensor in parent.weights.items()}
+    blind = Genome(parent.graph, weights)
+    certificate = certify(blind, child_of(blind))
+    assert certificate.stirred and (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass")
+
+
+def test_a_network_that_is_a_constant_stays_blind() -> None:
+    """Each channel normalised by itself and then averaged: whatever the input, the output is the same."""
+    draft = Draft()
+    image = draft.add("relu", draft.add("conv2d", draft.input((2, 5, 5)), out=4))
+    pooled = draft.add("adaptive_avg_pool2d", draft.add("group_norm", image, groups=4))
+    draft.head(draft.add("linear", draft.add("flatten", pooled), out=3))
+    parent = lively(draft.finish())
+    certificate = certify(parent, child_of(parent, "grow_kernel"))
+    assert certificate.stirred and certificate.eval.verdict == certificate.train.verdict == "blind"
+    assert not certificate.broken
+    with pytest.raises(BrokenPromise, match="blind"):
+        certificate.require()
+
+
+def test_only_what_the_changed_nodes_read_is_shaken() -> None:
+    """A layer behind a closed gate is hidden, though others that read the same value are not."""
+    draft = Draft()
+    x = draft.add("conv2d", draft.input((2, 5, 5)), out=4)
+    y = draft.add("conv2d", x, path="hidden", out=4)
+    both = draft.add("gate", [x, y], path="gate")
+    draft.head(draft.add("linear", draft.add("flatten", both), out=3))
+    open_one = lively(draft.finish())
+    (place,) = [n for n, site in enumerate(MUTATIONS["grow_kernel"].sites(open_one)) if "hidden" in site.place["node"]]
+    closed = Genome(open_one.graph, {**open_one.weights, "gate.gate": torch.tensor(0.0)})
+    assert not certify(open_one, child_of(open_one, "grow_kernel", place)).stirred
+    certificate = certify(closed, child_of(closed, "grow_kernel", place))
+    assert certificate.stirred and certificate.eval.verdict == "pass"
+
+
+def test_the_probe_is_checked(parent: Genome) -> None:
+    child = child_of(parent)
+    for shape in ((3, 3, 8, 8), (8, 1, 8, 8), (8, 3, 8, 9), (8, 3, 8)):
+        with pytest.raises(
+            GraphError, match=r"the probe for input 'x' has shape .*; expected \(4 or more, \*\(3, 8, 8\)"
+        ):
+            certify(parent, child, torch.zeros(shape))
+    with pytest.raises(GraphError, match="the probe for input 'x' has shape None"):
+        certify(parent, child, {"y": torch.zeros(8, 3, 8, 8)})
+
+
+def test_what_is_written_down(parent: Genome) -> None:
+    probe = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    drawn, given = certify(parent, child_of(parent), seed=4), certify(parent, child_of(parent), probe, seed=2)
+    assert drawn.probe == {"batch": 8, "source": "random", "seed": 4}
+    found = json.loads(json.dumps(given.to_json(), allow_nan=False))
+    assert found["dtype"] == "float64" and found["probe"] == {"batch": 5, "source": "data", "seed": 2}
+    assert found.keys() == {"dtype", "probe", "stirred", "eval", "train"} and found["stirred"] is False
+    for mode in ("eval", "train"):
+        assert found[mode].keys() == {"error", "floor", "tolerance", "power", "verdict"}
+        assert found[mode]["verdict"] in VERDICTS
+
+
+def test_a_probe_of_any_float_type_gives_the_same_certificate(parent: Genome) -> None:
+    probe = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    child = child_of(parent)
+    assert (
+        certify(parent, child, probe) == certify(parent, child, probe.double()) == certify(parent, child, {"x": probe})
+    )
+
+
+def test_certifying_leaves_everything_as_it_was(parent: Genome) -> None:
+    """Parent, child, their buffers, the probe and the global generator."""
+    child, probe = child_of(parent), torch.randn(8, 3, 8, 8)
+    copy = probe.clone()
+    before = files.digest(parent), files.digest(child.genome), torch.random.get_rng_state()
+    certify(parent, child, probe)
+    assert (files.digest(parent), files.digest(child.genome)) == before[:2]
+    assert torch.equal(torch.random.get_rng_state(), before[2]) and torch.equal(probe, copy)
+    assert int(parent.weights["stage1.bn.num_batches_tracked"]) == 3
+
+
+def test_what_is_remembered_does_not_leak_into_other_parents_and_probes(parent: Genome) -> None:
+    """Whatever was certified before, a certificate is what it is alone."""
+    other = lively(parent.graph, 9)
+    probes = [torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
+    cases = [
+        (genome, child_of(genome, seed=seed), probe, seed)
+        for genome in (parent, other)
+        for probe in probes
+        for seed in (0, 1)
+    ]
+    alone = [certify(*case) for case in cases]
+    assert len({certificate.eval.power for certificate in alone}) == len(cases)
+    again = [certify(*case) for case in reversed(cases)]
+    assert again[::-1] == alone
+    probe = probes[0].clone()
+    first = certify(parent, cases[0][1], probe)
+    probe += 1
+    assert certify(parent, cases[0][1], probe) != first
+    assert certify(parent, cases[0][1], probes[0]) == first
+
+
+def test_a_child_of_another_parent_is_not_certified_by_its_record(parent: Genome) -> None:
+    other = lively(parent.graph, 9)
+    assert certify(other, child_of(parent)).broken
+    stranger = lively(small("vgg8").graph)
+    weights = {name: tensor * 0 if name.startswith("fc2.") else tensor for name, tensor in stranger.weights.items()}
+    with pytest.raises((ReplayError, KeyError)):
+        certify(Genome(stranger.graph, weights), child_of(parent))
+
+
+def test_dropout_elsewhere_does_not_matter() -> None:
+    """New random layers do not shift the masks of the others: each draws from its own stream."""
+    draft = Draft()
+    image = draft.add("relu", draft.add("conv2d", draft.input((2, 5, 5)), out=4))
+    more = draft.add("relu", draft.add("conv2d", draft.add("dropout", image), out=4))
+    draft.head(draft.add("linear", draft.add("dropout", draft.add("flatten", more)), out=3))
+    parent = lively(draft.finish())
+    for name in ("insert_block", "branch", "grow_kernel"):
+        for place, site in enumerate(MUTATIONS[name].sites(parent)):
+            certificate = certify(parent, child_of(parent, name, place))
+            assert (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass"), site
+    promises = [site.preserves for site in MUTATIONS["widen"].sites(parent)]
+    assert promises == ["eval-exact", "eval-exact"]
+
+
+def test_norms_with_shared_statistics_are_compared_whole() -> None:
+    """A norm used twice updates its statistics twice, before and behind the change."""
+    draft = Draft()
+    one = draft.add("batch_norm", draft.add("conv2d", draft.input((2, 5, 5)), out=4))
+    middle = draft.add("conv2d", draft.add("relu", one), out=4)
+    two = draft.add("relu", draft.add("batch_norm", middle, tensors=draft.nodes[one].tensors))
+    draft.head(draft.add("linear", draft.add("flatten", two), out=3))
+    parent = lively(draft.finish())
+    for name, mutation in MUTATIONS.items():
+        for place, site in enumerate(mutation.sites(parent)):
+            certificate = certify(parent, child_of(parent, name, place))
+            expected = {"exact": "pass", "eval-exact": "approximate", "approximate": "approximate"}[site.preserves]
+            assert certificate.train.verdict == expected, (name, site)
+    split = MUTATIONS["split_head"].sites(parent)
+    assert [site.preserves for site in split] == ["eval-exact", "exact"]
+
+
+def test_stirring_makes_every_channel_vary_in_both_modes() -> None:
+    """Also where a head, half of the filters and all scales are zero."""
+    parent = small("resnet")
+    weights = {
+        name: tensor * 0 if name.startswith(("fc", "layer")) else tensor for name, tensor in parent.weights.items()
+    }
+    examples = inputs(parent.graph)
+    bold = stir(Genome(parent.graph, weights), examples)
+    from graphs.execution import execute
+
+    for training in (False, True):
+        run = execute(bold.graph, bold.weights, examples, training=training)
+        for id, value in run.values.items():
+            assert float(value.movedim(1, 0).flatten(1).std(1).min()) > 0.01, id
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in Genome(parent.graph, weights).weights.items())
+
+
+def test_the_worst_mode_makes_a_certificate_broken() -> None:
+    good, bad = Mode(0.0, 0.0, 1e-12, 1.0, "pass"), Mode(1.0, 0.0, 1e-12, 1.0, "broken")
+    assert Certificate("float64", 8, "random", 0, False, good, bad).broken
+    assert not Certificate("float64", 8, "random", 0, False, good, good).broken

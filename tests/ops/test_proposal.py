@@ -1,0 +1,149 @@
+"""Picking a mutation, the records it leaves, and what happens where none can be made."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy
+import pytest
+
+from graphs.draft import Draft
+from graphs.errors import FormatError, GraphError, UnknownName
+from graphs.genome import Genome
+from graphs.initial import initial_weights
+from ops import MUTATIONS, NoSite, Record, ReplayError, Site, propose, replay
+from tests.strategies import inputs, small
+
+
+@pytest.fixture(scope="module")
+def parent() -> Genome:
+    return small("resnet")
+
+
+@pytest.fixture(scope="module")
+def bare() -> Genome:
+    """One linear layer, which is the output: nothing can be changed."""
+    draft = Draft()
+    draft.head(draft.add("linear", draft.input((3,)), out=2))
+    graph = draft.finish()
+    return Genome(graph, initial_weights(graph, 0))
+
+
+def test_the_same_generator_proposes_the_same_child(parent: Genome) -> None:
+    children = [propose(parent, numpy.random.default_rng(11)) for _ in range(2)]
+    assert children[0].record == children[1].record
+    assert children[0].genome.digest == children[1].genome.digest
+
+
+def test_all_operators_are_proposed_about_equally_often(parent: Genome) -> None:
+    draws = numpy.random.default_rng(0)
+    counts = Counter(propose(parent, draws).record.operator for _ in range(450))
+    assert counts.keys() == MUTATIONS.keys()
+    assert all(25 <= count <= 80 for count in counts.values()), counts
+
+
+def test_odds_are_kept(parent: Genome) -> None:
+    draws = numpy.random.default_rng(0)
+    odds = {"widen": 3.0, "skip": 1.0, "branch": 0.0}
+    counts = Counter(propose(parent, draws, odds).record.operator for _ in range(200))
+    assert counts.keys() == {"widen", "skip"} and 120 <= counts["widen"] <= 180
+
+
+def test_an_operator_without_a_site_gives_way_to_the_others(bare: Genome) -> None:
+    parent = small("vgg8")
+    assert MUTATIONS["split_head"].sites(parent)
+    draft = Draft()
+    hidden = draft.add("tanh", draft.add("linear", draft.input((3,)), out=4))
+    draft.head(draft.add("linear", hidden, out=2))
+    graph = draft.finish()
+    genome = Genome(graph, initial_weights(graph, 0))
+    assert not MUTATIONS["deepen"].sites(genome)
+    draws = numpy.random.default_rng(0)
+    found = {propose(genome, draws, {"deepen": 100.0, "widen": 0.01}).record.operator for _ in range(20)}
+    assert found == {"widen"}
+
+
+def test_where_nothing_can_be_changed_there_is_no_site(bare: Genome) -> None:
+    assert all(not mutation.sites(bare) for mutation in MUTATIONS.values())
+    with pytest.raises(NoSite, match=r"none of the operators .* can be applied to this network"):
+        propose(bare, numpy.random.default_rng(0))
+    with pytest.raises(NoSite, match="none of the operators"):
+        propose(bare, numpy.random.default_rng(0), {"widen": 0.0})
+
+
+def test_an_unknown_operator_is_named_with_the_nearest(parent: Genome) -> None:
+    with pytest.raises(UnknownName, match="unknown operator 'widn': did you mean 'widen'"):
+        propose(parent, numpy.random.default_rng(0), {"widn": 1.0})
+
+
+def test_a_site_of_another_network_is_refused(parent: Genome) -> None:
+    site = MUTATIONS["widen"].sites(parent)[0]
+    for wrong in (Site({"space": "nowhere#1:0"}, "exact"), Site(site.place, "eval-exact"), Site({}, "exact")):
+        with pytest.raises(NoSite, match="'widen' has no site"):
+            MUTATIONS["widen"].apply(parent, wrong, numpy.random.default_rng(0))
+
+
+def test_sites_are_json_and_can_be_made_from_it(parent: Genome) -> None:
+    for mutation in MUTATIONS.values():
+        for site in mutation.sites(parent):
+            assert Site(site.to_json(), site.preserves) == site
+    with pytest.raises(GraphError, match="a site promises one of"):
+        Site({}, "perhaps")
+
+
+def test_new_nodes_are_born_when_we_say(parent: Genome) -> None:
+    site = MUTATIONS["branch"].sites(parent)[0]
+    for given, born in ((None, 1), (42, 42)):
+        child = MUTATIONS["branch"].apply(parent, site, numpy.random.default_rng(0), born=given)
+        new = [node for id, node in child.genome.graph.nodes.items() if id not in parent.graph.nodes]
+        assert {node.born for node in new} == {born} == {child.record.born}
+    again = MUTATIONS["branch"].apply(child.genome, site, numpy.random.default_rng(0))
+    assert again.record.born == 43
+
+
+def test_the_facts_about_a_network_stay_with_it(parent: Genome) -> None:
+    told = Genome(parent.graph, parent.weights, {"labels": ["a", "b"]})
+    assert propose(told, numpy.random.default_rng(0)).genome.about == told.about
+
+
+def test_records_are_checked(parent: Genome) -> None:
+    record = propose(parent, numpy.random.default_rng(3)).record
+    data = record.to_json()
+    assert Record.from_json(data) == record
+    for wrong in ({**data, "more": 1}, {key: value for key, value in data.items() if key != "seed"}):
+        with pytest.raises(FormatError, match="a mutation's record has the fields"):
+            Record.from_json(wrong)
+    for name in ("operator", "site", "seed"):
+        with pytest.raises(FormatError, match=f"field '{name}' of a mutation's record"):
+            Record.from_json({**data, name: 1.5})
+
+
+def test_records_of_other_networks_and_changed_ones_are_refused(parent: Genome) -> None:
+    site = MUTATIONS["widen"].sites(parent)[0]
+    record = MUTATIONS["widen"].apply(parent, site, numpy.random.default_rng(0)).record
+    data = record.to_json()
+    with pytest.raises(ReplayError, match="replay it on its own parent"):
+        replay(small("vgg8"), record)
+    wider = {**record.choices, "width": record.choices["width"] + 1}
+    for changed in ({"choices": wider}, {"child": "0" * 64}):
+        with pytest.raises(ReplayError, match="it was changed, or made by another version"):
+            replay(parent, Record.from_json({**data, **changed}))
+    for name, wrong in (("choices", {}), ("site", {"room": 3})):
+        with pytest.raises(ReplayError, match="does not fit this network"):
+            replay(parent, Record.from_json({**data, name: wrong}))
+    with pytest.raises(GraphError, match="no channel space"):
+        replay(parent, Record.from_json({**data, "site": {"space": "nowhere#1:0"}}))
+    with pytest.raises(UnknownName, match="unknown operator"):
+        replay(parent, Record.from_json({**data, "operator": "shrivel"}))
+
+
+def test_statistics_taken_from_data_are_stored_beside_the_record() -> None:
+    import torch
+
+    parent = small("convnet")
+    batch = inputs(parent.graph, 32, dtype=torch.float32)["x"]
+    site = next(site for site in MUTATIONS["deepen"].sites(parent) if site.place["norm"])
+    child = MUTATIONS["deepen"].apply(parent, site, numpy.random.default_rng(0), batch)
+    plain = MUTATIONS["deepen"].apply(parent, site, numpy.random.default_rng(0))
+    assert len(child.tensors) == 4
+    assert replay(parent, child.record, child.tensors).digest == child.genome.digest != plain.genome.digest

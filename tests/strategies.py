@@ -1,0 +1,436 @@
+"""Random valid networks for Hypothesis, in one place: every kind of node, joined in every way that matters.
+
+`graphs()` draws small graphs that end in linear logits, `networks()` gives them weights that hide nothing. What a kind
+needs is said once, in `UNARY` or `JOINING`; `MISSING` names the kinds that nobody has told this module how to draw, and
+a test fails while there are any. A graph is made from a size and a seed: with one seed, a smaller size gives a shorter
+beginning of the same graph, and that is what a failing example shrinks to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from math import prod
+from random import Random
+from typing import Any
+
+import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from graphs import parameters, zoo
+from graphs.draft import Draft
+from graphs.errors import GraphError
+from graphs.genome import Genome
+from graphs.initial import initial_weights, stream, uniform
+from graphs.kinds import KINDS, tensors
+from graphs.kinds.weighted import slide
+from graphs.structure import Graph, Shape
+
+__all__ = [
+    "JOINING",
+    "MISSING",
+    "UNARY",
+    "around",
+    "budget",
+    "graphs",
+    "inputs",
+    "lively",
+    "networks",
+    "sketch",
+    "small",
+]
+
+
+def budget(examples: int) -> settings:
+    """Settings of a property test: always the same `examples`, or as many fresh ones as HYPOTHESIS_EXAMPLES says."""
+    more = os.environ.get("HYPOTHESIS_EXAMPLES")
+    return settings(
+        max_examples=int(more) if more else examples,
+        derandomize=not more,
+        deadline=None,
+        database=None,
+        report_multiple_bugs=False,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+    )
+
+
+def inputs(graph: Graph, batch: int = 8, seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    """Normal examples for each input of a graph, by the input's name."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {node.settings["name"]: (batch, *node.settings["shape"]) for node in graph.inputs}
+    return {name: torch.randn(shape, generator=generator, dtype=dtype) for name, shape in shapes.items()}
+
+
+def lively(graph: Graph, seed: int = 0) -> Genome:
+    """A genome with fresh weights, but whose biases, scales, statistics, slopes and gates are not fresh ones."""
+    weights = initial_weights(graph, seed)
+    for name, spec in tensors(graph).items():
+        if spec.integer:
+            weights[name] = torch.tensor(3)
+        elif spec.start in ("ones", "zeros", "quarter"):
+            # Scales and variances from .5 to 1.5, gates half open, all else small and of both signs.
+            low, high = (0.5, 1.5) if spec.start == "ones" else (0.1, 0.6) if spec.shape == () else (-0.4, 0.4)
+            weights[name] = torch.as_tensor(uniform(stream(seed, f"lively/{name}"), spec.shape, low, high)).float()
+    return Genome(graph, weights, {"labels": ["a", "b"]})
+
+
+def networks(largest: int = 14) -> st.SearchStrategy[Genome]:
+    """Random graphs with lively weights."""
+    return st.builds(lively, graphs(largest), st.integers(0, 2**20))
+
+
+def graphs(largest: int = 14) -> st.SearchStrategy[Graph]:
+    """Random graphs of `largest` nodes and some more, all of which lead to linear logits."""
+    return st.builds(sketch, st.integers(2, largest), st.randoms(use_true_random=True))
+
+
+def sketch(size: int, rng: Random) -> Graph:
+    """A graph of about `size` nodes before its loose ends are brought together."""
+    made = Sketch(rng)
+    for _ in range(size):
+        if len(made.draft.nodes) <= size:
+            rng.choice(MOVES)(made)
+    return made.finish()
+
+
+class Sketch:
+    """A graph under construction: all values with their shapes, and which of them are read already."""
+
+    def __init__(self, rng: Random) -> None:
+        self.rng = rng
+        self.draft = Draft(born=rng.randint(0, 2))
+        self.shapes: dict[str, Shape] = {}
+        self.taken: set[str] = set()
+        for name in ("x", "y") if self.rarely() else ("x",):
+            shape = rng.choice(_INPUTS)(rng)
+            self.shapes[self.draft.input(shape, name)] = shape
+
+    def rarely(self) -> bool:
+        """True in one case of eight."""
+        return self.rng.random() < 1 / 8
+
+    def add(self, kind: str, sources: str | Sequence[str], **given: Any) -> str:
+        """Adds a node that is known to fit."""
+        id = self.draft.add(kind, sources, **given)
+        node = self.draft.nodes[id]
+        self.taken.update(node.inputs)
+        self.shapes[id] = KINDS[kind].infer(node, [self.shapes[source] for source in node.inputs])
+        return id
+
+    def value(self) -> str:
+        """A value to go on from, mostly one that nobody reads yet."""
+        loose = [id for id in self.shapes if id not in self.taken]
+        return self.rng.choice(list(self.shapes) if self.rng.random() < 0.3 else loose)
+
+    def like(self, value: str) -> str:
+        """Another value of the same shape: one that is there, or one made for it."""
+        shape = self.shapes[value]
+        if len(shape) == 2 or self.rng.random() < 0.5:
+            return self.rng.choice([id for id in self.shapes if self.shapes[id] == shape])
+        return self.mixed(self.beside(value), shape[0])
+
+    def beside(self, value: str) -> str:
+        """A value that differs in its channels at most."""
+        shape = self.shapes[value]
+        fitting = [id for id, other in self.shapes.items() if other[1:] == shape[1:] and len(other) == len(shape)]
+        return self.rng.choice(fitting)
+
+    def mixed(self, value: str, out: int) -> str:
+        """A layer that makes `out` channels from all channels of an image or of features."""
+        if len(self.shapes[value]) == 1:
+            return self.add("linear", value, out=out)
+        return self.add("conv2d", value, out=out, kernel=self.rng.choice([1, 3]))
+
+    def unary(self, kind: str, value: str) -> str:
+        """A node with one operand; the value itself where the kind does not fit."""
+        given = UNARY[kind](self.rng, self.shapes[value])
+        if given is None:
+            return value
+        made = self.add(kind, value, **given)
+        if kind not in ("group_norm", "layer_norm"):
+            return made
+        # The mean over what such a norm has normalised is always the same: pooled, the network would be a constant.
+        bent = self.add("gelu", made)
+        del self.shapes[made]
+        return bent
+
+    def finish(self) -> Graph:
+        """Brings all loose ends together, or gives one a head of its own, and adds the logits."""
+        features = [self.features(id) for id in list(self.shapes) if id not in self.taken]
+        if len(features) > 1 and self.rng.random() < 0.4:
+            auxiliary = self.add("linear", features.pop(), out=self.rng.randint(2, 4))
+            self.draft.head(auxiliary, "auxiliary", training_only=self.rng.random() < 0.5)
+        whole = features[0] if len(features) == 1 else self.add("concat", features)
+        if self.rarely():
+            whole = self.unary(self.rng.choice(_ACTIVATIONS), self.add("linear", whole, out=4))
+        self.draft.head(self.add("linear", whole, out=self.rng.randint(2, 4)))
+        return self.draft.finish()
+
+    def features(self, value: str) -> str:
+        """A value as (F,)."""
+        shape = self.shapes[value]
+        if len(shape) == 1:
+            return value
+        if len(shape) == 3 and (prod(shape) > 64 or self.rng.random() < 0.5):
+            value = self.add("adaptive_avg_pool2d", value, size=self.rng.choice([1, 2]))
+        return self.add("flatten", value)
+
+
+_INPUTS: list[Callable[[Random], Shape]] = [
+    *[lambda rng: (rng.randint(1, 4), rng.randint(3, 8), rng.randint(3, 8))] * 6,
+    lambda rng: (rng.randint(2, 8),),
+    lambda rng: (rng.randint(2, 5), rng.randint(4, 6)),
+]
+"""Shapes of an input: an image, features, or a sequence, on which only some kinds work."""
+
+Settings = dict[str, Any] | None
+"""Settings of a node; None where its kind does not fit the value."""
+
+
+def _conv(rng: Random, shape: Shape) -> Settings:
+    if len(shape) != 3:
+        return None
+    channels = shape[0]
+    groups = rng.choice([1, 1, 1, channels, *(size for size in range(1, channels + 1) if channels % size == 0)])
+    given: dict[str, Any] = {
+        "out": groups * (rng.randint(1, 2) if groups > 4 else rng.randint(1, max(1, 8 // groups))),
+        "groups": groups,
+        "bias": rng.random() < 0.5,
+        "kernel": rng.choice([3, 3, 1, 2, (1, 3), (3, 1), (3, 2), 5]),
+        "stride": rng.choice([1, 1, 1, 2, (1, 2)]),
+        "dilation": rng.choice([1, 1, 1, 2, (2, 1)]),
+        "padding": rng.choice([None, None, None, 0, 1, (2, 0)]),
+    }
+    if min(shape[1:]) < 3:
+        given |= {"stride": 1, "dilation": 1, "padding": None}
+    filled = KINDS["conv2d"].fill("", given)
+    windows = zip(shape[1:], *(filled[name] for name in ("kernel", "stride", "padding", "dilation")), strict=True)
+    return {**given, "padding": 0, "kernel": 1} if any(slide(*window) < 1 for window in windows) else given
+
+
+def _window(rng: Random, shape: Shape) -> Settings:
+    if len(shape) != 3 or min(shape[1:]) < 2:
+        return None
+    if rng.random() < 0.5:
+        return {"kernel": rng.choice([2, (1, 2), (2, 1)]), "ceil": rng.random() < 0.5}
+    return {"kernel": 3, "padding": 1, "stride": rng.choice([1, 2, (2, 1)]), "ceil": rng.random() < 0.5}
+
+
+def _adaptive(rng: Random, shape: Shape) -> Settings:
+    return {"size": rng.choice([1, 2, (1, 2), 3])} if len(shape) == 3 else None
+
+
+def _layer_norm(rng: Random, shape: Shape) -> Settings:
+    # A norm over two or three numbers says little but their order: its value hardly varies.
+    fitting = [axes for axes in range(1, len(shape) + 1) if prod(shape[-axes:]) >= 4]
+    return {"axes": rng.choice(fitting)} if fitting else None
+
+
+def _group_norm(rng: Random, shape: Shape) -> Settings:
+    fitting = [size for size in range(1, shape[0] + 1) if shape[0] % size == 0 and prod(shape) // size >= 4]
+    return {"groups": rng.choice(fitting)} if fitting else None
+
+
+def _batch_norm(rng: Random, shape: Shape) -> Settings:
+    if len(shape) not in (1, 3):
+        return None
+    return {"eps": rng.choice([1e-5, 1e-3]), "momentum": rng.choice([0.1, 0.01, 1.0])}
+
+
+def _linear(rng: Random, shape: Shape) -> Settings:
+    return {"out": rng.randint(2, 8), "bias": rng.random() < 0.5} if len(shape) == 1 else None
+
+
+def _plain(rng: Random, shape: Shape) -> Settings:
+    return {}
+
+
+_ACTIVATIONS = [name for name, kind in KINDS.items() if kind.activation]
+
+UNARY: dict[str, Callable[[Random, Shape], Settings]] = {
+    **{name: _plain for name in _ACTIVATIONS},
+    "leaky_relu": lambda rng, shape: {"negative_slope": rng.choice([0.01, 0.3])},
+    "gelu": lambda rng, shape: {"approximate": rng.choice(["none", "tanh"])},
+    "prelu": lambda rng, shape: {"per_channel": rng.random() < 0.7},
+    "conv2d": _conv,
+    "linear": _linear,
+    "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "max_pool2d": _window,
+    "avg_pool2d": _window,
+    "adaptive_avg_pool2d": _adaptive,
+    "adaptive_max_pool2d": _adaptive,
+    "flatten": lambda rng, shape: {} if prod(shape) <= 96 else None,
+    "identity": _plain,
+    "dropout": lambda rng, shape: {"p": rng.choice([0.5, 0.2])},
+    "dropout2d": lambda rng, shape: {"p": 0.3} if len(shape) == 3 else None,
+}
+"""For each kind with one operand, how its settings are drawn for a value."""
+
+
+def _alike(kind: str, most: int) -> Callable[[Sketch], None]:
+    def move(made: Sketch) -> None:
+        value = made.value()
+        made.add(kind, [value, *(made.like(value) for _ in range(made.rng.randint(1, most - 1)))])
+
+    return move
+
+
+def _concat(made: Sketch) -> None:
+    value = made.value()
+    operands = [value, *(made.rng.choice([value, made.beside(value)]) for _ in range(made.rng.randint(0, 2)))]
+    if sum(made.shapes[operand][0] for operand in operands) <= 24:
+        made.add("concat", made.rng.sample(operands, len(operands)))
+
+
+JOINING: dict[str, Callable[[Sketch], None]] = {
+    "add": _alike("add", 3),
+    "mean": _alike("mean", 3),
+    "multiply": _alike("multiply", 2),
+    "gate": _alike("gate", 2),
+    "concat": _concat,
+}
+"""For each kind with several operands, a move that adds one."""
+
+
+def _one(kinds: Sequence[str]) -> Callable[[Sketch], None]:
+    def move(made: Sketch) -> None:
+        made.unary(made.rng.choice(kinds), made.value())
+
+    return move
+
+
+def _residual(made: Sketch) -> None:
+    """A residual sum, x + F(x), where F ends in a norm."""
+    value = made.value()
+    if len(made.shapes[value]) != 2:
+        last = made.unary("batch_norm", made.mixed(value, made.shapes[value][0]))
+        made.add("add", made.rng.sample([value, last], 2))
+
+
+def _divided(made: Sketch) -> None:
+    """A concatenation summed with one plain layer, whose space is thereby divided."""
+    value = made.value()
+    if len(made.shapes[value]) != 2:
+        widths = [made.rng.randint(1, 4) for _ in range(made.rng.randint(2, 3))]
+        whole = made.mixed(value, sum(widths))
+        joined = made.add(
+            "concat", [made.add(made.draft.nodes[whole].kind, value, **_same(made, whole, width)) for width in widths]
+        )
+        made.add("add", [whole, joined])
+
+
+def _same(made: Sketch, node: str, width: int) -> dict[str, Any]:
+    return {**made.draft.nodes[node].settings, "out": width}
+
+
+def _excite(made: Sketch) -> None:
+    """Squeeze and excitation: a factor for each channel, or for each place."""
+    value = made.value()
+    shape = made.shapes[value]
+    if len(shape) != 3:
+        return
+    if made.rarely():
+        scale = made.add("conv2d", value, out=1, kernel=1)
+    else:
+        squeezed = made.add("adaptive_avg_pool2d", value)
+        hidden = made.add("relu", made.add("conv2d", squeezed, out=made.rng.randint(1, 4), kernel=1))
+        scale = made.add("conv2d", hidden, out=shape[0], kernel=1)
+    scaled = made.add("multiply", [value, made.add("sigmoid", scale)])
+    # A norm would undo the factors, and nothing that they depend on would matter.
+    made.add("silu", scaled)
+    del made.shapes[scaled]
+
+
+def _again(made: Sketch) -> None:
+    """A layer that is already there, applied to another value with the same tensors."""
+    places = [
+        (node, value)
+        for node in made.draft.nodes.values()
+        for value, shape in made.shapes.items()
+        if node.kind in ("conv2d", "linear", "batch_norm", "prelu") and shape == made.shapes[node.inputs[0]]
+    ]
+    if places:
+        node, value = made.rng.choice(places)
+        made.add(node.kind, value, tensors=node.tensors, **node.settings)
+
+
+def _flat(made: Sketch) -> None:
+    """Flatten, then what works on features."""
+    flat = made.unary("flatten", made.value())
+    if len(made.shapes[flat]) == 1:
+        kinds = ["linear", "linear", "batch_norm", "layer_norm", "group_norm", "prelu", "dropout"]
+        made.unary(made.rng.choice(kinds), flat)
+
+
+MOVES: list[Callable[[Sketch], None]] = [
+    *[_one(["conv2d", "linear"])] * 5,
+    *[_one(_ACTIVATIONS)] * 3,
+    *[_one(["batch_norm", "batch_norm", "layer_norm", "group_norm"])] * 2,
+    *[_one([kind for kind in UNARY if kind not in _ACTIVATIONS])] * 4,
+    *JOINING.values(),
+    _residual,
+    _divided,
+    _excite,
+    _again,
+    _flat,
+]
+"""What a sketch can go on with."""
+
+MISSING = sorted(KINDS.keys() - UNARY.keys() - JOINING.keys() - {"input"})
+"""Kinds that this module cannot draw."""
+
+
+def around(kind: str, seed: int) -> Graph:
+    """A small graph in which there is a node of this kind."""
+    rng = Random(seed)  # noqa: S311
+    while True:
+        made = Sketch(rng)
+        if kind in JOINING:
+            JOINING[kind](made)
+        elif kind in UNARY:
+            made.unary(kind, made.value())
+        graph = made.finish()
+        if any(node.kind == kind for node in graph.nodes.values()):
+            return graph
+
+
+@cache
+def small(name: str, seed: int = 0) -> Genome:
+    """A network of the zoo for small images, every size of it as small as its builder allows, but not below 4 or 2."""
+    return zoo.create(name, classes=5, input_shape=_IMAGE, seed=seed, **_smallest(name))
+
+
+_IMAGE = (3, 8, 8)
+
+
+@cache
+def _smallest(name: str) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for setting, value in zoo.settings_of(name).items():
+        for size in range(4 if value > 4 else 2, value) if isinstance(value, int) else ():
+            try:
+                zoo.ZOO[name](5, _IMAGE, **given, **{setting: size})
+            except GraphError:
+                continue
+            given[setting] = size
+            break
+    return given
+
+
+def _different() -> dict[str, int]:
+    """Names of the networks of the zoo that differ still when they are small, with their parameters."""
+    seen: dict[str, str] = {}
+    for name, builder in zoo.ZOO.items():
+        made = getattr(builder, "func", builder).__name__
+        seen.setdefault(f"{made}{zoo.settings_of(name) | _smallest(name)}", name)
+    return {name: parameters(zoo.ZOO[name](5, _IMAGE, **_smallest(name))) for name in seen.values()}
+
+
+WHOLE_ZOO = _different()
+SMALL_ZOO = [name for name, size in WHOLE_ZOO.items() if size < 1_000_000]
+"""Networks that are small enough for many trials."""
