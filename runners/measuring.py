@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -49,8 +51,9 @@ def memory_format(graph: Graph) -> torch.memory_format:
 
 def built(genome: Genome, device: str) -> nn.Module:
     """The network as a module on `device`, its tensors in the layout that `memory_format` says."""
-    module: nn.Module = to_torch(genome).to(device)
-    return module.to(memory_format=memory_format(genome.graph))  # type: ignore[call-overload,no-any-return]
+    module: Any = to_torch(genome).to(device)  # torch's own types know no `memory_format` in some versions
+    laid_out: nn.Module = module.to(memory_format=memory_format(genome.graph))
+    return laid_out
 
 
 def logits(output: Tensor | dict[str, Tensor]) -> list[Tensor]:
