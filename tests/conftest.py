@@ -5,6 +5,7 @@ Ray takes seconds to start, so the suite starts one, private and on loopback onl
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 import threading
@@ -34,7 +35,18 @@ def _environment() -> dict[str, str]:
 
 
 def _folders() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("hydra-*"))
+    """Folders of Rays that are over; that of another run that goes on beside this suite is locked."""
+    found = set()
+    for folder in Path(tempfile.gettempdir()).glob("hydra-*"):
+        try:
+            with (folder / "lock").open("r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        except OSError:
+            pass
+        found.add(folder)
+    return found
 
 
 def _children() -> list[str]:

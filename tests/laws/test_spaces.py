@@ -193,7 +193,10 @@ def check(genome: Genome, seed: int) -> None:
 
 
 def check_partition(graph: Graph) -> None:
-    """Spaces divide each channel axis, of values and of tensors, without gap or overlap, and have different names."""
+    """Spaces divide each channel axis, of values and of tensors, without gap or overlap, and have different names.
+
+    Several spaces can share the groups of a convolution; then they are fixed, and have no places of their own there.
+    """
     assert len({space.name for space in graph.spaces}) == len(graph.spaces)
     values: dict[str, list[tuple[int, int]]] = defaultdict(list)
     uses: dict[tuple[str, int, str], list[tuple[int, int]]] = defaultdict(list)
@@ -201,8 +204,9 @@ def check_partition(graph: Graph) -> None:
         for value in space.values:
             values[value.node].append((value.offset, value.offset + space.width * value.inner))
         for use in space.uses:
-            end = use.offset + space.width // use.fold * use.inner
-            uses[use.tensor, use.axis, use.node].append((use.offset, end))
+            if use.fold == 1 or space.reason is None:
+                end = use.offset + space.width // use.fold * use.inner
+                uses[use.tensor, use.axis, use.node].append((use.offset, end))
     assert values.keys() == graph.nodes.keys()
     for node, parts in values.items():
         assert _contiguous(parts) == graph.shapes[node][0], node
