@@ -30,6 +30,8 @@ def check(graph: Graph) -> None:
     names = [head.name for head in graph.heads]
     if not names or len(set(names)) != len(names):
         raise GraphError(f"expected heads of different names, got {names}")
+    if all(head.training_only for head in graph.heads):
+        raise GraphError("the graph has no output in eval mode; at least one head must not be for training only")
     for head in graph.heads:
         if head.node not in done:
             raise GraphError(f"head '{head.name}' reads '{head.node}', which is not in the graph")

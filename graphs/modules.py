@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
 from graphs.genome import Genome
-from graphs.kinds import KINDS
+from graphs.kinds import KINDS, tensors
 from graphs.structure import Graph, Node
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ def to_torch(genome: Genome) -> fx.GraphModule:
 
     Its parameters and buffers are copies. `forward` takes one tensor (N, *shape) for each input, by position or by the
     input's name, and gives the only head's tensor, or a dictionary by name where there are several heads.
+
+    Raises:
+        GraphError: The name of a tensor is not that of a layer's parameter.
     """
     import torch
     from torch import fx, nn
@@ -57,7 +60,18 @@ def to_torch(genome: Genome) -> fx.GraphModule:
     outputs = {head.name: values[head.node].node for head in graph.heads}
     emitted.output(next(iter(outputs.values())) if len(outputs) == 1 else outputs)
     emitted.lint()
-    return fx.GraphModule(root, emitted, "Model")
+    module = fx.GraphModule(root, emitted, "Model")
+    there = {path for path, _ in module.named_modules()}
+    for path in plan.modules:
+        if path not in there:  # a holder of a shared tensor, which the forward pass does not name
+            module.add_submodule(path, root.get_submodule(path))
+    homeless = genome.weights.keys() - module.state_dict().keys()
+    if homeless:
+        raise GraphError(
+            f"tensor '{min(homeless)}' has no place in a module: name it after the path of a layer of its own and its "
+            "role there, such as 'layer1.conv.weight'"
+        )
+    return module
 
 
 def genome_from_module(genome: Genome, module: nn.Module) -> Genome:
@@ -135,6 +149,14 @@ class _Plan:
                     entry = self.modules.setdefault(holder, ("", {}, {}))
                     if entry[0] == "":
                         entry[2].setdefault(name, specs[role].shape)
+        specs = tensors(graph)
+        for tensor in self.tied.values():
+            # The layer that had the shared tensor may be gone: then a holder stands in its place.
+            holder, _, name = tensor.rpartition(".")
+            if holder and holder not in self.modules and not specs[tensor].buffer:
+                self.modules[holder] = ("", {}, {})
+            if holder and self.modules[holder][0] == "":
+                self.modules[holder][2].setdefault(name, specs[tensor].shape)
 
     def _path(self, node: Node, owners: dict[str, tuple[Mapping[str, str], Any]], content: Any) -> str:
         """Where the node's module lives: where its tensors' names say, if no other module is there."""

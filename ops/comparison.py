@@ -124,10 +124,11 @@ class Comparison:
             seed=self.seed,
             known=_prefix(self.new, touched, before),
         )
-        error = max(
-            (_largest(after.values[new[name]] - before.values[node]) / scales[name] for name, node in old.items()),
-            default=0.0,
-        )
+        error = math.inf if old.keys() != new.keys() else 0.0
+        for name in old.keys() & new.keys():
+            got, expected = after.values[new[name]], before.values[old[name]]
+            fits = got.shape == expected.shape
+            error = max(error, _largest(got - expected) / scales[name] if fits else math.inf)
         if training:
             error = max(error, self._buffer_error(before, after))
         return Measures(

@@ -7,8 +7,8 @@ idempotent: act(act(x)) = act(x). Law: exact without batch norm. With it exact i
 norm uses the statistics of each batch; the batch that `apply` is given makes its running statistics those of the
 network, so that training goes on from nearly the same function.
 
-The norm computes the identity without any rounding of its own: with a scale g of few bits and a power of two as eps,
-the running variance g² − eps is a floating-point number, and √(variance + eps) is g.
+The norm's parameters are those of the identity exactly, not only as far as they can be stored: with a scale g of few
+bits and a power of two as eps, the running variance g² − eps is a floating-point number, and √(variance + eps) is g.
 """
 
 from __future__ import annotations

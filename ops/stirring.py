@@ -87,13 +87,13 @@ def _is_shift(spec: TensorSpec) -> bool:
 
 
 def _alive(tensor: Tensor, spec: TensorSpec, seed: int, name: str) -> Tensor:
-    """The tensor with fresh numbers in slices that are zero, or tiny beside the largest."""
+    """The tensor with fresh numbers where it is zero, and in slices that are tiny beside the largest."""
     if spec.start == "ones":
         return tensor.new_ones(tensor.shape)
     size = tensor.abs().flatten(1).amax(1)
     dead = size <= 1e-3 * max(float(size.max()), _TINY)
     fresh = start_tensor(spec, seed, f"stir/{name}").double()
-    return fresh.where(_spread(dead, tensor), tensor)
+    return fresh.where(_spread(dead, tensor) | (tensor == 0), tensor)
 
 
 def _value(

@@ -68,8 +68,12 @@ def parameter_groups(genome: Genome, module: nn.Module, weight_decay: float) -> 
         {"params": [], "weight_decay": weight_decay},
         {"params": [], "weight_decay": 0.0},
     ]
-    for name, parameter in module.named_parameters():
-        random_start = specs[name].start in ("kaiming", "fan_in")
+    # A shared parameter stands under several names, of which the genome knows one.
+    names = {
+        id(parameter): name for name, parameter in module.named_parameters(remove_duplicate=False) if name in specs
+    }
+    for parameter in module.parameters():
+        random_start = specs[names[id(parameter)]].start in ("kaiming", "fan_in")
         groups[0 if parameter.ndim > 1 and random_start else 1]["params"].append(parameter)
     return [group for group in groups if group["params"]]
 

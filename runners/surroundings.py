@@ -19,6 +19,7 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ _PACKAGES = ("graphs", "ops", "runners", "evolve")
 _LONGEST_FOLDER = 40
 _PREFIX = "hydra-"
 _LOCK = "lock"
+_TOKEN = "token"  # noqa: S105 - a file's name
 _CONNECT_SECONDS = 10.0
 
 
@@ -64,7 +66,7 @@ class Surroundings:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
     def _make_private(self, folder: Path) -> None:
-        token = folder / "token"
+        token = folder / _TOKEN
         token.touch(0o600)
         token.write_text(_token())
         for name in ("RAY_AUTH_TOKEN", "RAY_ADDRESS"):
@@ -150,9 +152,24 @@ def _take_lock(path: Path, create: bool = False) -> int | None:
     return handle
 
 
+def _is_private(path: Path, mode: int) -> bool:
+    """Whether a file or folder is this user's and has exactly these permissions; links do not count."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == mode and not stat.S_ISLNK(found.st_mode)
+
+
 def _remove_abandoned(home: Path) -> None:
-    """Removes the folders of Rays whose process was killed: nobody holds their lock any more."""
-    for folder in home.glob(f"{_PREFIX}*"):
+    """Removes the folders of Rays whose process was killed: nobody holds their lock any more.
+
+    Only what bears our marks is ours: a private folder with a lock and a token in it that nobody else may read.
+    """
+    for folder in home.glob(f"{_PREFIX}????????"):
+        marks = [(folder, 0o700), (folder / _LOCK, 0o600), (folder / _TOKEN, 0o600)]
+        if not all(_is_private(path, mode) for path, mode in marks):
+            continue
         handle = _take_lock(folder / _LOCK)
         if handle is not None:
             shutil.rmtree(folder, ignore_errors=True)

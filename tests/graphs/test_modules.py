@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graphs import genome_from_module, to_torch, zoo
+from graphs import genome_from_module, initial_weights, to_torch, zoo
 from graphs.draft import Draft
 from graphs.errors import GraphError
 from graphs.execution import execute
@@ -143,3 +143,28 @@ def test_paths_of_all_sorts() -> None:
     module = check_equal(genome)
     assert module.state_dict().keys() == genome.weights.keys()
     assert isinstance(module.get_submodule("blocks.0.norm"), nn.BatchNorm2d)
+
+
+def test_a_shared_tensor_keeps_its_name_when_the_layer_it_came_from_is_gone() -> None:
+    draft = Draft()
+    layer = draft.add(
+        "linear", draft.input((4,)), path="two", out=4, tensors={"weight": "one.weight", "bias": "two.bias"}
+    )
+    draft.head(draft.add("linear", layer, path="fc", out=2))
+    graph = draft.finish()
+    genome = Genome(graph, initial_weights(graph, 0))
+    module = to_torch(genome)
+    assert set(genome.weights) <= set(module.state_dict())
+    assert len(list(module.parameters())) == 4
+    inputs = torch.randn(3, 4)
+    assert torch.equal(
+        module(inputs), execute(graph, genome.weights, {"x": inputs}, training=False).values[graph.heads[0].node]
+    )
+
+
+def test_a_tensor_without_a_place_is_named() -> None:
+    draft = Draft()
+    draft.head(draft.add("linear", draft.input((4,)), out=2, tensors={"weight": "w", "bias": "layer.bias"}))
+    graph = draft.finish()
+    with pytest.raises(GraphError, match="tensor 'w' has no place in a module"):
+        to_torch(Genome(graph, initial_weights(graph, 0)))

@@ -14,6 +14,7 @@ from graphs import files
 from graphs.draft import Draft
 from graphs.errors import GraphError
 from graphs.genome import Genome
+from graphs.kinds import tensors
 from ops import MUTATIONS, BrokenPromise, Child, ReplayError, certify
 from ops.certificate import VERDICTS, Certificate, Mode
 from ops.stirring import stir
@@ -244,3 +245,39 @@ def test_the_worst_mode_makes_a_certificate_broken() -> None:
     good, bad = Mode(0.0, 0.0, 1e-12, 1.0, "pass"), Mode(1.0, 0.0, 1e-12, 1.0, "broken")
     assert Certificate("float64", 8, "random", 0, False, good, bad).broken
     assert not Certificate("float64", 8, "random", 0, False, good, good).broken
+
+
+def test_a_child_that_has_lost_an_output_or_has_one_more_is_broken() -> None:
+    draft = Draft()
+    hidden = draft.add("relu", draft.add("linear", draft.input((6,)), path="body", out=8))
+    draft.head(draft.add("linear", hidden, path="one", out=3), "one")
+    draft.head(draft.add("linear", hidden, path="two", out=3), "two")
+    parent = lively(draft.finish())
+    child = child_of(parent)
+    for training_only in (False, True):
+        less = Draft(child.genome.graph)
+        less.heads = [less.heads[0], *([replace(less.heads[1], training_only=True)] if training_only else [])]
+        less.prune()
+        graph = less.finish()
+        weights = {name: child.genome.weights[name] for name in tensors(graph)}
+        certificate = certify(parent, replace(child, genome=Genome(graph, weights)))
+        assert certificate.eval.verdict == "broken"
+
+
+def test_columns_that_are_zero_are_stirred_too() -> None:
+    """As `skip` leaves them: what comes through them cannot be seen before they have learnt."""
+    draft = Draft()
+    image = draft.input((3, 6, 6))
+    one = draft.add("relu", draft.add("conv2d", image, path="one", out=4))
+    other = draft.add("relu", draft.add("conv2d", image, path="other", out=4))
+    both = draft.add("conv2d", draft.add("concat", [one, other]), path="both", out=4, kernel=1)
+    draft.head(draft.add("linear", draft.add("flatten", both), path="fc", out=5))
+    genome = lively(draft.finish())
+    weight = genome.weights["both.weight"].clone()
+    weight[:, 4:] = 0
+    parent = Genome(genome.graph, {**genome.weights, "both.weight": weight})
+    for name, place in (("grow_kernel", "other"), ("insert_block", "relu#4"), ("branch", "other")):
+        sites = [site for site in MUTATIONS[name].sites(parent) if place in str(site.to_json())]
+        child = MUTATIONS[name].apply(parent, sites[0], numpy.random.default_rng(0))
+        certificate = certify(parent, child)
+        assert certificate.stirred and (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass")

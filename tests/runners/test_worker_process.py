@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,8 +205,13 @@ def test_what_a_killed_driver_left_of_its_ray_is_removed_by_the_next(
     )
     left = Path(killed.stdout.strip())
     assert killed.returncode == -signal.SIGKILL and (left / "token").exists()
+    foreign = tmp_path / "hydra-12345678"
+    foreign.mkdir()
+    (foreign / "lock").touch()
     first = surroundings.Surroundings(private=True)
     second = surroundings.Surroundings(private=True)
+    assert (foreign / "lock").exists()
+    shutil.rmtree(foreign)
     folders = [first.folder, second.folder]
     assert sorted(tmp_path.iterdir()) == sorted(folder for folder in folders if folder is not None)
     for one in (second, first):
