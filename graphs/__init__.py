@@ -13,6 +13,7 @@ A `Genome` is a `Graph` with its weights. Both are frozen: a change makes a new 
 | `kinds` | the table of layers: settings, tensors, shapes, channels, cost, `torch` module of each |
 | `draft`, `check` | making a graph, and whether it is valid |
 | `solver`, `spaces` | which channels are the same channels: the ground of every change of width |
+| `importing` | any traceable module as a genome |
 | `execution`, `modules` | running a graph node by node; the ordinary module that comes out |
 | `files`, `documents`, `container` | the one file format: its digest, its JSON, its bytes |
 | `identity`, `partition` | fingerprints of structures |
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from graphs.files import save as save
     from graphs.genome import Genome as Genome
     from graphs.identity import fingerprint as fingerprint
+    from graphs.importing.importer import from_torch as from_torch
     from graphs.initial import initial_weights as initial_weights
     from graphs.kinds import KINDS as KINDS
     from graphs.modules import genome_from_module as genome_from_module
@@ -53,6 +55,7 @@ _EXPORTS = {
     "Node": "graphs.structure",
     "explain": "graphs.spaces",
     "fingerprint": "graphs.identity",
+    "from_torch": "graphs.importing.importer",
     "genome_from_module": "graphs.modules",
     "initial_weights": "graphs.initial",
     "load": "graphs.files",

@@ -20,7 +20,20 @@ from graphs.structure import Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["MAX_HEADER", "Entry", "memory", "pack", "read_entries", "read_header", "read_tensors", "type_of"]
+__all__ = [
+    "FLOATING",
+    "MAX_HEADER",
+    "Entry",
+    "memory",
+    "pack",
+    "read_entries",
+    "read_header",
+    "read_tensors",
+    "type_of",
+]
+
+FLOATING = ("BF16", "F16", "F32", "F64")
+"""The types of numbers with a floating point; the others are integers and truth values."""
 
 MAX_HEADER = 16 * 2**20
 """Most bytes of a header."""
@@ -31,6 +44,11 @@ _TYPES = {
     "F32": ("float32", 4),
     "F64": ("float64", 8),
     "I64": ("int64", 8),
+    "I32": ("int32", 4),
+    "I16": ("int16", 2),
+    "I8": ("int8", 1),
+    "U8": ("uint8", 1),
+    "BOOL": ("bool", 1),
 }
 _CODES = {name: code for code, (name, _) in _TYPES.items()}
 

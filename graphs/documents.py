@@ -21,7 +21,7 @@ MAX_NODES = 10_000
 """Most nodes of a graph that is written or read."""
 
 _MAX_NAME = 1024
-_MAX_SETTINGS = 16_384
+_MAX_SETTINGS = 262_144
 _MAX_DEPTH = 16
 _MAX_CONTAINERS = 300_000
 _MAX_VALUES = 1_000_000

@@ -75,7 +75,7 @@ def execute(
                 value = inputs[name]
             else:
                 tensors = {role: buffers.get(name, weights[name]) for role, name in node.tensors.items()}
-                if training and kind.normalisation:
+                if training:
                     shapes = [graph.shapes[source] for source in node.inputs]
                     for role, spec in kind.tensors(node.settings, shapes).items():
                         if spec.buffer:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphs.container import Entry, memory, pack, read_entries, read_header, read_tensors, type_of
+from graphs.container import FLOATING, Entry, memory, pack, read_entries, read_header, read_tensors, type_of
 from graphs.documents import canonical, fields, from_json, name_of, parse, shallow, to_json
 from graphs.durable import write_bytes
 from graphs.errors import EvolutionError, FormatError
@@ -200,8 +200,8 @@ def _metadata(value: Any, where: str) -> dict[str, Any]:
 def _check_type(entry: Entry, spec: TensorSpec, where: str) -> None:
     if entry.shape != spec.shape:
         raise FormatError(f"{where}: tensor '{entry.name}' has shape {entry.shape}; its node expects {spec.shape}")
-    if (entry.code == "I64") != spec.integer:
+    if (entry.code not in FLOATING) != spec.integer:
         raise FormatError(
             f"{where}: tensor '{entry.name}' has type {entry.code}; its node expects "
-            f"{'I64' if spec.integer else 'a floating-point type'}"
+            f"{'integers' if spec.integer else 'a floating-point type'}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["Genome"]
+
+_WORD = re.compile(r"[^\s.]+")
+"""What a module may call a part of itself; `torch` allows much that Python does not, such as `block1-0`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +87,7 @@ def _check_name(name: str) -> None:
         GraphError: A part of it is no name, or one that every module has already.
     """
     for part in name.split("."):
-        if not part or keyword.iskeyword(part) or not f"_{part}".isidentifier() or part in _module_names():
+        if not part or keyword.iskeyword(part) or not _WORD.fullmatch(part) or part in _module_names():
             raise GraphError(f"tensor '{name}' cannot stand in a module: '{part}' is taken there, or no name in Python")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
 from graphs.genome import Genome
-from graphs.kinds import KINDS, tensors
+from graphs.kinds import KINDS, TensorSpec, tensors
 from graphs.structure import Graph, Node
 
 if TYPE_CHECKING:
@@ -40,32 +40,23 @@ def to_torch(genome: Genome) -> fx.GraphModule:
     root = nn.Module()
     plan = _Plan(graph)
     for path, (name, arguments, _) in plan.modules.items():
-        _attach(root, path, getattr(nn, name)(**arguments) if name else nn.Module())
+        if path:
+            _attach(root, path, getattr(nn, name)(**arguments) if name else nn.Module())
     _load(root, plan, genome, torch)
-    emitted = fx.Graph()
-    tracer = fx.proxy.GraphAppendingTracer(emitted)
-    values: dict[str, fx.Proxy] = {}
-    for node in graph.nodes.values():
-        kind = KINDS[node.kind]
-        if kind.compute is None:
-            value = fx.Proxy(emitted.placeholder(node.settings["name"]), tracer)
-        elif node.id in plan.paths:
-            sources = tuple(values[source].node for source in node.inputs)
-            value = fx.Proxy(emitted.call_module(plan.paths[node.id], sources), tracer)
-        else:
-            tensors = {role: fx.Proxy(emitted.get_attr(name), tracer) for role, name in node.tensors.items()}
-            operands = [values[source] for source in node.inputs]
-            value = kind.compute(node.settings, operands, tensors, False)
-        values[node.id] = value
-    outputs = {head.name: values[head.node].node for head in graph.heads}
-    emitted.output(next(iter(outputs.values())) if len(outputs) == 1 else outputs)
-    emitted.lint()
+    emitted = _emit(graph, plan, training=True)
+    if any(head.training_only for head in graph.heads):
+        _divide_by_mode(emitted, _emit(genome.for_inference().graph, plan, training=False))
     module = fx.GraphModule(root, emitted, "Model")
+    for path, (_, _, extra) in plan.modules.items():
+        # `torch.fx` copies buffers, but not whether they are part of the state.
+        constants = {role for role, spec in extra.items() if not spec.persistent}
+        if constants:
+            module.get_submodule(path)._non_persistent_buffers_set |= constants
     there = {path for path, _ in module.named_modules()}
     for path in plan.modules:
         if path not in there:  # a holder of a shared tensor, which the forward pass does not name
             module.add_submodule(path, root.get_submodule(path))
-    homeless = genome.weights.keys() - module.state_dict().keys()
+    homeless = genome.weights.keys() - module.state_dict().keys() - {name for name, _ in module.named_buffers()}
     if homeless:
         raise GraphError(
             f"tensor '{min(homeless)}' has no place in a module: name it after the path of a layer of its own and its "
@@ -81,11 +72,54 @@ def genome_from_module(genome: Genome, module: nn.Module) -> Genome:
         GraphError: The module lacks one of the genome's tensors.
     """
     state = module.state_dict()
+    state.update((name, buffer) for name, buffer in module.named_buffers() if name not in state)
     missing = [name for name in genome.weights if name not in state]
     if missing:
         raise GraphError(f"the module has no tensor '{missing[0]}'; it was not made from this genome")
     weights = {name: _dense(state[name].detach().to("cpu", old.dtype)) for name, old in genome.weights.items()}
     return Genome(genome.graph, weights, genome.about)
+
+
+def _emit(graph: Graph, plan: _Plan, training: bool) -> fx.Graph:
+    """The forward pass of the given mode as a graph of `torch.fx`, in execution order."""
+    from torch import fx
+
+    emitted = fx.Graph()
+    tracer = fx.proxy.GraphAppendingTracer(emitted)
+    values: dict[str, fx.Proxy] = {}
+    flag: fx.Node | None = None
+    for node in graph.nodes.values():
+        kind = KINDS[node.kind]
+        if kind.compute is None:
+            value = fx.Proxy(emitted.placeholder(node.settings["name"]), tracer)
+        elif node.id in plan.paths:
+            sources = tuple(values[source].node for source in node.inputs)
+            value = fx.Proxy(emitted.call_module(plan.paths[node.id], sources), tracer)
+        else:
+            if flag is None:
+                flag = emitted.create_node("get_attr", "training")
+            tensors = {role: fx.Proxy(emitted.get_attr(name), tracer) for role, name in node.tensors.items()}
+            operands = [values[source] for source in node.inputs]
+            value = kind.compute(node.settings, operands, tensors, fx.Proxy(flag, tracer))  # type: ignore[arg-type]
+        values[node.id] = value
+    if flag is not None and not flag.users:
+        emitted.erase_node(flag)
+    outputs = {head.name: values[head.node].node for head in graph.heads if training or not head.training_only}
+    emitted.output(next(iter(outputs.values())) if len(outputs) == 1 else outputs)
+    emitted.lint()
+    return emitted
+
+
+def _divide_by_mode(whole: fx.Graph, inference: fx.Graph) -> None:
+    """Makes the code of `whole` run that of `inference` instead in eval mode, where some outputs do not exist."""
+    text = inference.python_code("self").src
+    body = [line for line in text.partition(":\n")[2].splitlines() if line.strip()]
+    branch = ["if not self.training:\n", *(f"{line}\n" for line in body)]
+
+    def transform(lines: list[str]) -> list[str]:
+        return [*branch, *lines]
+
+    whole.on_generate_code(lambda _: transform)
 
 
 def source(genome: Genome, name: str = "Model") -> str:
@@ -98,15 +132,16 @@ def source(genome: Genome, name: str = "Model") -> str:
     module = to_torch(genome)
     lines = [f"class {name}(nn.Module):", "    def __init__(self):", "        super().__init__()"]
     made: set[str] = set()
-    for path, (constructor, arguments, extra) in plan.modules.items():
-        for parent in _parents(path):
+    for path, (constructor, arguments, extra) in sorted(plan.modules.items(), key=lambda item: item[0].count(".")):
+        for parent in _parents(path) if path else ():
             if parent not in made and parent not in plan.modules:
                 made.add(parent)
                 lines.append(f"        {_assign(parent)}nn.Module(){_close(parent)}")
         call = f"nn.{constructor}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
-        lines.append(f"        {_assign(path)}{call if constructor else 'nn.Module()'}{_close(path)}")
-        for role, shape in extra.items():
-            lines.append(f"        {_object(path)}.{role} = nn.Parameter(torch.zeros({shape!r}))")
+        if path:
+            lines.append(f"        {_assign(path)}{call if constructor else 'nn.Module()'}{_close(path)}")
+        for role, spec in extra.items():
+            lines.append(f"        {_object(path)}.{_new(role, spec, genome.weights[_name(path, role)])}")
     for later, first in plan.tied.items():
         path, _, role = later.rpartition(".")
         lines.append(f"        {_object(path)}.{role} = {_reach(first)}")
@@ -118,23 +153,26 @@ class _Plan:
     """Which modules stand where.
 
     Attributes:
-        modules: path -> (name in torch.nn or "" for a bare holder, keyword arguments, {parameter: shape} to add).
+        modules: path -> (name in torch.nn or "" for a bare holder, keyword arguments, tensors to add).
         paths: node id -> path of the module that is called for it.
         tied: dotted name of a module's tensor -> dotted name of the tensor that it shares.
         users: path -> number of nodes that have tensors there.
     """
 
     def __init__(self, graph: Graph) -> None:
-        self.modules: dict[str, tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]] = {}
+        self.modules: dict[str, tuple[str, dict[str, Any], dict[str, TensorSpec]]] = {}
         self.paths: dict[str, str] = {}
         self.tied: dict[str, str] = {}
         self.users = Counter(prefix for node in graph.nodes.values() for prefix in _prefixes(node))
         owners: dict[str, tuple[Mapping[str, str], Any]] = {}
-        # Paths that tensors name come first, so that a module without tensors does not take one of them.
-        for node in sorted(graph.nodes.values(), key=lambda node: not node.tensors):
+        self.layers = _layers(graph)
+        provided = {name for id in self.layers for name in graph[id].tensors.values()}
+        # Layers come first, then what uses tensors directly, so that nothing takes the place of a layer; what has no
+        # tensors takes what is left.
+        for node in sorted(graph.nodes.values(), key=lambda node: (not node.tensors, node.id not in self.layers)):
             kind = KINDS[node.kind]
             shapes = [graph.shapes[source] for source in node.inputs]
-            if kind.module is not None:
+            if kind.module is not None and (node.id in self.layers or not node.tensors):
                 made = kind.module(node.settings, shapes)
                 path = self._path(node, owners, (dict(node.tensors), made))
                 self.paths[node.id] = path
@@ -147,8 +185,8 @@ class _Plan:
                 for role, tensor in node.tensors.items():
                     holder, _, name = tensor.rpartition(".")
                     entry = self.modules.setdefault(holder, ("", {}, {}))
-                    if entry[0] == "":
-                        entry[2].setdefault(name, specs[role].shape)
+                    if tensor not in provided:
+                        entry[2].setdefault(name, specs[role])
         specs = tensors(graph)
         for tensor in self.tied.values():
             # The layer that had the shared tensor may be gone: then a holder stands in its place.
@@ -156,7 +194,7 @@ class _Plan:
             if holder and holder not in self.modules and not specs[tensor].buffer:
                 self.modules[holder] = ("", {}, {})
             if holder and self.modules[holder][0] == "":
-                self.modules[holder][2].setdefault(name, specs[tensor].shape)
+                self.modules[holder][2].setdefault(name, specs[tensor])
 
     def _path(self, node: Node, owners: dict[str, tuple[Mapping[str, str], Any]], content: Any) -> str:
         """Where the node's module lives: where its tensors' names say, if no other module is there."""
@@ -172,6 +210,19 @@ class _Plan:
 def _prefixes(node: Node) -> list[str]:
     """The paths of modules that would have tensors of a node under their own names."""
     return sorted({name.rpartition(".")[0] for role, name in node.tensors.items() if name.endswith(f".{role}")})
+
+
+def _layers(graph: Graph) -> frozenset[str]:
+    """The nodes with tensors for which a module of `torch.nn` stands.
+
+    Their tensors must be called as that module calls them, and nothing else may have a tensor at its path that it would
+    take for its own, such as the bias of a layer without one.
+    """
+    able = {node.id for node in graph.nodes.values() if KINDS[node.kind].module is not None and _prefixes(node)}
+    provided = {name for id in able for name in graph[id].tensors.values()}
+    others = (node for node in graph.nodes.values() if node.id not in able)
+    direct = {name.rpartition(".")[0] for node in others for name in node.tensors.values() if name not in provided}
+    return frozenset(id for id in able if direct.isdisjoint(_prefixes(graph[id])))
 
 
 def _parents(path: str) -> list[str]:
@@ -202,13 +253,17 @@ def _load(root: nn.Module, plan: _Plan, genome: Genome, torch: Any) -> None:
         for role in [*owner._parameters, *extra]:
             if owner._parameters.get(role) is None and role not in extra:
                 continue
-            name = plan.tied.get(f"{path}.{role}", f"{path}.{role}")
+            name = plan.tied.get(_name(path, role), _name(path, role))
+            if role in extra and extra[role].buffer:
+                owner.register_buffer(role, copies[name], extra[role].persistent)
+                continue
             if name not in parameters:
                 parameters[name] = torch.nn.Parameter(copies[name])
             owner.register_parameter(role, parameters[name])
         for role in owner._buffers:
-            name = plan.tied.get(f"{path}.{role}", f"{path}.{role}")
-            owner._buffers[role] = copies[name]
+            if role not in extra:
+                name = plan.tied.get(_name(path, role), _name(path, role))
+                owner._buffers[role] = copies[name]
 
 
 def _dense(tensor: Tensor) -> Tensor:
@@ -233,9 +288,24 @@ def _close(path: str) -> str:
 
 def _object(path: str) -> str:
     """The expression that reaches a submodule."""
-    if all(part.isidentifier() for part in path.split(".")):
+    if path and all(part.isidentifier() for part in path.split(".")):
         return f"self.{path}"
     return f"self.get_submodule({path!r})" if path else "self"
+
+
+def _name(path: str, role: str) -> str:
+    return f"{path}.{role}" if path else role
+
+
+def _new(role: str, spec: TensorSpec, tensor: Tensor) -> str:
+    """The statement that gives a holder a tensor of its own; constants come with their numbers."""
+    if not spec.buffer:
+        made = f"nn.Parameter(torch.zeros({tuple(tensor.shape)!r}))"
+        return f"{role} = {made}" if role.isidentifier() else f"register_parameter({role!r}, {made})"
+    start = f"torch.zeros({tuple(tensor.shape)!r}, dtype={tensor.dtype})"
+    if not spec.persistent:
+        start = f"torch.tensor({tensor.tolist()!r}, dtype={tensor.dtype}).reshape({tuple(tensor.shape)!r})"
+    return f"register_buffer({role!r}, {start}, persistent={spec.persistent})"
 
 
 def _reach(name: str) -> str:

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 
 from graphs.structure import Graph, Node
 
-__all__ = ["Axis", "Solver", "Touch"]
+__all__ = ["Axis", "Dims", "Solver", "Touch"]
 
 Axis = tuple[tuple[int, int], ...]
-"""Segments (variable, inner), side by side."""
+"""Segments (variable, inner), side by side. None of them: places, such as rows or tokens, which are not channels."""
+
+Dims = tuple[Axis, ...]
+"""An axis for each axis of a value, without the batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,46 @@ class Solver:
         """The axes side by side."""
         return tuple(segment for axis in axes for segment in axis)
 
+    def channels(self, axis: Axis, width: int, node: Node) -> Axis:
+        """`axis`, or where it is one of places, fixed channels in their stead."""
+        return axis or self.fix(self.fresh(width), f"'{node.id}' mixes places, which are not channels")
+
+    def close(self, dims: Sequence[Axis], node: Node, what: str = "works across them") -> None:
+        """The channels of `dims` cannot be changed, because of what `node` does."""
+        for axis in dims:
+            if axis:
+                self.fix(axis, f"'{node.id}' {what}")
+
+    def cut(self, axis: Axis, start: int, stop: int) -> Axis | None:
+        """The entries of `axis` from `start` to `stop`; None if a channel of several entries would be cut through."""
+        taken: list[tuple[int, int]] = []
+        position = 0
+        for variable, inner in self.resolve(axis):
+            width = self.widths[variable]
+            low, high = max(start - position, 0), min(stop - position, width * inner)
+            position += width * inner
+            if low >= high:
+                continue
+            if low % inner or high % inner:
+                return None
+            part = self._part(variable, low // inner, high // inner)
+            if part is None:
+                return None
+            taken.extend(self.repeat(part, inner))
+        return tuple(taken)
+
+    def _part(self, variable: int, low: int, high: int) -> Axis | None:
+        """The channels of a variable from `low` to `high`, which become a variable of their own."""
+        width = self.widths[variable]
+        if (low, high) == (0, width):
+            return ((variable, 1),)
+        if variable in self.parts:  # it stands on the axis several times, and was cut the first time
+            return self.cut(((variable, 1),), low, high)
+        sizes = [low, high - low, width - high]
+        parts = [self.fresh(size) if size else () for size in sizes]
+        self.parts[variable] = self.join(parts)
+        return parts[1]
+
     def repeat(self, axis: Axis, times: int) -> Axis:
         """Each channel becomes `times` adjacent entries."""
         return tuple((variable, inner * times) for variable, inner in axis)
@@ -97,6 +140,9 @@ class Solver:
 
     def tie(self, one: Axis, other: Axis, node: Node) -> None:
         """The two axes hold the same channels, entry by entry."""
+        if not one or not other:
+            self.close([one, other], node, "pairs them with places, which are not channels")
+            return
         left, right = list(reversed(self.resolve(one))), list(reversed(self.resolve(other)))
         while left and right:
             (a, a_inner), (b, b_inner) = left[-1], right[-1]
@@ -161,16 +207,17 @@ class Solver:
             self.fix(axis, f"its tensor '{tensor}' is shared by '{known.node}' and '{node.id}' in different ways")
 
 
-def solve(graph: Graph) -> tuple[Solver, dict[str, Axis]]:
-    """All constraints of a graph, and each node's channel axis (the first after the batch)."""
+def solve(graph: Graph) -> tuple[Solver, dict[str, Dims]]:
+    """All constraints of a graph, and the axes of each node's value."""
     from graphs.kinds import KINDS
 
     solver = Solver()
-    axes: dict[str, Axis] = {}
+    axes: dict[str, Dims] = {}
     for node in graph.nodes.values():
         shapes = [graph.shapes[source] for source in node.inputs]
         sources = [axes[source] for source in node.inputs]
         axes[node.id] = KINDS[node.kind].channels(solver, node, sources, shapes, graph.shapes[node.id])
     for head in graph.heads:
-        solver.fix(axes[head.node], f"its channels are the output '{head.name}'")
+        for axis in filter(None, axes[head.node]):
+            solver.fix(axis, f"its channels are the output '{head.name}'")
     return solver, axes

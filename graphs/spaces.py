@@ -46,11 +46,15 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """Where a space stands in the value of a node: entries `offset` to `offset + width·inner` of its channel axis."""
+    """Where a space stands in the value of a node: entries `offset` to `offset + width·inner` of axis `axis`.
+
+    Axes are counted without the batch.
+    """
 
     node: str
     offset: int
     inner: int
+    axis: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ class Space:
     """Channels that change together.
 
     Attributes:
-        name: `<node>:<offset>`, the first place in execution order where the space appears.
+        name: `<node>:<offset>`, the first place in execution order where the space appears; `<node>:<offset>/<axis>`
+            where that is along another axis than the first.
         width: Number of channels.
         blocks: The channels fall into so many equal blocks, which must stay equal (grouped convolutions, group norm).
         balanced: Copies must be equally many of each channel, because means and variances run over the channels.
@@ -82,9 +87,10 @@ def find_spaces(graph: Graph) -> tuple[Space, ...]:
     """All channel spaces of a graph, in order of appearance. `graph.spaces` is the same, remembered."""
     solver, axes = solve(graph)
     values: dict[int, list[Value]] = defaultdict(list)
-    for node, axis in axes.items():
-        for variable, offset, inner in _places(solver, axis):
-            values[variable].append(Value(node, offset, inner))
+    for node, dims in axes.items():
+        for place, axis in enumerate(dims):
+            for variable, offset, inner in _places(solver, axis):
+                values[variable].append(Value(node, offset, inner, place))
     uses: dict[int, list[Use]] = defaultdict(list)
     for touch in solver.touches:
         for variable, offset, inner in _places(solver, touch.axis):
@@ -100,7 +106,7 @@ def find_spaces(graph: Graph) -> tuple[Space, ...]:
             draws[variable].append(node)
     return tuple(
         Space(
-            name=f"{places[0].node}:{places[0].offset}",
+            name=_name(places[0]),
             width=solver.widths[variable],
             blocks=blocks[variable],
             balanced=variable in balanced,
@@ -121,6 +127,8 @@ def explain(graph: Graph, node: str) -> str:
     """
     graph[node]
     found = [space for space in graph.spaces if any(value.node == node for value in space.values)]
+    if not found:
+        return f"The axes of '{node}' are places, such as rows or tokens; it has no channels whose number could change."
     sentences = []
     for space in found:
         where = f"The {space.width} channels that start at '{space.name}'"
@@ -159,6 +167,10 @@ def _places(solver: Solver, axis: Axis) -> list[tuple[int, int, int]]:
     return found
 
 
+def _name(first: Value) -> str:
+    return f"{first.node}:{first.offset}" + (f"/{first.axis}" if first.axis else "")
+
+
 def _use(touch: Touch, offset: int, inner: int) -> Use:
     return Use(touch.how, touch.node, touch.slot, touch.tensor, touch.tensor_axis, offset, inner, touch.fold)
 
@@ -170,7 +182,7 @@ def _divide(solver: Solver, reasons: dict[int, str]) -> tuple[dict[int, int], se
     for axis, groups, balance, node in solver.divisions:
         segments = solver.resolve(axis)
         variables = {variable for variable, _ in segments}
-        if len(segments) > 1:
+        if len(segments) > 1 and not (balance and groups == 1 and len(variables) == 1):
             what = "a norm" if balance else "groups"
             for variable in variables:
                 reasons.setdefault(variable, f"its channels share {what} at '{node}' with others")

@@ -1,9 +1,9 @@
 """Random valid networks for Hypothesis, in one place: every kind of node, joined in every way that matters.
 
-`graphs()` draws small graphs that end in linear logits, `networks()` gives them weights that hide nothing. What a kind
-needs is said once, in `UNARY` or `JOINING`; `MISSING` names the kinds that nobody has told this module how to draw, and
-a test fails while there are any. A graph is made from a size and a seed: with one seed, a smaller size gives a shorter
-beginning of the same graph, and that is what a failing example shrinks to.
+`graphs()` draws small graphs that end in linear logits, `networks()` gives them weights that hide nothing. What a
+kind needs is said once, in `UNARY`, `JOINING` or `PARTICULAR`; `MISSING` names the kinds that nobody has told this
+module how to draw, and a test fails while there are any. A graph is made from a size and a seed: with one seed, a
+smaller size gives a shorter beginning of the same graph, and that is what a failing example shrinks to.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from graphs.structure import Graph, Shape
 __all__ = [
     "JOINING",
     "MISSING",
+    "PARTICULAR",
     "UNARY",
     "around",
     "budget",
@@ -58,10 +59,17 @@ def budget(examples: int) -> settings:
 
 
 def inputs(graph: Graph, batch: int = 8, seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
-    """Normal examples for each input of a graph, by the input's name."""
+    """Examples for each input of a graph, by the input's name: normal, or uniform ones of those that are allowed."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = {node.settings["name"]: (batch, *node.settings["shape"]) for node in graph.inputs}
-    return {name: torch.randn(shape, generator=generator, dtype=dtype) for name, shape in shapes.items()}
+    found: dict[str, Tensor] = {}
+    for node in graph.inputs:
+        shape, most = (batch, *node.settings["shape"]), node.settings["most"]
+        found[node.settings["name"]] = {
+            "float": lambda shape=shape: torch.randn(shape, generator=generator, dtype=dtype),
+            "integer": lambda shape=shape, most=most: torch.randint(0, most, shape, generator=generator),
+            "boolean": lambda shape=shape: torch.randint(0, 2, shape, generator=generator).bool(),
+        }[node.settings["dtype"]]()
+    return found
 
 
 def lively(graph: Graph, seed: int = 0) -> Genome:
@@ -69,7 +77,8 @@ def lively(graph: Graph, seed: int = 0) -> Genome:
     weights = initial_weights(graph, seed)
     for name, spec in tensors(graph).items():
         if spec.integer:
-            weights[name] = torch.tensor(3)
+            # A count of batches, or positions.
+            weights[name] = torch.arange(prod(spec.shape)).reshape(spec.shape) % 3 if spec.shape else torch.tensor(3)
         elif spec.start in ("ones", "zeros", "quarter"):
             # Scales and variances from .5 to 1.5, gates half open, all else small and of both signs.
             low, high = (0.5, 1.5) if spec.start == "ones" else (0.1, 0.6) if spec.shape == () else (-0.4, 0.4)
@@ -103,10 +112,11 @@ class Sketch:
         self.rng = rng
         self.draft = Draft(born=rng.randint(0, 2))
         self.shapes: dict[str, Shape] = {}
+        self.sizes: dict[str, Shape] = {}
         self.taken: set[str] = set()
         for name in ("x", "y") if self.rarely() else ("x",):
             shape = rng.choice(_INPUTS)(rng)
-            self.shapes[self.draft.input(shape, name)] = shape
+            self.add("input", (), shape=shape, name=name)
 
     def rarely(self) -> bool:
         """True in one case of eight."""
@@ -117,7 +127,8 @@ class Sketch:
         id = self.draft.add(kind, sources, **given)
         node = self.draft.nodes[id]
         self.taken.update(node.inputs)
-        self.shapes[id] = KINDS[kind].infer(node, [self.shapes[source] for source in node.inputs])
+        self.sizes[id] = KINDS[kind].infer(node, [self.sizes[source] for source in node.inputs])
+        self.shapes[id] = self.sizes[id]
         return id
 
     def value(self) -> str:
@@ -128,21 +139,47 @@ class Sketch:
     def like(self, value: str) -> str:
         """Another value of the same shape: one that is there, or one made for it."""
         shape = self.shapes[value]
-        if len(shape) == 2 or self.rng.random() < 0.5:
+        if self.rng.random() < 0.5:
             return self.rng.choice([id for id in self.shapes if self.shapes[id] == shape])
-        return self.mixed(self.beside(value), shape[0])
+        axis = mixing(shape)
+        return self.mixed(self.beside(value, axis), shape[axis])
 
-    def beside(self, value: str) -> str:
-        """A value that differs in its channels at most."""
-        shape = self.shapes[value]
-        fitting = [id for id, other in self.shapes.items() if other[1:] == shape[1:] and len(other) == len(shape)]
+    def beside(self, value: str, axis: int) -> str:
+        """A value that differs along one axis at most."""
+        fitting = [
+            id for id, shape in self.shapes.items() if _without(shape, axis) == _without(self.shapes[value], axis)
+        ]
         return self.rng.choice(fitting)
 
     def mixed(self, value: str, out: int) -> str:
-        """A layer that makes `out` channels from all channels of an image or of features."""
-        if len(self.shapes[value]) == 1:
+        """A layer that makes `out` channels from all channels of an image, of features or of tokens."""
+        if len(self.shapes[value]) != 3:
             return self.add("linear", value, out=out)
         return self.add("conv2d", value, out=out, kernel=self.rng.choice([1, 3]))
+
+    def hidden(self, kind: str, sources: str | Sequence[str] = (), **given: Any) -> str:
+        """A node for one particular reader: what does not depend on the input fits few others."""
+        id = self.add(kind, sources, **given)
+        del self.shapes[id]
+        return id
+
+    def held(self, kind: str, view: Shape, **given: Any) -> str:
+        """A parameter or constant that is seen as `view`, and stored with fewer or more axes of one entry."""
+        shape = self.rng.choice([(1, *view), view, tuple(size for size in view if size > 1) or (1,)])
+        return self.hidden(kind, shape=shape, view=view, **given)
+
+    def tokens(self) -> str | None:
+        """A sequence (S, C) of at least two tokens, made from an image where there is none; None where neither is."""
+        value = self.value()
+        shape = self.shapes[value]
+        if len(shape) == 3:
+            if prod(shape[1:]) > 12:
+                value = self.add("adaptive_avg_pool2d", value, size=2)
+            channels, height, width = self.shapes[value]
+            value = self.add("reshape", value, shape=(channels, height * width))
+            value = self.add("permute", value, order=(1, 0))
+        shape = self.shapes[value]
+        return value if len(shape) == 2 and 2 <= shape[0] <= 16 else None
 
     def unary(self, kind: str, value: str) -> str:
         """A node with one operand; the value itself where the kind does not fit."""
@@ -176,22 +213,38 @@ class Sketch:
             return value
         if len(shape) == 3 and (prod(shape) > 64 or self.rng.random() < 0.5):
             value = self.add("adaptive_avg_pool2d", value, size=self.rng.choice([1, 2]))
+        while prod(self.shapes[value]) > 96 and len(self.shapes[value]) > 1:
+            value = self.add("average", value, axes=(len(self.shapes[value]) - 2,))
+        if len(self.shapes[value]) == 1:
+            return value
         return self.add("flatten", value)
+
+
+def mixing(shape: Shape) -> int:
+    """The axis whose channels `Sketch.mixed` makes."""
+    return 0 if len(shape) == 3 else len(shape) - 1
+
+
+def _without(shape: Shape, axis: int) -> tuple[Shape, Shape]:
+    return shape[:axis], shape[axis + 1 :]
 
 
 _INPUTS: list[Callable[[Random], Shape]] = [
     *[lambda rng: (rng.randint(1, 4), rng.randint(3, 8), rng.randint(3, 8))] * 6,
     lambda rng: (rng.randint(2, 8),),
-    lambda rng: (rng.randint(2, 5), rng.randint(4, 6)),
+    *[lambda rng: (rng.randint(2, 5), rng.randint(4, 6))] * 2,
+    lambda rng: (rng.randint(1, 2), 3, rng.randint(2, 3), rng.randint(2, 3)),
 ]
-"""Shapes of an input: an image, features, or a sequence, on which only some kinds work."""
+"""Shapes of an input: an image, features, a sequence, or a volume, on which only some kinds work."""
 
 Settings = dict[str, Any] | None
 """Settings of a node; None where its kind does not fit the value."""
 
 
 def _conv(rng: Random, shape: Shape) -> Settings:
-    if len(shape) != 3:
+    """For an image, a kernel of two sizes; for a sequence or a volume, sizes of all axes are drawn alike."""
+    places = len(shape) - 1
+    if places not in (1, 2, 3):
         return None
     channels = shape[0]
     groups = rng.choice([1, 1, 1, channels, *(size for size in range(1, channels + 1) if channels % size == 0)])
@@ -204,9 +257,11 @@ def _conv(rng: Random, shape: Shape) -> Settings:
         "dilation": rng.choice([1, 1, 1, 2, (2, 1)]),
         "padding": rng.choice([None, None, None, 0, 1, (2, 0)]),
     }
+    if places != 2:
+        given |= {name: value[0] for name, value in given.items() if isinstance(value, tuple)}
     if min(shape[1:]) < 3:
         given |= {"stride": 1, "dilation": 1, "padding": None}
-    filled = KINDS["conv2d"].fill("", given)
+    filled = KINDS[f"conv{places}d"].fill("", given)
     windows = zip(shape[1:], *(filled[name] for name in ("kernel", "stride", "padding", "dilation")), strict=True)
     return {**given, "padding": 0, "kernel": 1} if any(slide(*window) < 1 for window in windows) else given
 
@@ -241,7 +296,94 @@ def _batch_norm(rng: Random, shape: Shape) -> Settings:
 
 
 def _linear(rng: Random, shape: Shape) -> Settings:
-    return {"out": rng.randint(2, 8), "bias": rng.random() < 0.5} if len(shape) == 1 else None
+    return {"out": rng.randint(2, 8), "bias": rng.random() < 0.5}
+
+
+def _ranked(draw: Callable[[Random, Shape], Settings], rank: int) -> Callable[[Random, Shape], Settings]:
+    return lambda rng, shape: draw(rng, shape) if len(shape) == rank else None
+
+
+def _reshape(rng: Random, shape: Shape) -> Settings:
+    """Two axes become one, one becomes two, or there is one more of one entry."""
+    place = rng.randrange(len(shape))
+    size = shape[place]
+    halves = [(2, size // 2), (size // 2, 2)] if size % 2 == 0 and len(shape) < 4 else []
+    parts = rng.choice([(1, size), (size, 1), *halves] if len(shape) < 4 else [(size,)])
+    if len(shape) > 1 and rng.random() < 0.5:
+        place = rng.randrange(len(shape) - 1)
+        return {"shape": (*shape[:place], shape[place] * shape[place + 1], *shape[place + 2 :])}
+    return {"shape": (*shape[:place], *parts, *shape[place + 1 :])}
+
+
+def _permute(rng: Random, shape: Shape) -> Settings:
+    return {"order": rng.sample(range(len(shape)), len(shape))} if len(shape) > 1 else None
+
+
+def _slice(rng: Random, shape: Shape) -> Settings:
+    axis = rng.choice([axis for axis, size in enumerate(shape) if size == max(shape)])
+    if shape[axis] < 3:
+        return None
+    start = rng.randint(0, shape[axis] - 2)
+    stop = rng.randint(start + 2, shape[axis])
+    return {"axis": axis, "start": start, "stop": stop, "step": rng.choice([1, 1, 1, 2])}
+
+
+def _select(rng: Random, shape: Shape) -> Settings:
+    axis = rng.randrange(len(shape))
+    return {"axis": axis, "index": rng.randrange(shape[axis])} if len(shape) > 1 else None
+
+
+def _average(rng: Random, shape: Shape) -> Settings:
+    if len(shape) < 2:
+        return None
+    return {"axes": rng.sample(range(len(shape)), rng.choice([1, 1, len(shape) - 1])), "keep": rng.random() < 0.3}
+
+
+def _pad(rng: Random, shape: Shape) -> Settings:
+    return {"margins": [rng.choice([(0, 0), (0, 0), (0, 1), (2, 1)]) for _ in shape]} if prod(shape) <= 64 else None
+
+
+def _pointwise(rng: Random, shape: Shape) -> Settings:
+    x = {"in": 0}
+    steps = [
+        ["torch.add", [x, 0.5], {}],
+        ["operator.mul", [-1.5, x], {}],
+        ["torch.sub", [0.25, x], {}],
+        ["method.clamp", [x], {"min": -2.0}],
+        ["functional.softplus", [x], {}],
+    ]
+    return {"program": [rng.choice(steps)]}
+
+
+def _opaque(rng: Random, shape: Shape) -> Settings:
+    """Programs with one and several steps, tensors of all sorts, and references of all sorts."""
+    x, last = {"in": 0}, {"step": 0}
+    programs: list[tuple[list[Any], list[Any]]] = [
+        ([["torch.flip", [x, [-1]], {}]], []),
+        ([["functional.mish", [x], {}], ["torch.add", [last, x], {"alpha": 0.5}]], []),
+        ([["operator.mul", [x, {"tensor": 0}], {}]], [[shape, "parameter", False]]),
+        (
+            [["operator.add", [x, {"tensor": 0}], {}], ["operator.sub", [last, {"tensor": 1}], {}]],
+            [[shape, "buffer", False], [shape, "constant", False]],
+        ),
+        ([["torch.add", [x, {"tensor": 0}], {}]], [[shape[-1:], "constant", True]]),
+        (
+            [
+                ["method.view", [x, {"batch": 1}, -1], {}],
+                ["operator.getitem", [last, {"tuple": [{"ellipsis": True}, {"slice": [None, None, None]}]}], {}],
+                ["method.reshape", [{"step": 1}, [-1, *shape]], {}],
+            ],
+            [],
+        ),
+        ([["method.to", [x, {"dtype": "float64"}], {}], ["method.type_as", [last, x], {}]], []),
+    ]
+    program, held = rng.choice(programs)
+    return {"program": program, "reads": [shape], "shape": shape, "held": held}
+
+
+def _opaque_random(rng: Random, shape: Shape) -> Settings:
+    step = ["functional.dropout", [{"in": 0}], {"p": 0.3, "training": {"training": True}}]
+    return {"program": [step], "reads": [shape], "shape": shape}
 
 
 def _plain(rng: Random, shape: Shape) -> Settings:
@@ -255,7 +397,9 @@ UNARY: dict[str, Callable[[Random, Shape], Settings]] = {
     "leaky_relu": lambda rng, shape: {"negative_slope": rng.choice([0.01, 0.3])},
     "gelu": lambda rng, shape: {"approximate": rng.choice(["none", "tanh"])},
     "prelu": lambda rng, shape: {"per_channel": rng.random() < 0.7},
-    "conv2d": _conv,
+    "conv1d": _ranked(_conv, 2),
+    "conv2d": _ranked(_conv, 3),
+    "conv3d": _ranked(_conv, 4),
     "linear": _linear,
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
@@ -268,6 +412,16 @@ UNARY: dict[str, Callable[[Random, Shape], Settings]] = {
     "identity": _plain,
     "dropout": lambda rng, shape: {"p": rng.choice([0.5, 0.2])},
     "dropout2d": lambda rng, shape: {"p": 0.3} if len(shape) == 3 else None,
+    "stochastic_depth": lambda rng, shape: {"p": 0.3, "mode": rng.choice(["row", "batch"])},
+    "reshape": _reshape,
+    "permute": _permute,
+    "slice": _slice,
+    "select": _select,
+    "average": _average,
+    "pad": _pad,
+    "pointwise": _pointwise,
+    "opaque": _opaque,
+    "opaque_random": _opaque_random,
 }
 """For each kind with one operand, how its settings are drawn for a value."""
 
@@ -282,9 +436,10 @@ def _alike(kind: str, most: int) -> Callable[[Sketch], None]:
 
 def _concat(made: Sketch) -> None:
     value = made.value()
-    operands = [value, *(made.rng.choice([value, made.beside(value)]) for _ in range(made.rng.randint(0, 2)))]
-    if sum(made.shapes[operand][0] for operand in operands) <= 24:
-        made.add("concat", made.rng.sample(operands, len(operands)))
+    axis = made.rng.randrange(len(made.shapes[value]))
+    operands = [value, *(made.rng.choice([value, made.beside(value, axis)]) for _ in range(made.rng.randint(0, 2)))]
+    if sum(made.shapes[operand][axis] for operand in operands) <= 24:
+        made.add("concat", made.rng.sample(operands, len(operands)), axis=axis)
 
 
 JOINING: dict[str, Callable[[Sketch], None]] = {
@@ -297,6 +452,113 @@ JOINING: dict[str, Callable[[Sketch], None]] = {
 """For each kind with several operands, a move that adds one."""
 
 
+def _parameter(made: Sketch) -> None:
+    """A parameter that is added to a value, or scales it along some of its axes."""
+    value = made.value()
+    shape = made.shapes[value]
+    if made.rng.random() < 0.6:
+        made.add("add", [value, made.held("parameter", shape)])
+    else:
+        view = tuple(made.rng.choice([size, 1]) for size in shape)
+        made.add("silu", made.hidden("multiply", [made.held("parameter", view), value]))
+
+
+def _constant(made: Sketch) -> None:
+    value = made.value()
+    constant = made.held("constant", made.shapes[value], persistent=made.rng.random() < 0.5)
+    made.add("add", [value, constant])
+
+
+def _embedding(made: Sketch) -> None:
+    """Tokens, or positions that are added to tokens."""
+    value = made.value()
+    shape = made.shapes[value]
+    entries = made.rng.randint(3, 6)
+    if len(shape) == 2 and made.rng.random() < 0.5:
+        positions = made.held("constant", shape[:1], dtype="integer", persistent=made.rng.random() < 0.5)
+        made.add("add", [value, made.hidden("embedding", positions, entries=entries, out=shape[1])])
+    elif not any(node.settings.get("dtype") == "integer" and not node.inputs for node in made.draft.nodes.values()):
+        size = made.rng.choice([(), (4,), (3,), (5,)])
+        words = made.hidden("input", name="words", shape=size, dtype="integer", most=entries)
+        made.add("embedding", words, entries=entries, out=made.rng.randint(2, 6))
+
+
+def _attention(made: Sketch) -> None:
+    """Queries, keys and values from layers of their own, of the same tokens or of others; behind it, often, a sum."""
+    tokens = made.tokens()
+    if tokens is None:
+        return
+    others = made.tokens() if made.rarely() else tokens
+    heads = made.rng.randint(1, 3)
+    width, values = (heads * made.rng.randint(1, 3) for _ in range(2))
+    query = made.add("linear", tokens, out=width)
+    key, value = made.add("linear", others or tokens, out=width), made.add("linear", others or tokens, out=values)
+    given = {"causal": made.rng.random() < 0.25, "scale": made.rng.choice([None, 0.7])}
+    found = made.add("attention", [query, key, value], heads=heads, dropout=made.rng.choice([0, 0, 0.2]), **given)
+    if made.rng.random() < 0.6:
+        made.add("add", [tokens, made.add("linear", found, out=made.shapes[tokens][1])])
+
+
+def _windows(made: Sketch) -> None:
+    """Attention in windows of an image whose channels come last."""
+    value = made.value()
+    shape = made.shapes[value]
+    if len(shape) != 3:
+        return
+    size = shape[1:]
+    window = tuple(made.rng.choice([part for part in range(1, each + 1) if each % part == 0]) for each in size)
+    if not 2 <= prod(window) <= 16:
+        return
+    image = made.add("permute", value, order=(1, 2, 0))
+    heads, cosine = made.rng.randint(1, 2), made.rng.random() < 0.4
+    width, values = (heads * made.rng.randint(1, 3) for _ in range(2))
+    parts = [made.add("linear", image, out=out) for out in (width, width, values)]
+    extra = [made.held("parameter", (heads, prod(window), prod(window)))]
+    if cosine:
+        extra.append(made.held("parameter", (heads, 1, 1)))
+    shift = tuple(
+        made.rng.randint(0, each - 1) if each < whole else 0 for each, whole in zip(window, size, strict=True)
+    )
+    given = {"heads": heads, "size": size, "window": window, "shift": shift, "cosine": cosine, "scale": 0.8}
+    found = made.add("window_attention", [*parts, *extra], dropout=made.rng.choice([0, 0, 0.2]), **given)
+    made.add("permute", found, order=(2, 0, 1))
+
+
+def _expand(made: Sketch) -> None:
+    """A token of its own in front of all others, or a value that is the same for all examples."""
+    value = made.value()
+    shape = made.shapes[value]
+    token = made.add("expand", [made.held("parameter", (1, *shape[1:])), value], rank=len(shape))
+    made.add("concat", [token, value], axis=0)
+
+
+def _pair(made: Sketch) -> None:
+    value = made.value()
+    step = made.rng.choice(
+        [["torch.maximum", [{"in": 1}, {"in": 0}], {}], ["torch.sub", [{"in": 0}], {"other": {"in": 1}}]]
+    )
+    made.add("pointwise", [value, made.like(value)], program=[step])
+
+
+def _masked(made: Sketch) -> None:
+    """A value times truth values."""
+    value = made.value()
+    if not any(node.settings.get("dtype") == "boolean" for node in made.draft.nodes.values()):
+        mask = made.hidden("input", name="mask", shape=made.shapes[value], dtype="boolean")
+        made.add("multiply", [value, mask])
+
+
+PARTICULAR: dict[str, Callable[[Sketch], None]] = {
+    "parameter": _parameter,
+    "constant": _constant,
+    "embedding": _embedding,
+    "attention": _attention,
+    "window_attention": _windows,
+    "expand": _expand,
+}
+"""For each kind whose operands are made for it, or that has none, a move that adds one with what it needs."""
+
+
 def _one(kinds: Sequence[str]) -> Callable[[Sketch], None]:
     def move(made: Sketch) -> None:
         made.unary(made.rng.choice(kinds), made.value())
@@ -307,21 +569,30 @@ def _one(kinds: Sequence[str]) -> Callable[[Sketch], None]:
 def _residual(made: Sketch) -> None:
     """A residual sum, x + F(x), where F ends in a norm."""
     value = made.value()
-    if len(made.shapes[value]) != 2:
-        last = made.unary("batch_norm", made.mixed(value, made.shapes[value][0]))
-        made.add("add", made.rng.sample([value, last], 2))
+    shape = made.shapes[value]
+    last = made.unary("batch_norm", made.mixed(value, shape[mixing(shape)]))
+    made.add("add", made.rng.sample([value, last], 2))
 
 
 def _divided(made: Sketch) -> None:
     """A concatenation summed with one plain layer, whose space is thereby divided."""
     value = made.value()
-    if len(made.shapes[value]) != 2:
-        widths = [made.rng.randint(1, 4) for _ in range(made.rng.randint(2, 3))]
-        whole = made.mixed(value, sum(widths))
-        joined = made.add(
-            "concat", [made.add(made.draft.nodes[whole].kind, value, **_same(made, whole, width)) for width in widths]
-        )
-        made.add("add", [whole, joined])
+    widths = [made.rng.randint(1, 4) for _ in range(made.rng.randint(2, 3))]
+    whole = made.mixed(value, sum(widths))
+    parts = [made.add(made.draft.nodes[whole].kind, value, **_same(made, whole, width)) for width in widths]
+    made.add("add", [whole, made.add("concat", parts, axis=mixing(made.shapes[value]))])
+
+
+def _divided_by_slices(made: Sketch) -> None:
+    """One layer whose channels go different ways, some of them back together."""
+    value = made.value()
+    shape = made.shapes[value]
+    axis, width = mixing(shape), made.rng.randint(3, 8)
+    whole = made.mixed(value, width)
+    cut = made.rng.randint(1, width - 1)
+    first = made.add("slice", whole, axis=axis, start=0, stop=cut)
+    rest = made.add("slice", whole, axis=axis, start=cut, stop=width)
+    made.add("concat", [made.unary("relu", rest), first], axis=axis)
 
 
 def _same(made: Sketch, node: str, width: int) -> dict[str, Any]:
@@ -367,12 +638,19 @@ def _flat(made: Sketch) -> None:
         made.unary(made.rng.choice(kinds), flat)
 
 
+_REARRANGING = ["reshape", "permute", "slice", "select", "average", "pad"]
+
 MOVES: list[Callable[[Sketch], None]] = [
-    *[_one(["conv2d", "linear"])] * 5,
+    *[_one(["conv2d", "linear", "conv2d", "linear", "conv1d", "conv3d"])] * 5,
     *[_one(_ACTIVATIONS)] * 3,
     *[_one(["batch_norm", "batch_norm", "layer_norm", "group_norm"])] * 2,
-    *[_one([kind for kind in UNARY if kind not in _ACTIVATIONS])] * 4,
+    *[_one([kind for kind in UNARY if kind not in {*_ACTIVATIONS, *_REARRANGING}])] * 4,
+    *[_one(_REARRANGING)] * 2,
     *JOINING.values(),
+    *PARTICULAR.values(),
+    _pair,
+    _masked,
+    _divided_by_slices,
     _residual,
     _divided,
     _excite,
@@ -381,22 +659,21 @@ MOVES: list[Callable[[Sketch], None]] = [
 ]
 """What a sketch can go on with."""
 
-MISSING = sorted(KINDS.keys() - UNARY.keys() - JOINING.keys() - {"input"})
+MISSING = sorted(KINDS.keys() - UNARY.keys() - JOINING.keys() - PARTICULAR.keys() - {"input"})
 """Kinds that this module cannot draw."""
 
 
 def around(kind: str, seed: int) -> Graph:
     """A small graph in which there is a node of this kind."""
     rng = Random(seed)  # noqa: S311
-    while True:
+    moves = {**{name: _one([name]) for name in UNARY}, **JOINING, **PARTICULAR}
+    for _ in range(1000):
         made = Sketch(rng)
-        if kind in JOINING:
-            JOINING[kind](made)
-        elif kind in UNARY:
-            made.unary(kind, made.value())
+        moves.get(kind, lambda made: None)(made)
         graph = made.finish()
         if any(node.kind == kind for node in graph.nodes.values()):
             return graph
+    raise AssertionError(f"no graph of a thousand has a node of kind '{kind}'")
 
 
 @cache

@@ -7,17 +7,38 @@ from __future__ import annotations
 
 from graphs.errors import GraphError, UnknownName
 from graphs.kinds.activations import ACTIVATIONS
+from graphs.kinds.attention import ATTENTION
 from graphs.kinds.joins import JOINS
 from graphs.kinds.kind import Kind, TensorSpec
 from graphs.kinds.norms import BATCH_NORM, GROUP_NORM, LAYER_NORM
+from graphs.kinds.opaque import OPAQUE
+from graphs.kinds.parameters import PARAMETERS
+from graphs.kinds.pointwise import POINTWISE
 from graphs.kinds.pools import POOLS
-from graphs.kinds.weighted import CONV2D, LINEAR
+from graphs.kinds.rearranging import REARRANGING
+from graphs.kinds.weighted import CONVOLUTIONS, EMBEDDING, LINEAR
 from graphs.structure import Graph
 
 __all__ = ["KINDS", "Kind", "TensorSpec", "kind_of", "tensors"]
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (*JOINS, CONV2D, LINEAR, BATCH_NORM, LAYER_NORM, GROUP_NORM, *ACTIVATIONS, *POOLS)
+    kind.name: kind
+    for kind in (
+        *JOINS,
+        *CONVOLUTIONS,
+        LINEAR,
+        EMBEDDING,
+        BATCH_NORM,
+        LAYER_NORM,
+        GROUP_NORM,
+        *ACTIVATIONS,
+        *POOLS,
+        POINTWISE,
+        *REARRANGING,
+        *PARAMETERS,
+        *ATTENTION,
+        *OPAQUE,
+    )
 }
 """All kinds, by name."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphs.errors import ShapeError
 from graphs.kinds.kind import Kind, Settings, Tensors, TensorSpec
 from graphs.kinds.values import boolean, choice, number
 from graphs.structure import Node, Shape
 
 if TYPE_CHECKING:
-    from graphs.solver import Axis, Solver
+    from graphs.solver import Dims, Solver
 
 __all__ = ["ACTIVATIONS"]
 
@@ -26,6 +27,12 @@ def _elementwise(
         return getattr(functional, function)(inputs[0], **given)
 
     return Kind(name=name, settings=settings or {}, compute=compute, activation=True, idempotent=idempotent)
+
+
+def _prelu_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    if not shapes[0]:
+        raise ShapeError("expected (channels, …)")
+    return shapes[0]
 
 
 def _prelu_roles(settings: Settings) -> tuple[str, ...]:
@@ -46,15 +53,16 @@ def _prelu(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training
     return functional.prelu(inputs[0], tensors["weight"])
 
 
-def _prelu_channels(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Sequence[Shape], out: Shape) -> Axis:
-    if node.settings["per_channel"]:
-        solver.carry(axes[0], node, "weight", 0)
-    return axes[0]
+def _prelu_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+    if node.settings["per_channel"] and axes[0][0]:
+        solver.carry(axes[0][0], node, "weight", 0)
+    return tuple(axes[0])
 
 
 PRELU = Kind(
     name="prelu",
     settings={"per_channel": (boolean, True)},
+    shape=_prelu_shape,
     compute=_prelu,
     module=_prelu_module,
     roles=_prelu_roles,

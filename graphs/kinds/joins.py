@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.errors import ShapeError
 from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors, TensorSpec
-from graphs.kinds.values import count, fraction, text
+from graphs.kinds.rearranging import merged
+from graphs.kinds.values import choice, count, fraction, text, whole
 from graphs.structure import Node, Shape
 
 if TYPE_CHECKING:
-    from graphs.solver import Axis, Solver
+    from graphs.solver import Axis, Dims, Solver
 
-__all__ = ["JOINS"]
+__all__ = ["JOINS", "broadcast", "broadcast_channels"]
 
 
 def _input_shape(value: Any) -> Shape:
-    if not isinstance(value, list | tuple) or not 1 <= len(value) <= 4:
+    if not isinstance(value, list | tuple) or len(value) > 6:
         raise ValueError("expected the sizes of one example, such as (3, 32, 32)")
     return tuple(count(size) for size in value)
 
@@ -28,13 +29,21 @@ def _declared(settings: Settings, shapes: Sequence[Shape]) -> Shape:
     return shape
 
 
-def _input_channels(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Sequence[Shape], out: Shape) -> Axis:
-    return solver.fix(solver.fresh(out[0]), f"its channels are those of the input '{node.settings['name']}'")
+def _input_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+    if len(out) == 2 or node.settings["dtype"] != "float":
+        return ((),) * len(out)
+    axis = solver.fix(solver.fresh(out[0]), f"its channels are those of the input '{node.settings['name']}'")
+    return (axis, *((),) * (len(out) - 1))
 
 
 INPUT = Kind(
     name="input",
-    settings={"name": (text, "x"), "shape": (_input_shape, REQUIRED)},
+    settings={
+        "name": (text, "x"),
+        "shape": (_input_shape, REQUIRED),
+        "dtype": (choice("float", "integer", "boolean"), "float"),
+        "most": (count, 1),
+    },
     operands=(0, 0),
     shape=_declared,
     channels=_input_channels,
@@ -47,10 +56,11 @@ def _alike(settings: Settings, shapes: Sequence[Shape]) -> Shape:
     return shapes[0]
 
 
-def _tied(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Sequence[Shape], out: Shape) -> Axis:
-    for axis in axes[1:]:
-        solver.tie(axes[0], axis, node)
-    return axes[0]
+def _tied(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+    for dims in axes[1:]:
+        for one, other in zip(axes[0], dims, strict=True):
+            solver.tie(one, other, node)
+    return tuple(one or next((dims[place] for dims in axes if dims[place]), ()) for place, one in enumerate(axes[0]))
 
 
 def _sum(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
@@ -64,7 +74,8 @@ def _mean(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training:
     return _sum(settings, inputs, tensors, training) / len(inputs)
 
 
-def _broadcast(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+def broadcast(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    """Shape of what is computed from operands of equal sizes, or of size 1, on each axis."""
     ranks = {len(shape) for shape in shapes}
     if len(ranks) != 1:
         raise ShapeError("expected as many axes in each operand")
@@ -74,12 +85,18 @@ def _broadcast(settings: Settings, shapes: Sequence[Shape]) -> Shape:
     return out
 
 
-def _product_channels(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Sequence[Shape], out: Shape) -> Axis:
-    whole = [axis for axis, shape in zip(axes, shapes, strict=True) if shape[0] == out[0]]
-    for axis, shape in zip(axes, shapes, strict=True):
-        if shape[0] != out[0]:
-            solver.fix(axis, f"its one channel scales all channels at '{node.id}'")
-    return _tied(solver, node, whole, shapes, out)
+def broadcast_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+    """An axis of one entry meets all channels of the others; other axes hold the same channels."""
+    found: list[Axis] = []
+    for place, size in enumerate(out):
+        whole = [dims[place] for dims, shape in zip(axes, shapes, strict=True) if shape[place] == size]
+        for dims, shape in zip(axes, shapes, strict=True):
+            if shape[place] != size:
+                solver.close([dims[place]], node, "meets all channels with its one")
+        for other in whole[1:]:
+            solver.tie(whole[0], other, node)
+        found.append(next((axis for axis in whole if axis), ()))
+    return tuple(found)
 
 
 def _product(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
@@ -90,22 +107,30 @@ def _product(settings: Settings, inputs: Sequence[Any], tensors: Tensors, traini
 
 
 def _concatenated(settings: Settings, shapes: Sequence[Shape]) -> Shape:
-    if len({shape[1:] for shape in shapes}) != 1:
-        raise ShapeError("expected equal sizes on all axes but the channels")
-    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+    axis = settings["axis"]
+    if min(map(len, shapes)) <= axis or len({(shape[:axis], shape[axis + 1 :]) for shape in shapes}) != 1:
+        raise ShapeError(f"expected equal sizes on all axes but axis {axis}")
+    return (*shapes[0][:axis], sum(shape[axis] for shape in shapes), *shapes[0][axis + 1 :])
 
 
 def _concat(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     import torch
 
-    return torch.cat(list(inputs), 1)
+    return torch.cat(list(inputs), 1 + settings["axis"])
 
 
-def _side_by_side(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Sequence[Shape], out: Shape) -> Axis:
-    return solver.join(axes)
+def _side_by_side(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+    along = node.settings["axis"]
+    parts = [dims[along] for dims in axes]
+    if any(parts):
+        parts = [solver.channels(axis, shape[along], node) for axis, shape in zip(parts, shapes, strict=True)]
+    others = _tied(solver, node, [(*dims[:along], (), *dims[along + 1 :]) for dims in axes], shapes, out)
+    return (*others[:along], solver.join(parts), *others[along + 1 :])
 
 
 def _flat(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    if not shapes[0]:
+        raise ShapeError("expected at least one axis")
     return (prod(shapes[0]),)
 
 
@@ -115,8 +140,8 @@ def _flatten(settings: Settings, inputs: Sequence[Any], tensors: Tensors, traini
     return torch.flatten(inputs[0], 1)
 
 
-def _flat_channels(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Sequence[Shape], out: Shape) -> Axis:
-    return solver.repeat(axes[0], prod(shapes[0][1:]))
+def _flat_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+    return (merged(solver, node, axes[0], shapes[0]),)
 
 
 def _same(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
@@ -134,9 +159,10 @@ def _drop(name: str, module: str) -> Kind:
             raise ShapeError("expected (channels, height, width)")
         return shapes[0]
 
-    def channels(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Sequence[Shape], out: Shape) -> Axis:
-        solver.draws(axes[0], node)
-        return axes[0]
+    def channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+        for axis in filter(None, axes[0] if node.settings["p"] else ()):
+            solver.draws(axis, node)
+        return tuple(axes[0])
 
     return Kind(
         name=name,
@@ -147,6 +173,14 @@ def _drop(name: str, module: str) -> Kind:
         channels=channels,
         random=True,
     )
+
+
+def _stochastic_depth(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+    import torch
+
+    if settings["mode"] == "row":
+        return torch.feature_dropout(inputs[0].unsqueeze(0), settings["p"], training).squeeze(0)
+    return torch.feature_dropout(inputs[0].unsqueeze(0).unsqueeze(0), settings["p"], training).squeeze(0).squeeze(0)
 
 
 def _gate_roles(settings: Settings) -> tuple[str, ...]:
@@ -168,16 +202,29 @@ JOINS = (
     Kind(
         name="multiply",
         operands=(2, None),
-        shape=_broadcast,
+        shape=broadcast,
         compute=_product,
-        channels=_product_channels,
+        channels=broadcast_channels,
         commutative=True,
     ),
-    Kind(name="concat", operands=(1, None), shape=_concatenated, compute=_concat, channels=_side_by_side),
+    Kind(
+        name="concat",
+        settings={"axis": (whole, 0)},
+        operands=(1, None),
+        shape=_concatenated,
+        compute=_concat,
+        channels=_side_by_side,
+    ),
     Kind(name="flatten", shape=_flat, compute=_flatten, channels=_flat_channels),
     Kind(name="identity", compute=_same),
     _drop("dropout", "Dropout"),
     _drop("dropout2d", "Dropout2d"),
+    Kind(  # Huang et al., "Deep Networks with Stochastic Depth", 2016, arXiv 1603.09382
+        name="stochastic_depth",
+        settings={"p": (fraction, 0.5), "mode": (choice("row", "batch"), "row")},
+        compute=_stochastic_depth,
+        random=True,
+    ),
     Kind(
         name="gate",
         operands=(2, 2),

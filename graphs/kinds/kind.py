@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError, ShapeError, UnknownName
-from graphs.structure import Node, Shape
+from graphs.structure import Node, Shape, frozen
 
 if TYPE_CHECKING:
-    from graphs.solver import Axis, Solver
+    from graphs.solver import Dims, Solver
 
-__all__ = ["REQUIRED", "Kind", "TensorSpec", "same_shape"]
+__all__ = ["REQUIRED", "Change", "Kind", "TensorSpec", "same_shape"]
 
 LARGEST_SIZE = 2**40
 """No axis is longer; a graph that says otherwise is damaged or hostile."""
@@ -39,18 +39,42 @@ class TensorSpec:
         start: How it starts in a fresh network: `kaiming` (uniform, He et al. 2015, arXiv 1502.01852), `fan_in`
             (uniform within 1/√fan_in), `zeros`, `ones` or `quarter` (.25).
         buffer: It is state, not a parameter: not trained by gradients.
-        integer: Its type is int64 rather than a floating-point type.
+        integer: Its type is an integer or boolean one rather than a floating-point type.
+        persistent: It stands in a module's `state_dict`.
     """
 
     shape: Shape
     start: str
     buffer: bool = False
     integer: bool = False
+    persistent: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a change of a channel space does to the shapes around a node.
+
+    Attributes:
+        before: Shapes of the operands as they were.
+        after: Shapes of the operands as they become.
+        out: Shape of the node's value as it becomes.
+        moved: `(operand, axis, position) -> position`: where a boundary between channels of an operand comes to lie.
+    """
+
+    before: Sequence[Shape]
+    after: Sequence[Shape]
+    out: Shape
+    moved: Callable[[int, int, int], int]
 
 
 def same_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
     """Shape rule of what works on each element."""
     return shapes[0]
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _no_tensors(settings: Settings, shapes: Sequence[Shape]) -> Mapping[str, TensorSpec]:
@@ -69,12 +93,12 @@ def _as_given(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _keep_settings(settings: Settings, before: int, after: int, out: int) -> Settings:
+def _keep_settings(settings: Settings, change: Change) -> Settings:
     return settings
 
 
-def _first_axis(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Sequence[Shape], out: Shape) -> Axis:
-    return axes[0]
+def _pass_on(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+    return tuple(axes[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,16 +117,17 @@ class Kind:
             it; None where `compute` itself is emitted into the generated forward.
         roles: `settings -> names of its tensors`.
         tensors: `(settings, input shapes) -> spec by role`.
-        channels: `(solver, node, input axes, input shapes, output shape) -> output axis`: what it does with channels,
-            said in the vocabulary of `graphs.solver.Solver`. By default each output channel depends on the same
-            channel of its only input, alike for all channels.
-        resize: `(settings, input width before, input width after, output width after) -> settings`.
+        channels: `(solver, node, input dims, input shapes, output shape) -> output dims`: what it does with channels,
+            said in the vocabulary of `graphs.solver.Solver`. By default each output entry depends on the same entry of
+            its only input, alike for all entries.
+        resize: `(settings, change) -> settings`: the settings once the shapes around the node are as `change` says.
         macs: `(settings, input shapes, output shape) -> multiply-accumulates` for one example.
         commutative: The order of its operands does not matter.
         random: It draws random numbers in train mode.
         idempotent: Applied twice it gives what it gives once, for example ReLU.
         activation: It is a non-linear function of each element.
         normalisation: Its train-mode output depends on the statistics of the batch.
+        wall: What it computes is not known here; no mutation builds on its value.
     """
 
     name: str
@@ -114,14 +139,15 @@ class Kind:
     module: Callable[[Settings, Sequence[Shape]], tuple[str, dict[str, Any]]] | None = None
     roles: Callable[[Settings], tuple[str, ...]] = _no_roles
     tensors: Callable[[Settings, Sequence[Shape]], Mapping[str, TensorSpec]] = _no_tensors
-    channels: Callable[[Solver, Node, Sequence[Axis], Sequence[Shape], Shape], Axis] = _first_axis
-    resize: Callable[[Settings, int, int, int], Settings] = _keep_settings
+    channels: Callable[[Solver, Node, Sequence[Dims], Sequence[Shape], Shape], Dims] = _pass_on
+    resize: Callable[[Settings, Change], Settings] = _keep_settings
     macs: Callable[[Settings, Sequence[Shape], Shape], int] = _no_macs
     commutative: bool = False
     random: bool = False
     idempotent: bool = False
     activation: bool = False
     normalisation: bool = False
+    wall: bool = False
 
     def __post_init__(self) -> None:
         if self.compute is None and self.operands != (0, 0):
@@ -147,7 +173,9 @@ class Kind:
             try:
                 filled[name] = convert(value)
             except (TypeError, ValueError) as error:
-                raise GraphError(f"node '{id}' of kind '{self.name}': setting {name}={value!r}: {error}") from None
+                raise GraphError(
+                    f"node '{id}' of kind '{self.name}': setting {name}={_brief(value)}: {error}"
+                ) from None
         return self.complete(filled)
 
     def check(self, node: Node) -> None:
@@ -156,7 +184,7 @@ class Kind:
         Raises:
             GraphError: Something is missing, superfluous or not in canonical form.
         """
-        filled = self.fill(node.id, node.settings)
+        filled = frozen(self.fill(node.id, node.settings))
         # Compared as text, because 0 == 0.0 == False.
         if sorted(map(repr, node.settings.items())) != sorted(map(repr, filled.items())):
             raise GraphError(f"node '{node.id}' of kind '{self.name}': settings {dict(node.settings)} are not complete")

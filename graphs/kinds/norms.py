@@ -11,14 +11,14 @@ from graphs.kinds.values import count, fraction, positive
 from graphs.structure import Node, Shape
 
 if TYPE_CHECKING:
-    from graphs.solver import Axis, Solver
+    from graphs.solver import Dims, Solver
 
 __all__ = ["BATCH_NORM", "GROUP_NORM", "LAYER_NORM"]
 
 
 def _batch_norm_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
-    if len(shapes[0]) not in (1, 3):
-        raise ShapeError("expected (channels, height, width) or (features,)")
+    if not 1 <= len(shapes[0]) <= 4:
+        raise ShapeError("expected (channels, height, width), (features,), or channels before one or three axes")
     return shapes[0]
 
 
@@ -38,7 +38,7 @@ def _batch_norm_tensors(settings: Settings, shapes: Sequence[Shape]) -> Mapping[
 
 
 def _batch_norm_module(settings: Settings, shapes: Sequence[Shape]) -> tuple[str, dict[str, Any]]:
-    name = "BatchNorm2d" if len(shapes[0]) == 3 else "BatchNorm1d"
+    name = f"BatchNorm{max(1, len(shapes[0]) - 1)}d"
     return name, {"num_features": shapes[0][0], "eps": settings["eps"], "momentum": settings["momentum"]}
 
 
@@ -59,10 +59,12 @@ def _batch_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
     )
 
 
-def _batch_norm_channels(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Sequence[Shape], out: Shape) -> Axis:
+def _batch_norm_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
     for role in ("weight", "bias", "running_mean", "running_var"):
-        solver.carry(axes[0], node, role, 0)
-    return axes[0]
+        if axes[0][0]:
+            solver.carry(axes[0][0], node, role, 0)
+    solver.close(axes[0][1:], node)
+    return tuple(axes[0])
 
 
 BATCH_NORM = Kind(
@@ -104,12 +106,13 @@ def _layer_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
     return functional.layer_norm(inputs[0], weight.shape, weight, tensors["bias"], settings["eps"])
 
 
-def _layer_norm_channels(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Sequence[Shape], out: Shape) -> Axis:
-    if node.settings["axes"] == len(shapes[0]):
-        solver.balance(axes[0], 1, node)
-        solver.carry(axes[0], node, "weight", 0)
-        solver.carry(axes[0], node, "bias", 0)
-    return axes[0]
+def _layer_norm_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+    for place, axis in enumerate(axes[0][-node.settings["axes"] :]):
+        if axis:
+            solver.balance(axis, 1, node)
+            solver.carry(axis, node, "weight", place)
+            solver.carry(axis, node, "bias", place)
+    return tuple(axes[0])
 
 
 LAYER_NORM = Kind(
@@ -125,6 +128,8 @@ LAYER_NORM = Kind(
 
 
 def _group_norm_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    if not shapes[0]:
+        raise ShapeError("expected (channels, …)")
     if shapes[0][0] % settings["groups"]:
         raise ShapeError(f"{shapes[0][0]} channels cannot be divided into {settings['groups']} groups")
     return shapes[0]
@@ -148,11 +153,13 @@ def _group_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
     return functional.group_norm(inputs[0], settings["groups"], tensors["weight"], tensors["bias"], settings["eps"])
 
 
-def _group_norm_channels(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Sequence[Shape], out: Shape) -> Axis:
-    solver.balance(axes[0], node.settings["groups"], node)
-    solver.carry(axes[0], node, "weight", 0)
-    solver.carry(axes[0], node, "bias", 0)
-    return axes[0]
+def _group_norm_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+    if axes[0][0]:
+        solver.balance(axes[0][0], node.settings["groups"], node)
+        solver.carry(axes[0][0], node, "weight", 0)
+        solver.carry(axes[0][0], node, "bias", 0)
+    solver.close(axes[0][1:], node)
+    return tuple(axes[0])
 
 
 GROUP_NORM = Kind(

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphs.errors import ShapeError
 from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors
 from graphs.kinds.values import boolean, optional, pair, sizes
 from graphs.kinds.weighted import slide
-from graphs.structure import Shape
+from graphs.structure import Node, Shape
+
+if TYPE_CHECKING:
+    from graphs.solver import Dims, Solver
 
 __all__ = ["POOLS"]
+
+
+def _pooled_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+    solver.close(axes[0][1:], node)
+    return (axes[0][0], *((),) * (len(out) - 1))
 
 
 def _stride_of_kernel(settings: dict[str, Any]) -> dict[str, Any]:
@@ -83,6 +91,7 @@ POOLS = (
         complete=_stride_of_kernel,
         shape=_window_shape,
         compute=_max_pool,
+        channels=_pooled_channels,
     ),
     Kind(
         name="avg_pool2d",
@@ -90,17 +99,20 @@ POOLS = (
         complete=_stride_of_kernel,
         shape=_window_shape,
         compute=_average_pool,
+        channels=_pooled_channels,
     ),
     Kind(
         name="adaptive_avg_pool2d",
         settings={"size": (sizes, 1)},
         shape=_adaptive_shape,
         compute=_adaptive_average,
+        channels=_pooled_channels,
     ),
     Kind(
         name="adaptive_max_pool2d",
         settings={"size": (sizes, 1)},
         shape=_adaptive_shape,
         compute=_adaptive_max,
+        channels=_pooled_channels,
     ),
 )

@@ -15,9 +15,11 @@ __all__ = [
     "optional",
     "pair",
     "positive",
+    "positives",
     "sizes",
     "text",
     "whole",
+    "wholes",
 ]
 
 _TAKEN = {"self", "torch"}
@@ -113,3 +115,29 @@ class choice:
         if value not in self.words:
             raise ValueError(f"expected one of {', '.join(self.words)}")
         return str(value)
+
+
+class wholes:
+    """Makes a check for so many whole numbers from 0; one stands for all."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __call__(self, value: Any) -> tuple[int, ...]:
+        """The numbers."""
+        if isinstance(value, int):
+            value = (value,) * self.length
+        if not isinstance(value, list | tuple) or len(value) != self.length:
+            raise ValueError(f"expected a whole number or {self.length} of them")
+        return tuple(whole(each) for each in value)
+
+
+class positives(wholes):
+    """Makes a check for so many whole numbers from 1; one stands for all."""
+
+    def __call__(self, value: Any) -> tuple[int, ...]:
+        """The numbers."""
+        found = super().__call__(value)
+        if 0 in found:
+            raise ValueError("expected numbers from 1")
+        return found

@@ -1,4 +1,4 @@
-"""Layers that mix channels: convolution and linear."""
+"""Layers that mix channels: convolutions, linear layers and embeddings."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import ShapeError
-from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors, TensorSpec
-from graphs.kinds.values import boolean, count, optional, pair, sizes
+from graphs.kinds.kind import REQUIRED, Change, Kind, Settings, Tensors, TensorSpec
+from graphs.kinds.values import boolean, count, optional, pair, positives, sizes, wholes
 from graphs.structure import Node, Shape
 
 if TYPE_CHECKING:
-    from graphs.solver import Axis, Solver
+    from graphs.solver import Dims, Solver
 
-__all__ = ["CONV2D", "LINEAR", "slide"]
+__all__ = ["CONVOLUTIONS", "EMBEDDING", "LINEAR", "slide"]
 
 
 def slide(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool = False) -> int:
@@ -39,9 +39,9 @@ def _weight_and_bias(settings: Settings) -> tuple[str, ...]:
 
 
 def _conv_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
-    shape = shapes[0]
-    if len(shape) != 3:
-        raise ShapeError("expected (channels, height, width)")
+    shape, places = shapes[0], len(settings["kernel"])
+    if len(shape) != 1 + places:
+        raise ShapeError(f"expected (channels, {', '.join(_PLACES[places])})")
     groups, out = settings["groups"], settings["out"]
     if shape[0] % groups or out % groups:
         raise ShapeError(f"{shape[0]} input and {out} output channels cannot be divided into {groups} groups")
@@ -70,19 +70,19 @@ def _conv_module(settings: Settings, shapes: Sequence[Shape]) -> tuple[str, dict
         "stride": settings["stride"],
         "padding": settings["padding"],
     }
-    if settings["dilation"] != (1, 1):
+    if any(step != 1 for step in settings["dilation"]):
         arguments["dilation"] = settings["dilation"]
     if settings["groups"] != 1:
         arguments["groups"] = settings["groups"]
     if not settings["bias"]:
         arguments["bias"] = False
-    return "Conv2d", arguments
+    return f"Conv{len(settings['kernel'])}d", arguments
 
 
 def _conv(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     from torch.nn import functional
 
-    return functional.conv2d(
+    return getattr(functional, f"conv{len(settings['kernel'])}d")(
         inputs[0],
         tensors["weight"],
         tensors.get("bias"),
@@ -93,29 +93,33 @@ def _conv(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training:
     )
 
 
-def _conv_channels(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Sequence[Shape], out: Shape) -> Axis:
+def _conv_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
     groups, channels = node.settings["groups"], shapes[0][0]
+    solver.close(axes[0][1:], node)
+    places: Dims = ((),) * (len(out) - 1)
     if groups == channels and groups > 1:
-        axis = solver.repeat(axes[0], out[0] // channels)
+        axis = solver.repeat(axes[0][0], out[0] // channels)
         solver.carry(axis, node, "weight", 0)
         solver.carry(axis, node, "bias", 0)
         # Whoever shares the filters has to keep to one input channel for each.
         one = solver.fix(solver.fresh(1), f"it has filters of one channel, shared with '{node.id}'")
         solver.read(one, node, 0, "weight", 1)
-        return axis
-    solver.read(axes[0], node, 0, "weight", 1, groups)
+        return (axis, *places)
+    read = solver.channels(axes[0][0], channels, node)
+    solver.read(read, node, 0, "weight", 1, groups)
     axis = solver.fresh(out[0])
     if groups > 1:
-        solver.blocks(axes[0], groups, node)
+        solver.blocks(read, groups, node)
         solver.blocks(axis, groups, node)
     solver.write(axis, node, "weight", 0)
     solver.write(axis, node, "bias", 0)
-    return axis
+    return (axis, *places)
 
 
-def _conv_resize(settings: Settings, before: int, after: int, out: int) -> Settings:
+def _conv_resize(settings: Settings, change: Change) -> Settings:
+    before, after = change.before[0][0], change.after[0][0]
     depthwise = settings["groups"] == before and before > 1
-    return {**settings, "out": out, "groups": after if depthwise else settings["groups"]}
+    return {**settings, "out": change.out[0], "groups": after if depthwise else settings["groups"]}
 
 
 def _conv_macs(settings: Settings, shapes: Sequence[Shape], out: Shape) -> int:
@@ -123,44 +127,54 @@ def _conv_macs(settings: Settings, shapes: Sequence[Shape], out: Shape) -> int:
     return products
 
 
-CONV2D = Kind(
-    name="conv2d",
-    settings={
-        "out": (count, REQUIRED),
-        "kernel": (sizes, 3),
-        "stride": (sizes, 1),
-        "padding": (optional(pair), None),
-        "dilation": (sizes, 1),
-        "groups": (count, 1),
-        "bias": (boolean, True),
-    },
-    complete=_same_padding,
-    shape=_conv_shape,
-    compute=_conv,
-    module=_conv_module,
-    roles=_weight_and_bias,
-    tensors=_conv_tensors,
-    channels=_conv_channels,
-    resize=_conv_resize,
-    macs=_conv_macs,
-)
+_PLACES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+
+
+def _convolution(places: int) -> Kind:
+    from_one = sizes if places == 2 else positives(places)
+    from_zero = pair if places == 2 else wholes(places)
+    return Kind(
+        name=f"conv{places}d",
+        settings={
+            "out": (count, REQUIRED),
+            "kernel": (from_one, 3),
+            "stride": (from_one, 1),
+            "padding": (optional(from_zero), None),
+            "dilation": (from_one, 1),
+            "groups": (count, 1),
+            "bias": (boolean, True),
+        },
+        complete=_same_padding,
+        shape=_conv_shape,
+        compute=_conv,
+        module=_conv_module,
+        roles=_weight_and_bias,
+        tensors=_conv_tensors,
+        channels=_conv_channels,
+        resize=_conv_resize,
+        macs=_conv_macs,
+    )
+
+
+CONVOLUTIONS = tuple(_convolution(places) for places in _PLACES)
+"""Convolutions over one, two and three axes of places."""
 
 
 def _linear_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
-    if len(shapes[0]) != 1:
-        raise ShapeError("expected (features,); flatten first")
-    return (settings["out"],)
+    if not shapes[0]:
+        raise ShapeError("expected (…, features)")
+    return (*shapes[0][:-1], settings["out"])
 
 
 def _linear_tensors(settings: Settings, shapes: Sequence[Shape]) -> Mapping[str, TensorSpec]:
-    weight = TensorSpec((settings["out"], shapes[0][0]), "fan_in")
+    weight = TensorSpec((settings["out"], shapes[0][-1]), "fan_in")
     return (
         {"weight": weight, "bias": TensorSpec((settings["out"],), "zeros")} if settings["bias"] else {"weight": weight}
     )
 
 
 def _linear_module(settings: Settings, shapes: Sequence[Shape]) -> tuple[str, dict[str, Any]]:
-    arguments: dict[str, Any] = {"in_features": shapes[0][0], "out_features": settings["out"]}
+    arguments: dict[str, Any] = {"in_features": shapes[0][-1], "out_features": settings["out"]}
     return "Linear", arguments if settings["bias"] else {**arguments, "bias": False}
 
 
@@ -170,20 +184,20 @@ def _linear(settings: Settings, inputs: Sequence[Any], tensors: Tensors, trainin
     return functional.linear(inputs[0], tensors["weight"], tensors.get("bias"))
 
 
-def _linear_channels(solver: Solver, node: Node, axes: Sequence[Axis], shapes: Sequence[Shape], out: Shape) -> Axis:
-    solver.read(axes[0], node, 0, "weight", 1)
-    axis = solver.fresh(out[0])
+def _linear_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+    solver.read(solver.channels(axes[0][-1], shapes[0][-1], node), node, 0, "weight", 1)
+    axis = solver.fresh(out[-1])
     solver.write(axis, node, "weight", 0)
     solver.write(axis, node, "bias", 0)
-    return axis
+    return (*axes[0][:-1], axis)
 
 
-def _linear_resize(settings: Settings, before: int, after: int, out: int) -> Settings:
-    return {**settings, "out": out}
+def _linear_resize(settings: Settings, change: Change) -> Settings:
+    return {**settings, "out": change.out[-1]}
 
 
 def _linear_macs(settings: Settings, shapes: Sequence[Shape], out: Shape) -> int:
-    return prod(shapes[0]) * prod(out)
+    return prod(shapes[0]) * out[-1]
 
 
 LINEAR = Kind(
@@ -197,4 +211,36 @@ LINEAR = Kind(
     channels=_linear_channels,
     resize=_linear_resize,
     macs=_linear_macs,
+)
+
+
+def _embedding_tensors(settings: Settings, shapes: Sequence[Shape]) -> Mapping[str, TensorSpec]:
+    return {"weight": TensorSpec((settings["entries"], settings["out"]), "fan_in")}
+
+
+def _embedding_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+    axis = solver.fresh(out[-1])
+    solver.write(axis, node, "weight", 1)
+    return (*(() for _ in axes[0]), axis)
+
+
+def _embedding(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+    from torch.nn import functional
+
+    return functional.embedding(inputs[0], tensors["weight"])
+
+
+EMBEDDING = Kind(
+    name="embedding",
+    settings={"entries": (count, REQUIRED), "out": (count, REQUIRED)},
+    shape=lambda settings, shapes: (*shapes[0], settings["out"]),
+    compute=_embedding,
+    module=lambda settings, shapes: (
+        "Embedding",
+        {"num_embeddings": settings["entries"], "embedding_dim": settings["out"]},
+    ),
+    roles=lambda settings: ("weight",),
+    tensors=_embedding_tensors,
+    channels=_embedding_channels,
+    resize=_linear_resize,
 )

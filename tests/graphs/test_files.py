@@ -270,13 +270,42 @@ def node(id: str, kind: str, inputs: list[str], **settings: Any) -> dict[str, An
     return {"id": id, "kind": kind, "settings": settings, "inputs": inputs, "tensors": {}, "born": 0}
 
 
-INPUT = node("x", "input", [], name="x", shape=[2, 4, 4])
+INPUT = node("x", "input", [], name="x", shape=[2, 4, 4], dtype="float", most=1)
+
+X = {"in": 0}
+
+
+def recorded(reads: list[list[int]], program: Any = (("torch.abs", (X,), {}),)) -> dict[str, Any]:
+    return {"program": program, "reads": reads, "shape": [2, 4, 4], "held": []}
+
+
+def opaque(program: list[Any]) -> dict[str, Any]:
+    return node("o", "opaque", ["x"], **recorded([[2, 4, 4]], program))
+
+
+def program(target: str, *arguments: Any, **keywords: Any) -> bytes:
+    """A file with an opaque node of one step."""
+    if arguments and isinstance(arguments[0], str) and arguments[0].startswith("[["):
+        text = text_of({"format": 1, "about": {}, "digest": "0" * 64, "graph": {"nodes": "HERE"}})
+        return metadata(text.replace('"HERE"', arguments[0]))
+    return with_graph([INPUT, opaque([[target, list(arguments), keywords]])])
+
+
+def deep(levels: int) -> Any:
+    """A list in a list in a list; as text where Python cannot write it."""
+    if levels > 900:
+        return "[" * levels + "]" * levels
+    value: Any = []
+    for _ in range(levels):
+        value = [value]
+    return value
 
 
 def chain(length: int, kind: str = "relu", operands: int = 1) -> list[dict[str, Any]]:
     nodes = [INPUT]
+    settings = {"axis": 0} if kind == "concat" else {}
     for place in range(length):
-        nodes.append(node(f"n{place}", kind, [nodes[-1]["id"]] * operands))
+        nodes.append(node(f"n{place}", kind, [nodes[-1]["id"]] * operands, **settings))
     return nodes
 
 
@@ -416,12 +445,52 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "offsets of 64 bits": (lambda: set_offsets(2**64 - 12, 2**64), "data_offsets: expected a whole number"),
     "offsets no integers": (lambda: set_offsets(0.0, True), "data_offsets: expected a whole number"),
     "one offset": (lambda: set_offsets(0), "two data_offsets"),
+    "code": (lambda: program("torch.load", "x"), "none of the functions that a network's file may call"),
+    "a method that pickles": (lambda: program("method.__reduce__", X), "none of the functions"),
+    "a call of any method": (lambda: program("operator.methodcaller", "save"), "none of the functions"),
+    "a path of attributes": (lambda: program("torch.nn.functional.relu", X), "none of the functions"),
+    "a method that writes": (lambda: program("method.add_", X), "none of the functions"),
+    "operand out of range": (lambda: program("torch.abs", {"in": 1}), "refers to the in 1, of which there are 1"),
+    "nested operand out of range": (
+        lambda: program("torch.cat", [X, {"tuple": [{"in": 7}]}]),
+        "refers to the in 7, of which there are 1",
+    ),
+    "tensor out of range": (lambda: program("torch.add", X, {"tensor": 0}), "refers to the tensor 0, of which there"),
+    "a step that refers to itself": (lambda: program("torch.abs", {"step": 0}), "step 0: expected plain values"),
+    "negative step": (lambda: program("torch.abs", {"step": -1}), "expected a whole number"),
+    "step is a truth value": (lambda: program("torch.abs", {"step": True}), "expected a whole number"),
+    "unknown reference": (lambda: program("torch.abs", {"import": "os"}), "step 0: expected plain values"),
+    "reference of two keys": (lambda: program("torch.abs", {"in": 0, "step": 0}), "step 0: expected plain values"),
+    "unknown dtype": (lambda: program("method.to", X, {"dtype": "object"}), "step 0: expected plain values"),
+    "a name that writes": (lambda: program("torch.abs", X, out=X), "step 0: expected names of arguments"),
+    "arguments nested deep": (lambda: program("torch.abs", deep(9)), "nested too deep"),
+    "arguments nested deeper": (lambda: program("torch.abs", deep(500)), "deep"),
+    "arguments nested without end": (lambda: program("torch.abs", deep(100_000)), "deep"),
+    "a million arguments": (lambda: program("torch.abs", [0] * 900_000), "settings of"),
+    "no step": (lambda: with_graph([INPUT, opaque([])]), "expected a list of steps"),
+    "too many steps": (
+        lambda: with_graph([INPUT, opaque([["torch.abs", [X], {}]] * 1001)]),
+        "expected a list of steps",
+    ),
+    "a step of one part": (lambda: with_graph([INPUT, opaque([["torch.abs"]])]), "step 0: expected [function"),
+    "another shape than recorded": (
+        lambda: with_graph([INPUT, {**opaque([["torch.abs", [X], {}]]), "settings": recorded([[2, 4, 5]])}]),
+        "is only known for ((2, 4, 5),)",
+    ),
+    "pointwise with a tensor": (
+        lambda: with_graph([INPUT, node("o", "pointwise", ["x"], program=[["torch.add", [X, {"tensor": 0}], {}]])]),
+        "expected all of 1 operands and nothing else",
+    ),
+    "pointwise with what is not": (
+        lambda: with_graph([INPUT, node("o", "pointwise", ["x"], program=[["torch.flip", [X, [0]], {}]])]),
+        "expected one step, a function of each element",
+    ),
     "unknown type": (lambda: with_header(lambda header: header["fc.bias"].update(dtype="F31")), "unknown dtype"),
     "type is a list": (lambda: with_header(lambda header: header["fc.bias"].update(dtype=["F32"])), "unknown dtype"),
     "type of another width": (lambda: with_header(lambda header: header["fc.bias"].update(dtype="F64")), "do not hold"),
     "type of another sort": (
         lambda: with_header(lambda header: header["norm.num_batches_tracked"].update(dtype="F64")),
-        "its node expects I64",
+        "its node expects integers",
     ),
     "shape of 10^9 axes": (lambda: with_header(lambda header: header["fc.bias"].update(shape=[1] * 1000)), "at most 8"),
     "shape beyond all": (
@@ -450,7 +519,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         "expected a printable name",
     ),
     "tensor with a lone surrogate": (lambda: twice(b'"\\ud800":{},'), "expected a printable name"),
-    "unknown kind": (lambda: edit_node(1, kind="conv3d"), "unknown kind 'conv3d'"),
+    "unknown kind": (lambda: edit_node(1, kind="conv4d"), "unknown kind 'conv4d'"),
     "kind is a list": (lambda: edit_node(1, kind=["conv2d"]), "kind: expected a name"),
     "kind of 10^6 letters": (lambda: edit_node(1, kind="a" * 10**6), "kind: expected a printable name"),
     "id is a number": (lambda: edit_node(1, id=1), "id: expected a name"),
@@ -707,3 +776,20 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     with pytest.raises(EvolutionError, match="cannot write"):
         files.save(small(), tmp_path / "nowhere" / "net.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_constants_of_every_integer_type_come_back(dtype: torch.dtype) -> None:
+    draft = Draft()
+    positions = draft.add("constant", (), shape=(4,), view=(4,), dtype="integer")
+    program = [["torch.add", [{"in": 0}, {"in": 1}], {}]]
+    total = draft.add("opaque", [draft.input((4,)), positions], program=program, reads=[(4,), (4,)], shape=(4,))
+    draft.head(total)
+    graph = draft.finish()
+    genome = Genome(graph, {"constant_0.value": torch.tensor([0, 1, 1, 0], dtype=dtype)})
+    again = files.decode(files.encode(genome))
+    assert again.weights["constant_0.value"].dtype == dtype
+    assert torch.equal(again.weights["constant_0.value"], genome.weights["constant_0.value"])
+    assert again.graph == graph and again.digest == genome.digest
+    with pytest.raises(FormatError, match="its node expects integers"):
+        files.decode(files.encode(Genome(graph, {"constant_0.value": torch.zeros(4)})))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from graphs.cost import macs, parameters
@@ -23,7 +24,7 @@ SEEDS = range(6)
 
 
 def test_the_strategies_know_every_kind() -> None:
-    assert MISSING == [], f"tests/strategies.py cannot draw {MISSING}: say in UNARY or JOINING how"
+    assert MISSING == [], f"tests/strategies.py cannot draw {MISSING}: say in UNARY, JOINING or PARTICULAR how"
 
 
 def test_random_graphs_have_every_kind() -> None:
@@ -53,19 +54,26 @@ def check_all(genome: Genome) -> None:
 
 
 def check_shapes(genome: Genome) -> None:
-    """What is inferred is what is observed, whatever the batch."""
+    """What is inferred is what is observed, whatever the batch, of which what depends on no input has one entry."""
+    varying = genome.graph.downstream(node.id for node in genome.graph.inputs)
     for batch, training in ((4, True), (4, False), (7, True), (7, False)):
         run = execute(genome.graph, genome.weights, inputs(genome.graph, batch, dtype=torch.float32), training=training)
         for id, shape in genome.graph.shapes.items():
-            assert tuple(run.values[id].shape) == (batch, *shape), id
+            assert tuple(run.values[id].shape) == (batch if id in varying else 1, *shape), id
 
 
 def check_state(genome: Genome, module: nn.Module) -> None:
-    """The module has the genome's tensors under the genome's names, as copies; only sharing adds names."""
+    """The module has the genome's tensors under the genome's names, as copies; only sharing adds names.
+
+    Constants that are no part of a network's state are buffers of the module, but not in its `state_dict`.
+    """
     state = module.state_dict()
+    constants = {name for name, spec in tensors(genome.graph).items() if not spec.persistent}
+    assert constants.isdisjoint(state)
     references = [name for node in genome.graph.nodes.values() for name in node.tensors.values()]
     if len(references) == len(set(references)):
-        assert state.keys() == genome.weights.keys()
+        assert state.keys() == genome.weights.keys() - constants
+    state |= {name: buffer for name, buffer in module.named_buffers() if name in constants}
     for name, tensor in genome.weights.items():
         assert torch.equal(state[name], tensor), name
         assert state[name].data_ptr() != tensor.data_ptr(), name
@@ -77,9 +85,19 @@ def check_cost(genome: Genome, module: nn.Module) -> None:
     assert parameters(genome.graph) == sum(parameter.numel() for parameter in module.parameters())
     if any(head.training_only for head in genome.graph.heads):
         return
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    # Of the ways to compute attention only the plain one is counted on every machine.
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         module.eval()(**inputs(genome.graph, 1, dtype=torch.float32))
     assert 2 * macs(genome.graph) == counter.get_total_flops()
+
+
+def check_heads(genome: Genome, found: Any, training: bool) -> dict[str, Tensor]:
+    """The outputs by name: in eval mode without those that exist in training only; one alone is no dictionary."""
+    names = [head.name for head in genome.graph.heads if training or not head.training_only]
+    assert isinstance(found, Tensor) == (len(names) == 1)
+    outputs = {names[0]: found} if isinstance(found, Tensor) else dict(found)
+    assert list(outputs) == names
+    return outputs
 
 
 def check_outputs(genome: Genome, module: nn.Module) -> None:
@@ -90,13 +108,14 @@ def check_outputs(genome: Genome, module: nn.Module) -> None:
         run = execute(graph, genome.weights, examples, training=training)
         with torch.no_grad():
             found = module.train(training)(**examples)
+        outputs = check_heads(genome, found, training)
         for head in graph.heads:
-            output = found if isinstance(found, Tensor) else found[head.name]
-            assert torch.equal(output, run.values[head.node]), (head, training)
+            if head.name in outputs:
+                assert torch.equal(outputs[head.name], run.values[head.node]), (head, training)
         if training:
-            state = module.state_dict()
+            state = dict(module.named_buffers())
             for name in buffers(graph):
-                assert torch.equal(state[name], run.buffers[name]), name
+                assert torch.equal(state[name], run.buffers.get(name, genome.weights[name])), name
 
 
 def buffers(graph: Graph) -> list[str]:
@@ -108,7 +127,9 @@ def rebuilt(genome: Genome) -> nn.Module:
     names: dict[str, Any] = {"torch": torch, "nn": nn}
     exec("import torch\nfrom torch import nn\n" + source(genome, "Network"), names)  # noqa: S102
     module: nn.Module = names["Network"]()
-    missing, unexpected = module.load_state_dict(dict(genome.weights), strict=False)
+    constants = {name for name, spec in tensors(genome.graph).items() if not spec.persistent}
+    state = {name: tensor for name, tensor in genome.weights.items() if name not in constants}
+    missing, unexpected = module.load_state_dict(state, strict=False)
     assert unexpected == []
     shared = [name for node in genome.graph.nodes.values() for name in node.tensors.values()]
     assert missing == [] or len(shared) > len(set(shared))

@@ -22,123 +22,267 @@ from graphs.execution import execute
 from graphs.genome import Genome
 from graphs.kinds import KINDS, TensorSpec
 from graphs.spaces import Space, explain, report
-from graphs.structure import Graph, Node
+from graphs.structure import Graph, Node, Shape
 from ops.width import change_width
 from tests.strategies import SMALL_ZOO, around, budget, inputs, lively, networks, small
 
 Origin = list[int]
-"""For each entry of a child's channel axis, the parent's entry that it is a copy of."""
+"""For each entry of one axis of a child's value, the parent's entry that it is a copy of."""
+
+Origins = list[Origin]
+"""That for each axis of a value. An axis that a layer makes anew is empty until it is filled in."""
 
 
 # The oracle ---------------------------------------------------------------------------------------------------------
 
 
-def _operand(node: Node, graph: Graph, operands: Sequence[Origin]) -> Origin:
+def _whole(size: int) -> Origin:
+    return list(range(size))
+
+
+def _unchanged(node: Node, graph: Graph, operands: Sequence[Origins]) -> None:
+    for operand, source in zip(operands, node.inputs, strict=True):
+        assert operand == [_whole(size) for size in graph.shapes[source]], f"what {node.id} reads has changed"
+
+
+def _operand(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
     assert all(operand == operands[0] for operand in operands), f"operands of {node.id} differ"
     return operands[0]
 
 
-def _own(node: Node, graph: Graph, operands: Sequence[Origin]) -> Origin:
-    return list(range(graph.shapes[node.id][0]))
+def _own(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    return [[] for _ in graph.shapes[node.id]]
 
 
-def _conv(node: Node, graph: Graph, operands: Sequence[Origin]) -> Origin:
-    channels = graph.shapes[node.inputs[0]][0]
+def _wall(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    _unchanged(node, graph, operands)
+    return [_whole(size) for size in graph.shapes[node.id]]
+
+
+def _window(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    """Works on places, which do not change, for each channel apart."""
+    assert operands[0][1:] == [_whole(size) for size in graph.shapes[node.inputs[0]][1:]]
+    return [operands[0][0], *(_whole(size) for size in graph.shapes[node.id][1:])]
+
+
+def _conv(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    channels, places = graph.shapes[node.inputs[0]][0], _window(node, graph, operands)[1:]
     if 1 < node.settings["groups"] == channels:
         times = node.settings["out"] // channels
-        return [entry * times + place for entry in operands[0] for place in range(times)]
-    return _own(node, graph, operands)
+        return [[entry * times + place for entry in operands[0][0] for place in range(times)], *places]
+    return [[], *places]
 
 
-def _multiply(node: Node, graph: Graph, operands: Sequence[Origin]) -> Origin:
-    whole = graph.shapes[node.id][0]
-    full = [operand for operand, source in zip(operands, node.inputs, strict=True) if graph.shapes[source][0] == whole]
-    assert all(operand in (full[0], [0]) for operand in operands), f"operands of {node.id} differ"
-    return _operand(node, graph, full)
+def _last(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    return [*operands[0][:-1], []]
 
 
-def _concat(node: Node, graph: Graph, operands: Sequence[Origin]) -> Origin:
-    found: Origin = []
-    before = 0
-    for operand, source in zip(operands, node.inputs, strict=True):
-        found += [before + entry for entry in operand]
-        before += graph.shapes[source][0]
+def _embedded(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    return [*operands[0], []]
+
+
+def _broadcast(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    found: Origins = []
+    for axis, whole in enumerate(graph.shapes[node.id]):
+        given = [
+            operand[axis]
+            for operand, source in zip(operands, node.inputs, strict=True)
+            if graph.shapes[source][axis] == whole
+        ]
+        assert all(operand[axis] in (given[0], [0]) for operand in operands), f"operands of {node.id} differ"
+        found.append(given[0])
     return found
 
 
-def _flatten(node: Node, graph: Graph, operands: Sequence[Origin]) -> Origin:
-    inner = prod(graph.shapes[node.inputs[0]][1:])
-    return [entry * inner + place for entry in operands[0] for place in range(inner)]
+def _concat(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    axis, found, before = node.settings["axis"], [], 0
+    for operand, source in zip(operands, node.inputs, strict=True):
+        assert [*operand[:axis], *operand[axis + 1 :]] == [*operands[0][:axis], *operands[0][axis + 1 :]]
+        found += [before + entry for entry in operand[axis]]
+        before += graph.shapes[source][axis]
+    return [*operands[0][:axis], found, *operands[0][axis + 1 :]]
+
+
+def _rearranged(shape: Shape, origins: Origins, sizes: Sequence[int], before: Shape) -> Origins:
+    """Where entries come from once a value (of `shape`, `origins`) is seen with `sizes`, the parent's with `before`."""
+    entries = numpy.arange(prod(shape)).reshape(shape)[numpy.ix_(*origins)].reshape(sizes)
+    found: Origins = []
+    for axis, places in enumerate(numpy.unravel_index(entries, before)):
+        rows = numpy.moveaxis(places, axis, 0).reshape(sizes[axis], -1)
+        assert (rows == rows[:, :1]).all(), "copies lie across the axes"
+        found.append(rows[:, 0].tolist())
+    return found
+
+
+def _flatten(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    size = prod(len(origin) for origin in operands[0])
+    return _rearranged(graph.shapes[node.inputs[0]], operands[0], [size], graph.shapes[node.id])
+
+
+def _reshape(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    """Each axis of the result is as much longer as one of the operand's axes, if that is the only way."""
+    shape, out = graph.shapes[node.inputs[0]], graph.shapes[node.id]
+    more = prod(len(origin) for origin in operands[0])
+    options = []
+    for axis, size in enumerate(out):
+        if more * size % prod(out) == 0:
+            sizes = [*out[:axis], more * size // prod(out), *out[axis + 1 :]]
+            try:
+                options.append(_rearranged(shape, operands[0], sizes, out))
+            except AssertionError:
+                continue
+    assert options, f"copies lie across the axes of {node.id}"
+    return options[0]
+
+
+def _permute(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    return [operands[0][axis] for axis in node.settings["order"]]
+
+
+def _slice(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    axis, start, stop = (node.settings[name] for name in ("axis", "start", "stop"))
+    part = [entry - start for entry in operands[0][axis] if start <= entry < stop]
+    if node.settings["step"] > 1:
+        assert operands[0][axis] == _whole(graph.shapes[node.inputs[0]][axis])
+        part = _whole(graph.shapes[node.id][axis])
+    return [*operands[0][:axis], part, *operands[0][axis + 1 :]]
+
+
+def _select(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    axis = node.settings["axis"]
+    assert operands[0][axis] == _whole(graph.shapes[node.inputs[0]][axis])
+    return [*operands[0][:axis], *operands[0][axis + 1 :]]
+
+
+def _average(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    gone, kept = node.settings["axes"], node.settings["keep"]
+    assert all(operands[0][axis] == _whole(graph.shapes[node.inputs[0]][axis]) for axis in gone)
+    found = [[0] if axis in gone else origin for axis, origin in enumerate(operands[0])]
+    return found if kept else [origin for axis, origin in enumerate(found) if axis not in gone]
+
+
+def _pad(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    found: Origins = []
+    for axis, margins in enumerate(node.settings["margins"]):
+        if any(margins):
+            assert operands[0][axis] == _whole(graph.shapes[node.inputs[0]][axis])
+        found.append(_whole(graph.shapes[node.id][axis]) if any(margins) else operands[0][axis])
+    return found
+
+
+def _expand(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    return operands[0]
+
+
+def _attention(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    query, key, value = operands[:3]
+    _unchanged(node, graph, [query, key, [*value[:-1], _whole(graph.shapes[node.inputs[2]][-1])], *operands[3:]])
+    return [*(_whole(size) for size in graph.shapes[node.id][:-1]), value[-1]]
 
 
 PASSING = {
     *(name for name, kind in KINDS.items() if kind.activation),
-    *("batch_norm", "layer_norm", "group_norm", "identity", "dropout", "dropout2d", "add", "mean", "gate"),
-    *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"),
+    *("batch_norm", "layer_norm", "group_norm", "identity", "dropout", "dropout2d", "stochastic_depth"),
+    *("add", "mean", "gate"),
 }
 """Kinds whose channels are those of their operands."""
 
-FORWARDS: dict[str, Callable[[Node, Graph, Sequence[Origin]], Origin]] = {
+FORWARDS: dict[str, Callable[[Node, Graph, Sequence[Origins]], Origins]] = {
     **dict.fromkeys(PASSING, _operand),
-    "input": _own,
-    "linear": _own,
-    "conv2d": _conv,
-    "multiply": _multiply,
+    **dict.fromkeys(("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"), _window),
+    **dict.fromkeys(("input", "parameter", "constant"), _own),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _conv),
+    **dict.fromkeys(("multiply", "pointwise"), _broadcast),
+    **dict.fromkeys(("attention", "window_attention"), _attention),
+    **dict.fromkeys(("opaque", "opaque_random"), _wall),
+    "linear": _last,
+    "embedding": _embedded,
     "concat": _concat,
     "flatten": _flatten,
+    "reshape": _reshape,
+    "permute": _permute,
+    "slice": _slice,
+    "select": _select,
+    "average": _average,
+    "pad": _pad,
+    "expand": _expand,
 }
 """How copies pass through each kind."""
 
 
-def claimed(space: Space, graph: Graph, node: str, copies: Origin) -> Origin:
-    """What the analysis says: the entries of a node's value when the space's channels become `copies`."""
+def claimed(space: Space, graph: Graph, node: str, axis: int, copies: Origin) -> Origin:
+    """What the analysis says: the entries of a value's axis when the space's channels become `copies`."""
     entries: Origin = []
     position = 0
-    for value in space.values:
-        if value.node == node:
+    for value in sorted(space.values, key=lambda value: value.offset):
+        if (value.node, value.axis) == (node, axis):
             entries += range(position, value.offset)
             entries += [value.offset + c * value.inner + place for c in copies for place in range(value.inner)]
             position = value.offset + space.width * value.inner
-    return [*entries, *range(position, graph.shapes[node][0])]
+    return [*entries, *range(position, graph.shapes[node][axis])]
 
 
-def follow(graph: Graph, space: Space, copies: Origin) -> dict[str, Origin]:
+def follow(graph: Graph, space: Space, copies: Origin) -> dict[str, Origins]:
     """Where the copies of a space's channels turn up; asserts that the network still fits together."""
-    origins: dict[str, Origin] = {}
+    origins: dict[str, Origins] = {}
     for node in graph.nodes.values():
-        operands = [origins[source] for source in node.inputs]
-        origin = FORWARDS[node.kind](node, graph, operands)
-        if FORWARDS[node.kind] is _own or (node.kind == "conv2d" and origin == _own(node, graph, [])):
-            origin = claimed(space, graph, node.id, copies)
-        origins[node.id] = origin
+        found = FORWARDS[node.kind](node, graph, [origins[source] for source in node.inputs])
+        origins[node.id] = [origin or claimed(space, graph, node.id, axis, copies) for axis, origin in enumerate(found)]
     return origins
 
 
-def widened(genome: Genome, origins: Mapping[str, Origin]) -> Genome:
+def widened(genome: Genome, origins: Mapping[str, Origins]) -> Genome:
     """The network by hand: each tensor indexed by what arrives at its node and what leaves it, readers divided."""
     graph, draft = genome.graph, Draft(genome.graph)
     weights: dict[str, Tensor] = {}
     for node in graph.nodes.values():
         out = origins[node.id]
+        given = origins[node.inputs[0]] if node.inputs else []
+        sizes = tuple(map(len, out))
         made = {role: genome.weights[name] for role, name in node.tensors.items()}
-        if node.kind in ("conv2d", "linear"):
-            given = origins[node.inputs[0]]
-            groups = node.settings.get("groups", 1)
-            channels = graph.shapes[node.inputs[0]][0]
-            made = {role: tensor[out] for role, tensor in made.items()}
+        if node.kind in ("conv1d", "conv2d", "conv3d"):
+            groups, channels = node.settings["groups"], graph.shapes[node.inputs[0]][0]
+            made = {role: tensor[out[0]] for role, tensor in made.items()}
             if 1 < groups == channels:
-                draft.set(node.id, out=len(out), groups=len(given))
+                draft.set(node.id, out=len(out[0]), groups=len(given[0]))
             else:
-                made["weight"] = _divided(made["weight"], _within(given, groups, channels))
-                draft.set(node.id, out=len(out))
+                made["weight"] = _divided(made["weight"], _within(given[0], groups, channels))
+                draft.set(node.id, out=len(out[0]))
+        elif node.kind == "linear":
+            made = {role: tensor[out[-1]] for role, tensor in made.items()}
+            made["weight"] = _divided(made["weight"], _within(given[-1], 1, graph.shapes[node.inputs[0]][-1]))
+            draft.set(node.id, out=len(out[-1]))
+        elif node.kind == "embedding":
+            made["weight"] = made["weight"][:, out[-1]]
+            draft.set(node.id, out=len(out[-1]))
         elif node.kind in ("batch_norm", "group_norm") or (node.kind == "prelu" and node.settings["per_channel"]):
-            made = {role: tensor[out] if tensor.ndim else tensor for role, tensor in made.items()}
-        elif node.kind == "layer_norm" and node.settings["axes"] == len(graph.shapes[node.id]):
-            made = {role: tensor[out] for role, tensor in made.items()}
+            made = {role: tensor[out[0]] if tensor.ndim else tensor for role, tensor in made.items()}
+        elif node.kind == "layer_norm":
+            made = {role: _along(tensor, out[-node.settings["axes"] :]) for role, tensor in made.items()}
+        elif node.kind == "parameter":
+            value = _along(made["value"].reshape(node.settings["view"]), out)
+            longer = iter(size for size in sizes if size > 1)
+            shape = tuple(next(longer) if size > 1 else 1 for size in node.settings["shape"])
+            made["value"] = value.reshape(shape)
+            draft.set(node.id, shape=shape, view=sizes)
+        elif node.kind == "slice" and node.settings["step"] == 1:
+            ends = {
+                name: sum(entry < node.settings[name] for entry in given[node.settings["axis"]])
+                for name in ("start", "stop")
+            }
+            draft.set(node.id, **ends)
+        elif node.kind == "reshape":
+            draft.set(node.id, shape=sizes)
         for role, tensor in made.items():
             known = weights.setdefault(node.tensors[role], tensor)
             assert torch.equal(known, tensor), f"who shares {node.tensors[role]} disagrees"
     return Genome(draft.finish(), weights)
+
+
+def _along(tensor: Tensor, origins: Origins) -> Tensor:
+    for axis, origin in enumerate(origins):
+        tensor = tensor.index_select(axis, torch.tensor(origin))
+    return tensor
 
 
 def _within(given: Origin, groups: int, channels: int) -> Origin:
@@ -198,18 +342,17 @@ def check_partition(graph: Graph) -> None:
     Several spaces can share the groups of a convolution; then they are fixed, and have no places of their own there.
     """
     assert len({space.name for space in graph.spaces}) == len(graph.spaces)
-    values: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    values: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
     uses: dict[tuple[str, int, str], list[tuple[int, int]]] = defaultdict(list)
     for space in graph.spaces:
         for value in space.values:
-            values[value.node].append((value.offset, value.offset + space.width * value.inner))
+            values[value.node, value.axis].append((value.offset, value.offset + space.width * value.inner))
         for use in space.uses:
             if use.fold == 1 or space.reason is None:
                 end = use.offset + space.width // use.fold * use.inner
                 uses[use.tensor, use.axis, use.node].append((use.offset, end))
-    assert values.keys() == graph.nodes.keys()
-    for node, parts in values.items():
-        assert _contiguous(parts) == graph.shapes[node][0], node
+    for (node, axis), parts in values.items():
+        assert _contiguous(parts) == graph.shapes[node][axis], node
     sizes = {name: spec.shape for node in graph.nodes.values() for name, spec in _specs(graph, node).items()}
     for (tensor, axis, _), parts in uses.items():
         assert _contiguous(parts) == sizes[tensor][axis], (tensor, axis)
@@ -244,7 +387,8 @@ def check_space(genome: Genome, space: Space, seed: int) -> None:
     copies = [start * block + int(entry) for start in range(space.blocks) for entry in within]
     origins = follow(graph, space, copies)
     for node in graph.nodes:
-        assert origins[node] == claimed(space, graph, node, copies), node
+        for axis, origin in enumerate(origins[node]):
+            assert origin == claimed(space, graph, node, axis, copies), node
     child = widened(genome, origins)
     check_equal(genome, child, training=False)
     if not space.draws:

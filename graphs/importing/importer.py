@@ -1,0 +1,155 @@
+"""`from_torch`: any traceable module as a genome."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from graphs.errors import GraphError
+from graphs.genome import Genome
+from graphs.structure import Head
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from graphs.importing.lowering import Lowering
+    from graphs.importing.tracing import Trace
+
+__all__ = ["from_torch"]
+
+_TOLERANCE = 1e-5
+
+
+def from_torch(module: nn.Module, example_input: Any) -> Genome:
+    """The genome of a module, weights included; `graphs.to_torch` gives an ordinary module back.
+
+    The forward pass is traced with `torch.fx`, in train and in eval mode: what exists in train mode only, such as
+    auxiliary outputs, is marked so. Outputs in tuples, named tuples and dictionaries become heads of their names. What
+    the engine has no kind for becomes an opaque node. Batch sizes are not baked in, other sizes are.
+
+    Args:
+        module: Any `torch.nn.Module` whose forward pass does not branch on the values of tensors. Left as it is.
+        example_input: A tensor (N, ...), a tuple of them for several arguments, or a dictionary by argument name.
+            Names, types and shapes (not N) are kept, and the greatest value of integer inputs.
+
+    Raises:
+        GraphError: The module cannot be taken in; names the line of its code, and what to do.
+    """
+    import torch
+
+    from graphs.importing.layers import layer_of
+    from graphs.importing.lowering import Lowering
+    from graphs.importing.tracing import copied, examples, trace
+
+    if not isinstance(module, torch.nn.Module):
+        raise GraphError(f"expected a torch.nn.Module, got {type(module).__name__}")
+    given = examples(module, example_input)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        work = copied(module)
+        training = trace(work, given, True, lambda layer: layer_of(layer) is not None)
+        inference = trace(work, given, False, lambda layer: layer_of(layer) is not None)
+        lowering = Lowering(work, given)
+        alike = _alike(training, inference)
+        trained = lowering.run(training, inference if alike else None)
+        evaluated = trained if alike else lowering.run(inference, training if alike else None)
+        _name_heads(lowering, trained, evaluated)
+        genome = _finish(lowering)
+        _compare(module, genome, given)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return genome
+
+
+def _alike(one: Trace, other: Trace) -> bool:
+    """Whether two modes make the same calls in the same order."""
+    nodes = [[(node.op, str(node.target)) for node in trace.graph.nodes] for trace in (one, other)]
+    return nodes[0] == nodes[1]
+
+
+def _name_heads(low: Lowering, trained: Any, evaluated: Any) -> None:
+    """Makes the outputs of both modes heads; those that eval mode lacks exist in training only."""
+    in_training, in_eval = _outputs(low, trained, ""), _outputs(low, evaluated, "")
+    kept = {node: name for name, node in in_eval.items()}
+    for name, node in in_training.items():
+        low.draft.heads.append(Head(name, node, training_only=node not in kept))
+    missing = kept.keys() - set(in_training.values())
+    if missing:
+        raise GraphError(
+            f"the output '{kept[min(missing)]}' is computed in another way in train mode than in eval mode; "
+            "use layers that know the mode themselves, such as Dropout, or functions that are given self.training"
+        )
+
+
+def _outputs(low: Lowering, value: Any, name: str) -> dict[str, str]:
+    from graphs.importing.lowering import Held, Program, Ref
+
+    if isinstance(value, Mapping):
+        parts = {str(key): part for key, part in value.items()}
+    elif isinstance(value, list | tuple):
+        parts = {str(place): part for place, part in enumerate(value)}
+    elif isinstance(value, Ref) and not value.bare:
+        return {name or "logits": value.node}
+    elif isinstance(value, Ref | Held | Program):
+        raise low.error(f"the batch is not the first axis of the output '{name or 'logits'}'")
+    else:
+        return {}
+    found: dict[str, str] = {}
+    for key, part in parts.items():
+        plain = re.sub(r"\W", "_", key)
+        label = f"{name}_{plain}" if name else plain if not plain.isdigit() else f"output_{plain}"
+        found.update(_outputs(low, part, label))
+    return found
+
+
+def _finish(low: Lowering) -> Genome:
+    import torch
+
+    if not low.draft.heads:
+        raise GraphError("the forward pass gives no tensor")
+    low.draft.prune()
+    used = {name for node in low.draft.nodes.values() for name in node.tensors.values()}
+    graph = low.draft.finish()
+    with torch.no_grad():
+        weights = {
+            name: tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
+            for name, tensor in low.weights.items()
+            if name in used
+        }
+    return Genome(graph, weights)
+
+
+def _compare(module: nn.Module, genome: Genome, given: Mapping[str, Tensor]) -> None:
+    """Runs the original and what was made of it on the example, in eval mode.
+
+    Raises:
+        GraphError: Their outputs differ.
+    """
+    import torch
+
+    from graphs.importing.tracing import copied
+    from graphs.modules import to_torch
+
+    original, made = copied(module).eval(), to_torch(genome).eval()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        expected = _tensors(original(**given))
+        torch.manual_seed(0)
+        found = _tensors(made(**given))
+    for one, other in zip(expected, found, strict=True):
+        if one.shape != other.shape or not torch.allclose(one, other, _TOLERANCE, _TOLERANCE, equal_nan=True):
+            raise GraphError(
+                "what was traced does not compute what the module does on the example; its forward pass may depend on "
+                "values of tensors, on state outside of them, or change tensors in place that others still read"
+            )
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    from torch import Tensor
+
+    if isinstance(value, Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]

@@ -1,0 +1,565 @@
+"""From traced graphs to nodes of a draft.
+
+The traced graph is interpreted with stand-ins for its values: numbers as they are, sizes that depend on the batch as
+`Size`, tensors of the module as `Held`, nodes of the draft as `Ref`. What has a kind becomes a node of that kind
+(`graphs.importing.layers`, `graphs.importing.calls`), what has none an opaque node; a value in which the batch is not
+the first axis is no node but a `Program`, which goes on until its batch is the first axis again.
+
+Every value of a draft has a batch axis. A traced tensor that does not depend on the batch has none, or one of a single
+entry in front; `Ref.bare` tells the two apart.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from graphs.draft import Draft
+from graphs.errors import GraphError
+from graphs.importing.tracing import BATCHES, Seen, Trace
+from graphs.kinds.allowed import allowed
+from graphs.kinds.pointwise import ELEMENTWISE
+from graphs.structure import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor, fx, nn
+
+__all__ = ["TRAINING", "Decline", "Held", "Lowering", "Program", "Ref", "Size", "Training"]
+
+
+class Decline(Exception):
+    """A converter's word that its kind does not do what is asked for: the call becomes an opaque node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """`factor` times the batch size."""
+
+    factor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Whether the network trains."""
+
+
+TRAINING = Training()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A tensor of the module, by name; `how` is `parameter`, `buffer` or `constant`."""
+
+    name: str
+    how: str
+    tensor: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A node of the draft. `bare`: the traced value is without the batch axis that the node's value has in front."""
+
+    node: str
+    bare: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """A call that is no node yet, because its batch is elsewhere than in front, or because it gives several values."""
+
+    target: str
+    arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+    seen: Seen
+
+
+class Lowering:
+    """Adds the nodes of one traced mode after another to a draft; equal nodes of both modes are one node.
+
+    Attributes:
+        draft: What nodes are added to.
+        shapes: Shapes of its nodes, without the batch.
+        weights: The tensors that they use, by name.
+    """
+
+    def __init__(self, module: nn.Module, given: Mapping[str, Tensor]) -> None:
+        self.module, self.given = module, given
+        self.draft = Draft()
+        self.shapes: dict[str, Shape] = {}
+        self.weights: dict[str, Tensor] = {}
+        self.made: dict[Any, str] = {}
+        self.held = _tensors_of(module)
+        self.inputs: dict[str, str] = {}
+        self.line = ""
+        self.seen: Mapping[str, Seen] = {}
+        self.now: Seen = Seen()
+        self.other_mode: Mapping[str, fx.Node] = {}
+        self.count: dict[Any, int] = {}
+        self.apart = False
+
+    # Walking ---------------------------------------------------------------------------------------------------------
+
+    def run(self, trace: Trace, other: Trace | None) -> Any:
+        """Lowers one mode.
+
+        Args:
+            trace: The mode.
+            other: The other mode, if its graph has the same nodes in the same order.
+
+        Returns:
+            The output, with stand-ins for its tensors.
+        """
+        self.seen, self.count, self.apart = trace.seen, {}, other is None
+        values: dict[fx.Node, Any] = {}
+        pairs = zip(trace.graph.nodes, other.graph.nodes if other else trace.graph.nodes, strict=True)
+        for node, twin in pairs:
+            self.now = trace.seen.get(node.name, Seen())
+            self.line = _line_of(node)
+            if node.op == "output":
+                return self._value(node.args[0], values, node.args[0])
+            values[node] = self._step(node, twin, values)
+        raise GraphError("the traced forward pass has no output")
+
+    def _step(self, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any]) -> Any:
+        from graphs.importing.calls import convert
+
+        arguments = [self._value(*pair) for pair in zip(node.args, [values] * len(node.args), twin.args, strict=True)]
+        keywords = {name: self._value(each, values, twin.kwargs[name]) for name, each in node.kwargs.items()}
+        if node.op == "placeholder":
+            return self._input(str(node.target))
+        if node.op == "get_attr":
+            return self._attribute(str(node.target))
+        fields = getattr(node.target, "_fields", None)
+        if fields:  # a named tuple
+            return {**dict(zip(fields, arguments, strict=False)), **keywords}
+        if node.op == "call_module":
+            result, in_place = self._layer(str(node.target), arguments, keywords)
+        else:
+            target, in_place = self._target(node)
+            in_place = in_place or keywords.get("inplace") is True
+            if target.partition(".")[2].startswith("_assert"):
+                return None
+            result = convert(self, target, arguments, keywords)
+        if in_place and arguments and isinstance(arguments[0], Ref) and isinstance(result, Ref):
+            # From here on, whoever holds the old value sees the new one.
+            for held, value in values.items():
+                if value == arguments[0]:
+                    values[held] = result
+        elif in_place and arguments and isinstance(arguments[0], Held):
+            raise self.error(f"it changes the tensor '{arguments[0].name}' of the module in place")
+        return result
+
+    def _value(self, argument: Any, values: Mapping[fx.Node, Any], twin: Any) -> Any:
+        """An argument with stand-ins for traced values; a flag that differs between the modes is `TRAINING`."""
+        from torch import fx
+
+        if isinstance(argument, fx.Node):
+            return values[argument]
+        if isinstance(argument, bool) and isinstance(twin, bool) and argument != twin:
+            return TRAINING
+        if isinstance(argument, tuple) and hasattr(argument, "_fields"):
+            names = argument._fields
+            return {name: self._value(each, values, each) for name, each in zip(names, argument, strict=True)}
+        if isinstance(argument, list | tuple):
+            others = twin if isinstance(twin, list | tuple) and len(twin) == len(argument) else argument
+            return type(argument)(
+                self._value(each, values, other) for each, other in zip(argument, others, strict=True)
+            )
+        if isinstance(argument, Mapping):
+            return {name: self._value(each, values, each) for name, each in argument.items()}
+        if isinstance(argument, slice):
+            return slice(*(self._value(each, values, each) for each in (argument.start, argument.stop, argument.step)))
+        return argument
+
+    def _target(self, node: fx.Node) -> tuple[str, bool]:
+        """The name of what is called, such as `torch.flatten`, and whether it works in place."""
+        if node.op == "call_method":
+            name = str(node.target)
+            plain = name.rstrip("_") if not name.startswith("__") else name.strip("_")
+            return f"method.{plain}", name.endswith("_") and not name.startswith("__")
+        function = node.target
+        name = getattr(function, "__name__", str(function))
+        home = getattr(function, "__module__", "") or ""
+        if home in ("_operator", "operator"):
+            plain = name.rstrip("_") if name not in ("and_", "or_", "not_") else name
+            in_place = plain.startswith("i") and plain[1:] in _IN_PLACE
+            return f"operator.{plain[1:] if in_place else plain}", in_place
+        if function is getattr:
+            return "python.getattr", False
+        if home.startswith("torch.nn.functional") or home == "torch._C._nn":
+            return f"functional.{name.rstrip('_')}", name.endswith("_")
+        if home.startswith("torch") and not home.startswith("torchvision"):
+            known = {"torch": "torch", "torch._C._linalg": "linalg", "torch._C._special": "special"}
+            plain = name.removeprefix("linalg_").removeprefix("special_") if home in known else name
+            return f"{known.get(home, 'torch')}.{plain.rstrip('_')}", plain.endswith("_")
+        if type(function).__name__ == "builtin_function_or_method":
+            return f"torch.{name.rstrip('_')}", name.endswith("_")
+        return f"{home}.{name}", False
+
+    # What is traced --------------------------------------------------------------------------------------------------
+
+    def _input(self, name: str) -> Any:
+        if name not in self.given:
+            return None
+        if name not in self.inputs:
+            from torch import bool as boolean
+
+            tensor = self.given[name]
+            shape = tuple(tensor.shape[1:])
+            dtype, most = "float", 1
+            if not tensor.is_floating_point():
+                dtype = "boolean" if tensor.dtype == boolean else "integer"
+                most = int(tensor.max()) + 1 if dtype == "integer" else 1
+            node = self.draft.add("input", (), name=name, shape=shape, dtype=dtype, most=max(most, 1))
+            self.shapes[node] = shape
+            self.inputs[name] = node
+        return Ref(self.inputs[name])
+
+    def _attribute(self, path: str) -> Any:
+        if path == "training":
+            return TRAINING
+        found: Any = self.module
+        for part in path.split("."):
+            found = getattr(found, part)
+        from torch import Tensor
+
+        return self.hold(found, path) if isinstance(found, Tensor) else found
+
+    def hold(self, tensor: Tensor, path: str) -> Held:
+        """A tensor of the module under the name that it has there first, or a constant."""
+        if id(tensor) not in self.held:
+            alike = (held for held in self.held.values() if held.how == "constant" and _equal(held.tensor, tensor))
+            self.held[id(tensor)] = next(alike, Held(path, "constant", tensor))
+        return self.held[id(tensor)]
+
+    def _layer(self, path: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, bool]:
+        from graphs.importing.calls import attention_layer
+        from graphs.importing.layers import layer_of
+
+        layer = self.module.get_submodule(path)
+        found = layer_of(layer)
+        if found is None:
+            raise self.error(f"the layer '{path}' has changed while it was traced")
+        kind, settings, roles = found
+        if kind == "attention":
+            return attention_layer(self, path, layer, arguments, keywords), False
+        operand = arguments[0] if arguments else keywords.get("input")
+        names = {role: self.use(self.hold(_reach(layer, own), f"{path}.{own}")) for role, own in roles.items()}
+        if isinstance(operand, Held | Ref | Program):
+            return self.add(kind, [self.ref(operand)], tensors=names, path=path, **settings), bool(
+                getattr(layer, "inplace", False)
+            )
+        raise self.error(f"the layer '{path}' is not given a tensor")
+
+    # Making nodes ----------------------------------------------------------------------------------------------------
+
+    def use(self, held: Held) -> str:
+        """Notes that a node uses a tensor, and gives its name."""
+        self.weights[held.name] = held.tensor
+        return held.name
+
+    def add(
+        self,
+        kind: str,
+        operands: Sequence[Ref],
+        tensors: Mapping[str, str] | None = None,
+        path: str | None = None,
+        bare: bool | None = None,
+        **settings: Any,
+    ) -> Ref:
+        """A node of a kind, or the equal one that the other mode has already."""
+        from graphs.kinds import KINDS
+
+        ids = tuple(operand.node for operand in operands)
+        filled = KINDS[kind].fill(path or kind, settings)
+        key = (kind, repr(sorted(filled.items())), ids, tuple(sorted((tensors or {}).items())))
+        turn = self.count[key] = self.count.get(key, 0) + 1
+        if (key, turn) not in self.made:
+            id = self.draft.add(kind, ids, path=path, tensors=tensors or {}, **settings)
+            try:
+                self.shapes[id] = KINDS[kind].infer(self.draft.nodes[id], [self.shapes[source] for source in ids])
+            except GraphError as error:
+                raise self.error(str(error)) from error
+            self.made[key, turn] = id
+        return Ref(self.made[key, turn], operands[0].bare if bare is None and operands else bool(bare))
+
+    def shape(self, value: Ref) -> Shape:
+        """Shape of a node's value without the batch."""
+        return self.shapes[value.node]
+
+    def ref(self, value: Any, rank: int | None = None) -> Ref:
+        """A node for a value.
+
+        Args:
+            value: A stand-in.
+            rank: For a tensor of the module, how many axes (without the batch) it is to be seen with.
+
+        Raises:
+            GraphError: The batch of the value is not its first axis.
+        """
+        if isinstance(value, Ref):
+            return value
+        if isinstance(value, Held):
+            return self._held_node(value, rank)
+        raise self.error("its batch is not the first axis; keep examples along the first axis")
+
+    def _held_node(self, held: Held, rank: int | None) -> Ref:
+        shape = tuple(held.tensor.shape)
+        if rank is not None:
+            shape = shape[1:] if len(shape) == rank + 1 and shape[0] == 1 else (1,) * (rank - len(shape)) + shape
+        settings: dict[str, Any] = {"shape": tuple(held.tensor.shape), "view": shape}
+        if held.how != "parameter":
+            settings["dtype"] = "float" if held.tensor.is_floating_point() else "integer"
+            settings["persistent"] = held.how == "buffer"
+        kind = "parameter" if held.how == "parameter" else "constant"
+        return self.add(kind, [], {"value": self.use(held)}, bare=rank is None, **settings)
+
+    def sizes(self, value: Any) -> tuple[Any, ...]:
+        """Shape of a traced tensor, as numbers and `Size`."""
+        if isinstance(value, Held):
+            return tuple(value.tensor.shape)
+        if isinstance(value, Ref):
+            first = () if value.bare else (Size(1),) if self.depends(value) else (1,)
+            return (*first, *self.shape(value))
+        if isinstance(value, Program) and value.seen.shapes:
+            return tuple(self._size(*pair) for pair in zip(*value.seen.shapes, strict=True))
+        raise self.error("the shape of this value is not known")
+
+    def _size(self, one: int, other: int) -> Any:
+        if one == other:
+            return one
+        factor = one // BATCHES[0]
+        if (one, other) != (factor * BATCHES[0], factor * BATCHES[1]):
+            raise self.error("a size is no multiple of the batch size")
+        return Size(factor)
+
+    # Calls -----------------------------------------------------------------------------------------------------------
+
+    def call(self, target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        """What there is no kind for: a function of each element, an opaque node, or a program that goes on."""
+        keywords = {name: each for name, each in keywords.items() if name not in ("inplace", "device", "out")}
+        if not allowed(target):
+            if not _any(lambda each: isinstance(each, Ref | Held | Program | Size), [*arguments, *keywords.values()]):
+                return self._computed(target, arguments, keywords)
+            raise self.error(
+                f"it calls '{target}', which is no function that a network's file may name; "
+                "write it with functions of torch"
+            )
+        if not _any(lambda each: isinstance(each, Ref | Held | Program | Size), [*arguments, *keywords.values()]):
+            return self._computed(target, arguments, keywords)
+        made = Program(target, tuple(arguments), dict(keywords), self.now)
+        if self.now.parts is not None or not self.now.shapes or not (self.now.batched or self.now.constant):
+            return made
+        pointwise = self._pointwise(made)
+        return pointwise if pointwise is not None else self._opaque(made)
+
+    def detached(self, target: str, arguments: Sequence[Any]) -> Program:
+        """A call within a program, of which nothing was observed."""
+        return Program(target, tuple(arguments), {}, Seen())
+
+    def _computed(self, target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        """The result of a call in which no tensor of the network takes part, as a constant."""
+        import torch
+        from torch import Tensor
+
+        prefix, _, name = target.partition(".")
+        homes: dict[str, Any] = {"torch": torch, "operator": operator, "functional": torch.nn.functional}
+        function = getattr(homes.get(prefix), name, None)
+        if function is None:
+            raise self.error(f"it calls '{target}', which is not known here; write it with functions of torch")
+        result = function(*arguments, **keywords)
+        return self.hold(result, f"constant_{len(self.held)}") if isinstance(result, Tensor) else result
+
+    def _pointwise(self, made: Program) -> Ref | None:
+        if made.target.partition(".")[2] not in ELEMENTWISE:
+            return None
+        tensors = [each for each in made.arguments if isinstance(each, Ref | Held)]
+        plain = all(isinstance(each, Ref | Held | int | float | bool) for each in made.arguments)
+        if not plain or not 1 <= len(tensors) <= 2 or _any(_is_tensor, list(made.keywords.values())):
+            return None
+        refs = [each for each in tensors if isinstance(each, Ref)]
+        if not refs or (any(not ref.bare for ref in refs) and any(ref.bare for ref in refs)):
+            return None
+        rank = max(len(self.shape(ref)) for ref in refs)
+        given: list[Any] = []
+        operands: list[Ref] = []
+        for each in made.arguments:
+            if isinstance(each, Ref | Held):
+                if isinstance(each, Held) and each.tensor.ndim > rank + 1:
+                    return None
+                ref = self.ref(each, rank)
+                if len(self.shape(ref)) != rank:
+                    return None
+                known = [operand.node for operand in operands]
+                place = known.index(ref.node) if ref.node in known else len(operands)
+                operands += [ref] if place == len(operands) else []
+                given.append({"in": place})
+            else:
+                given.append(each)
+        try:
+            return self.add("pointwise", operands, program=[[made.target, given, made.keywords]], bare=refs[0].bare)
+        except GraphError:
+            return None
+
+    def _opaque(self, made: Program) -> Ref:
+        steps: list[Any] = []
+        operands: list[Ref] = []
+        tensors: list[Held] = []
+        done: dict[int, int] = {}
+        random = False
+
+        def number(items: list[Any], item: Any) -> int:
+            if item not in items:
+                items.append(item)
+            return items.index(item)
+
+        def written(value: Any) -> Any:
+            nonlocal random
+            if isinstance(value, Program):
+                if id(value) not in done:
+                    done[id(value)] = step(value)
+                return {"step": done[id(value)]}
+            if isinstance(value, Ref):
+                if value.bare:
+                    steps.append(["method.squeeze", [{"in": number(operands, value)}, 0], {}])
+                    return {"step": len(steps) - 1}
+                return {"in": number(operands, value)}
+            if isinstance(value, Held):
+                return {"tensor": number(tensors, value)}
+            return self._plain(value, written)
+
+        def step(program: Program) -> int:
+            nonlocal random
+            random = random or program.target.partition(".")[2] in _RANDOM
+            arguments = [written(each) for each in program.arguments]
+            keywords = {name: written(each) for name, each in program.keywords.items()}
+            steps.append([program.target, arguments, keywords])
+            return len(steps) - 1
+
+        # The batch size is read off the first operand, so one that has it comes first.
+        for ref in sorted(_refs(made), key=lambda ref: ref.bare or not self.depends(ref)):
+            if not ref.bare:
+                number(operands, ref)
+        step(made)
+        shape, bare = self.now.shapes[0], not self.now.batched
+        if bare and shape[:1] != (1,):
+            steps.append(["method.unsqueeze", [{"step": len(steps) - 1}, 0], {}])
+        else:
+            shape, bare = shape[1:], False
+        return self.add(
+            "opaque_random" if random else "opaque",
+            operands,
+            {str(place): self.use(held) for place, held in enumerate(tensors)},
+            bare=bare,
+            program=steps,
+            reads=[self.shape(ref) for ref in operands],
+            shape=shape,
+            held=[[tuple(held.tensor.shape), held.how, not held.tensor.is_floating_point()] for held in tensors],
+        )
+
+    def depends(self, ref: Ref) -> bool:
+        """Whether a value depends on an input, so that its batch axis has N entries."""
+        return bool(self._upstream(ref.node) & set(self.inputs.values()))
+
+    def _upstream(self, node: str) -> set[str]:
+        found, waiting = {node}, [node]
+        while waiting:
+            fresh = [each for each in self.draft.nodes[waiting.pop()].inputs if each not in found]
+            found.update(fresh)
+            waiting += fresh
+        return found
+
+    def _plain(self, value: Any, written: Callable[[Any], Any]) -> Any:
+        import torch
+
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, Size):
+            return {"batch": value.factor}
+        if isinstance(value, Training):
+            return {"training": True}
+        if isinstance(value, torch.dtype):
+            return {"dtype": str(value).removeprefix("torch.")}
+        if isinstance(value, slice):
+            return {"slice": [written(each) for each in (value.start, value.stop, value.step)]}
+        if value is Ellipsis:
+            return {"ellipsis": True}
+        if isinstance(value, tuple):
+            return {"tuple": [written(each) for each in value]}
+        if isinstance(value, list):
+            return [written(each) for each in value]
+        raise self.error(f"an argument of type {type(value).__name__} cannot be written down")
+
+    def mode(self, flag: Any) -> Any:
+        """What a layer is told of the mode: `TRAINING`, or a flag that is the same in both modes.
+
+        Where the two modes make different calls, nothing can be compared, and a flag is taken for the mode.
+        """
+        return TRAINING if self.apart and isinstance(flag, bool) else flag
+
+    def error(self, what: str) -> GraphError:
+        """An error that names the line of the user's code."""
+        return GraphError(f"cannot take in {self.line or 'this module'}: {what}")
+
+
+_IN_PLACE = frozenset("add sub mul truediv floordiv pow mod and or xor matmul".split())
+
+_RANDOM = frozenset(
+    """
+    alpha_dropout bernoulli dropout dropout1d dropout2d dropout3d feature_alpha_dropout feature_dropout gumbel_softmax
+    multi_head_attention_forward rand_like randn_like rrelu scaled_dot_product_attention
+    """.split()
+)
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Ref | Held | Program)
+
+
+def _any(what: Callable[[Any], bool], value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(_any(what, each) for each in value)
+    if isinstance(value, slice):
+        return _any(what, [value.start, value.stop, value.step])
+    return what(value)
+
+
+def _refs(value: Any) -> list[Ref]:
+    if isinstance(value, Ref):
+        return [value]
+    if isinstance(value, Program):
+        return _refs([*value.arguments, *value.keywords.values()])
+    return [ref for each in value for ref in _refs(each)] if isinstance(value, list | tuple) else []
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.shape == other.shape and bool((one == other).all())
+
+
+def _reach(layer: Any, name: str) -> Any:
+    for part in name.split("."):
+        layer = getattr(layer, part)
+    return layer
+
+
+def _tensors_of(module: nn.Module) -> dict[int, Held]:
+    """Parameters and buffers of a module by identity, each under its first name."""
+    found: dict[int, Held] = {}
+    kept = set(module.state_dict().keys())
+    for name, tensor in module.named_parameters():
+        found.setdefault(id(tensor), Held(name, "parameter", tensor))
+    for name, buffer in module.named_buffers():
+        found.setdefault(id(buffer), Held(name, "buffer" if name in kept else "constant", buffer))
+    return found
+
+
+def _line_of(node: fx.Node) -> str:
+    """The line of the user's code that a traced value comes from."""
+    lines = [line.strip() for line in (node.stack_trace or "").splitlines() if line.strip()]
+    own = [place for place, line in enumerate(lines) if line.startswith("File ") and "/torch/" not in line]
+    if not own:
+        return f"'{node.name}'"
+    code = lines[own[-1] + 1] if own[-1] + 1 < len(lines) else ""
+    return f"{lines[own[-1]].removeprefix('File ')}: '{code}'"

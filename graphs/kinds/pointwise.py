@@ -1,0 +1,53 @@
+"""Functions of each element that are no layer of their own: arithmetic with numbers, powers, exponentials, differences.
+
+Written as the one step of an opaque node's program (`graphs.kinds.opaque`), but not a wall: each channel of the result
+depends on the same channel of each operand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from graphs.errors import ShapeError
+from graphs.kinds.joins import broadcast, broadcast_channels
+from graphs.kinds.kind import REQUIRED, Kind, Settings
+from graphs.kinds.opaque import checked_program, references, run_program
+from graphs.structure import Shape
+
+__all__ = ["ELEMENTWISE", "POINTWISE"]
+
+ELEMENTWISE = frozenset(
+    """
+    abs add acos asin atan ceil celu clamp clamp_max clamp_min cos cosh div divide elu erf exp expm1 floor floor_divide
+    hardshrink hardtanh log log10 log1p log2 logsigmoid maximum minimum mish mul multiply neg negative pos positive pow
+    reciprocal relu remainder round rsqrt rsub selu sigmoid sign sin sinh softplus softshrink softsign sqrt square sub
+    subtract tan tanh tanhshrink threshold true_divide truediv trunc
+    """.split()
+)
+"""Functions whose result at a place depends on the operands at that place alone."""
+
+
+def _elementwise_program(value: Any) -> tuple[Any, ...]:
+    program = checked_program(value)
+    if len(program) != 1 or program[0][0].partition(".")[2] not in ELEMENTWISE:
+        raise ValueError(f"expected one step, a function of each element: {', '.join(sorted(ELEMENTWISE))}")
+    return program
+
+
+def _shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    _, arguments, keywords = settings["program"][0]
+    found = [*references([*arguments, *keywords.values()])]
+    if {name for name, _ in found} != {"in"} or {place for _, place in found} != set(range(len(shapes))):
+        raise ShapeError(f"the step refers to {found}, expected all of {len(shapes)} operands and nothing else")
+    return broadcast(settings, shapes)
+
+
+POINTWISE = Kind(
+    name="pointwise",
+    settings={"program": (_elementwise_program, REQUIRED)},
+    operands=(1, 2),
+    shape=_shape,
+    compute=run_program,
+    channels=broadcast_channels,
+)

@@ -1,0 +1,445 @@
+"""Modules that nobody here wrote come in and go out: same outputs in both modes, same state, no batch size baked in."""
+
+from __future__ import annotations
+
+import math
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import graphs
+import ops
+from graphs.errors import GraphError
+from graphs.genome import Genome
+from graphs.kinds import KINDS
+
+Pair = namedtuple("Pair", ["main", "side"])
+
+
+class Functional(nn.Module):
+    """Functions and methods instead of layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.fc = nn.Linear(8 * 3 * 2, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.norm(self.conv(x)), inplace=True)
+        x = functional.max_pool2d(x, 2)
+        x = functional.dropout(x, 0.3, training=self.training)
+        return self.fc(x.view(x.size(0), -1))
+
+
+class Residual(nn.Module):
+    """In-place activation, an in-place sum, an average by method."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.block = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(inplace=True))
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.stem(x)).relu_()
+        y = self.block(x)
+        y += x
+        return self.fc(y.mean((2, 3)))
+
+
+class Parts(nn.Module):
+    """Chunks, a permutation, a parameter used directly, a buffer, arithmetic with numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 4).reshape(4, 1, 1))
+        self.offset = nn.Parameter(torch.linspace(-1, 1, 4))
+        self.register_buffer("shift", torch.tensor([0.1, 0.2, 0.3, 0.4]).reshape(1, 4, 1, 1))
+        self.register_buffer("hidden", torch.tensor([1.0, 2.0]), persistent=False)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.conv(x).chunk(2, dim=1)
+        y = self.scale * a + (b - self.shift) / 2.0
+        y = y.permute(0, 2, 3, 1) + self.offset
+        y = torch.tanh(y).mean(dim=[1, 2]) * math.sqrt(2) + 1
+        return self.fc(y) * self.hidden[0] + self.hidden[1]
+
+
+class Shared(nn.Module):
+    """One layer called twice, and one tensor under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 6)
+        self.again = nn.Linear(6, 6)
+        self.again.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        x = torch.relu(self.first(x))
+        return self.again(x)
+
+
+class Several(nn.Module):
+    """Two inputs, and a dictionary of outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Conv2d(1, 4, 3, stride=2)
+        self.facts = nn.Linear(5, 4)
+        self.a, self.b = nn.Linear(4, 3), nn.Linear(4, 2)
+
+    def forward(self, picture: Tensor, facts: Tensor, extra: Tensor | None = None) -> dict[str, Tensor]:
+        joined = torch.sigmoid(self.image(picture).mean((-2, -1))) + self.facts(facts)
+        if extra is not None:
+            joined = joined + extra
+        return {"a": self.a(joined), "b": self.b(joined)}
+
+
+class Auxiliary(nn.Module):
+    """A named tuple with an output that exists in train mode only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.main, self.side = nn.Linear(4, 6), nn.Linear(6, 3), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        x = torch.relu(self.body(x))
+        if self.training:
+            return Pair(self.main(x), self.side(x))
+        return self.main(x)
+
+
+class Signal(nn.Module):
+    """One-dimensional convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv1d(2, 4, 3, padding=1), nn.BatchNorm1d(4), nn.GELU(), nn.Conv1d(4, 4, 3, stride=2)
+        )
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.net(x).mean(-1))
+
+
+class Volume(nn.Module):
+    """Three-dimensional convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv3d(1, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU(), nn.Conv3d(4, 4, 2, stride=2)
+        )
+        self.fc = nn.Linear(4 * 2 * 2 * 1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.flatten(self.net(x), 1))
+
+
+class Words(nn.Module):
+    """Tokens, positions, attention, a class token, layer norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(20, 8)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.position = nn.Parameter(torch.randn(1, 7, 8))
+        self.norm, self.last = nn.LayerNorm(8), nn.LayerNorm(8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Dropout(0.1), nn.Linear(12, 8))
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, words: Tensor) -> Tensor:
+        x = self.tokens(words)
+        n = x.shape[0]
+        x = torch.cat([self.token.expand(n, -1, -1), x], dim=1) + self.position
+        y = self.norm(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        return self.fc(self.last(x + self.mlp(x))[:, 0])
+
+
+class Odd(nn.Module):
+    """What has no kind: softmax, top k, a sort, a batch that is not in front for a while, an einsum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.out = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.fc(x).softmax(-1)
+        z = y.transpose(0, 1).cumsum(0).transpose(0, 1)
+        top, _ = torch.topk(z, 6, dim=1)
+        w = torch.einsum("ni,nj->nij", top, y).sum(1)
+        values = w.sort(dim=1)[0]
+        return self.out(values + torch.where(y > 0.2, y, torch.zeros_like(y)))
+
+
+class Merged(nn.Module):
+    """Windows are merged with the batch, and parted from it again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3, padding=1)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        n, c, h, w = x.shape
+        x = x.view(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(n * (h // 2) * (w // 2), c, 4)
+        x = torch.softmax(x, -1) * x
+        x = x.view(n, (h // 2) * (w // 2), c, 4).mean((1, 3))
+        return self.fc(x)
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Any]]] = {
+    "functional": (Functional, lambda n: torch.randn(n, 3, 6, 4)),
+    "residual": (Residual, lambda n: torch.randn(n, 3, 5, 7)),
+    "parts": (Parts, lambda n: torch.randn(n, 3, 4, 4)),
+    "shared": (Shared, lambda n: torch.randn(n, 6)),
+    "several": (Several, lambda n: (torch.randn(n, 1, 6, 6), torch.randn(n, 5))),
+    "auxiliary": (Auxiliary, lambda n: torch.randn(n, 4)),
+    "signal": (Signal, lambda n: torch.randn(n, 2, 9)),
+    "volume": (Volume, lambda n: torch.randn(n, 1, 4, 4, 2)),
+    "words": (Words, lambda n: torch.randint(0, 20, (n, 6))),
+    "odd": (Odd, lambda n: torch.randn(n, 6)),
+    "merged": (Merged, lambda n: torch.randn(n, 2, 6, 4)),
+}
+
+REWRITTEN = {"words"}
+"""Modules of which a part is computed in another order: equal up to rounding, not bit for bit."""
+
+
+def made(name: str) -> tuple[nn.Module, Genome]:
+    make, example = CASES[name]
+    torch.manual_seed(3)
+    module = make()
+    for tensor in module.state_dict().values():
+        if tensor.is_floating_point() and tensor.ndim:
+            tensor.add_(0.1 * torch.rand_like(tensor))
+    return module, graphs.from_torch(module, example(4))
+
+
+def outputs(module: nn.Module, given: Any, training: bool) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Outputs of a copy of the module, and the state that the run leaves."""
+    import copy
+
+    work = copy.deepcopy(module).train(training)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        found = work(*given) if isinstance(given, tuple) else work(given)
+    values = found.values() if isinstance(found, dict) else found if isinstance(found, tuple) else [found]
+    return list(values), work.state_dict()
+
+
+@pytest.fixture(autouse=True)
+def without_the_fast_path() -> Any:
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    yield
+    torch.backends.mha.set_fastpath_enabled(before)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("training", [False, True])
+def test_outputs_and_state_are_the_originals(name: str, training: bool) -> None:
+    module, genome = made(name)
+    back = graphs.to_torch(genome)
+    assert back.state_dict().keys() == module.state_dict().keys()
+    for batch in (4, 7):
+        given = CASES[name][1](batch)
+        (expected, state), (found, after) = (outputs(each, given, training) for each in (module, back))
+        assert len(expected) == len(found)
+        for one, other in zip(expected, found, strict=True):
+            if name in REWRITTEN:
+                assert float((one - other).abs().max()) <= 1e-6 * float(one.std())
+            else:
+                assert torch.equal(one, other)
+        assert all(torch.equal(state[key], after[key]) for key in state)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_module_is_left_as_it_is(name: str) -> None:
+    make, example = CASES[name]
+    module = make()
+    module.eval()
+    next(module.children()).train()
+    state = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    modes = [child.training for child in module.modules()]
+    graphs.from_torch(module, example(3))
+    assert [child.training for child in module.modules()] == modes
+    assert all(torch.equal(state[key], tensor) for key, tensor in module.state_dict().items())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_files(name: str, tmp_path: Path) -> None:
+    _, genome = made(name)
+    graphs.save(genome, tmp_path / "it.safetensors")
+    again = graphs.load(tmp_path / "it.safetensors")
+    assert again.digest == genome.digest
+    assert graphs.fingerprint(again.graph) == graphs.fingerprint(genome.graph)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_source_text_alone_gives_the_module_back(name: str) -> None:
+    from graphs.modules import source
+
+    _, genome = made(name)
+    names: dict[str, Any] = {"torch": torch, "nn": nn}
+    exec("import torch\nfrom torch import nn\n" + source(genome, "Network"), names)  # noqa: S102
+    network = names["Network"]()
+    state = graphs.to_torch(genome).state_dict()
+    network.load_state_dict(state)
+    given = CASES[name][1](3)
+    for training in (False, True):
+        found, expected = outputs(network, given, training)[0], outputs(graphs.to_torch(genome), given, training)[0]
+        assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_mutations_keep_the_function(name: str) -> None:
+    """Each operator at some of its sites, on a network that was taken in."""
+    _, genome = made(name)
+    probe = {node.settings["name"]: value for node, value in zip(genome.graph.inputs, _probe(name), strict=True)}
+    tried = 0
+    for mutation in ops.MUTATIONS.values():
+        sites = mutation.sites(genome)
+        for site in sites[:: max(1, len(sites) // 3)][:3]:
+            child = mutation.apply(genome, site, numpy.random.default_rng(2))
+            certificate = ops.certify(genome, child, probe=probe)
+            assert not certificate.broken, (mutation.name, site, certificate)
+            assert "blind" not in (certificate.eval.verdict, certificate.train.verdict), (
+                mutation.name,
+                site,
+                certificate,
+            )
+            tried += 1
+    assert tried > 1
+
+
+def _probe(name: str) -> list[Tensor]:
+    torch.manual_seed(11)
+    given = CASES[name][1](8)
+    return list(given) if isinstance(given, tuple) else [given]
+
+
+def test_heads_of_train_mode_alone_are_marked() -> None:
+    _, genome = made("auxiliary")
+    assert [(head.name, head.training_only) for head in genome.graph.heads] == [("main", False), ("side", True)]
+    module = graphs.to_torch(genome)
+    x = torch.randn(3, 4)
+    assert set(module(x)) == {"main", "side"}
+    assert isinstance(module.eval()(x), Tensor)
+
+
+def test_inputs_keep_names_types_and_ranges() -> None:
+    _, genome = made("several")
+    assert [(node.settings["name"], node.settings["shape"]) for node in genome.graph.inputs] == [
+        ("picture", (1, 6, 6)),
+        ("facts", (5,)),
+    ]
+    _, genome = made("words")
+    (node,) = genome.graph.inputs
+    assert node.settings["dtype"] == "integer" and node.settings["most"] <= 20
+
+
+def test_keyword_examples() -> None:
+    module = Several()
+    given = {"facts": torch.randn(2, 5), "picture": torch.randn(2, 1, 6, 6), "extra": torch.randn(2, 4)}
+    genome = graphs.from_torch(module, given)
+    found = graphs.to_torch(genome).eval()(**given)
+    assert torch.equal(found["a"], module.eval()(**given)["a"])
+
+
+def test_nothing_of_ours_is_inside() -> None:
+    for name in CASES:
+        module = graphs.to_torch(made(name)[1])
+        for each in module.modules():
+            assert type(each).__module__.startswith("torch") or "GraphModule" in type(each).__name__
+        assert not any(word in module.code for word in ("graphs.", "ops.", "evolve."))
+
+
+def test_kinds_are_found_where_there_are_some() -> None:
+    """Only what has no kind becomes an opaque node."""
+    for name in set(CASES) - {"odd", "merged", "parts"}:
+        kinds = {node.kind for node in made(name)[1].graph.nodes.values()}
+        assert not any(kind.startswith("opaque") for kind in kinds), (name, kinds)
+    assert kinds <= KINDS.keys()
+
+
+# What cannot be taken in --------------------------------------------------------------------------------------------
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+class Baked(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(4, -1) * x.shape[0]
+
+
+class Loose(nn.Module):
+    """The output has no batch in front."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(0, 1)
+
+
+class Writing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.add_(1)
+        return x + self.seen
+
+
+class Different(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.one(x) if self.training else self.other(x)
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
+    "branch on values": (Branching, torch.randn(2, 3), "if x.sum() > 0"),
+    "a batch size in the code": (Baked, torch.randn(4, 3), "batch"),
+    "no batch in front": (Loose, torch.randn(2, 3), "batch is not the first axis"),
+    "a buffer written to": (Writing, torch.randn(2, 3), "in place"),
+    "another function in train mode": (Different, torch.randn(2, 3), "train mode"),
+    "too many inputs": (Branching, (torch.randn(2, 3), torch.randn(2, 3)), "forward takes 1"),
+    "no tensor": (Branching, "image", "no tensor"),
+    "an unknown argument": (Branching, {"y": torch.randn(2, 3)}, "no argument 'y'"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_say_where_and_why(name: str) -> None:
+    make, example, message = REFUSED[name]
+    with pytest.raises(GraphError) as caught:
+        graphs.from_torch(make(), example)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_no_module() -> None:
+    with pytest.raises(GraphError, match=r"expected a torch\.nn\.Module"):
+        graphs.from_torch(torch.relu, torch.randn(2, 3))  # type: ignore[arg-type]
