@@ -12,7 +12,9 @@ over the probe.
 
 A measurement whose power is below a million tolerances, or that copies a channel which is zero on the whole probe,
 proves nothing: it is **blind**, the parent is stirred (`ops.stirring`), the record replayed on it, and that is
-certified; the child itself must then be, bit for bit, what the record leads to.
+certified; the child itself must then be, bit for bit, what the record leads to. A promise that rests on zeros or
+copies among the weights names them (`Build.ground`): the stirred parent is brought back onto this ground, and the
+parent itself must stand on it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
 from graphs.genome import Genome
+from graphs.structure import Node
 from ops.comparison import Comparison, Measures, Probe
 from ops.errors import BrokenPromise
 from ops.mutation import Child
@@ -31,7 +34,7 @@ from ops.stirring import stir
 from ops.table import replay_child
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 __all__ = ["VERDICTS", "Certificate", "Mode", "certify"]
 
@@ -141,10 +144,11 @@ def certify(
     modes = _measure(parent, child, examples, promised)
     stirred = any(mode.verdict == "blind" for mode in modes.values())
     if stirred:
-        bold = stir(parent, inputs, seed)
+        again = replay_child(parent, child.record, child.tensors)
+        bold = _grounded(stir(parent, inputs, seed), again)
         modes = _measure(bold, replay_child(bold, child.record, child.tensors), examples, promised)
-        # That proves the record; and the child must be what the record leads to.
-        if not _same(replay_child(parent, child.record, child.tensors).genome, child.genome):
+        # That proves the record for weights on its ground; there must the parent be, and the child what it leads to.
+        if not (_same(_grounded(parent, again), parent) and _same(again.genome, child.genome)):
             modes = {name: replace(mode, error=math.inf, verdict="broken") for name, mode in modes.items()}
     batch = min(len(tensor) for tensor in inputs.values())
     source = "random" if probe is None else "data"
@@ -158,15 +162,38 @@ def _inputs(parent: Genome, probe: Tensor | Mapping[str, Tensor] | None, seed: i
     nodes = parent.graph.inputs
     if probe is None:
         generator = torch.Generator().manual_seed(seed)
-        shapes = {node.settings["name"]: (8, *node.settings["shape"]) for node in nodes}
-        return {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+        return {node.settings["name"]: _drawn(node, generator) for node in nodes}
     given = dict(probe) if isinstance(probe, Mapping) else {nodes[0].settings["name"]: probe}
     for node in nodes:
         name, shape = node.settings["name"], tuple(node.settings["shape"])
         found = tuple(given[name].shape) if name in given else None
         if found is None or found[1:] != shape or found[0] < 4:
             raise GraphError(f"the probe for input '{name}' has shape {found}; expected (4 or more, *{shape})")
-    return {name: tensor.detach().double() for name, tensor in given.items()}
+    return {name: _precise(tensor.detach()) for name, tensor in given.items()}
+
+
+def _drawn(node: Node, generator: Generator) -> Tensor:
+    """Eight examples for an input."""
+    import torch
+
+    shape = (8, *node.settings["shape"])
+    if node.settings["dtype"] == "float":
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+    if node.settings["dtype"] == "boolean":
+        return torch.randint(0, 2, shape, generator=generator).bool()
+    return torch.randint(0, node.settings["most"], shape, generator=generator)
+
+
+def _precise(tensor: Tensor) -> Tensor:
+    """The tensor in float64 if it holds such numbers."""
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _grounded(parent: Genome, child: Child) -> Genome:
+    """The parent's graph with weights for which the promise of its child was made."""
+    if not child.ground.plans:
+        return parent
+    return Genome(parent.graph, child.ground.apply(parent.weights, parent.graph, 0, {}), parent.about)
 
 
 def _same(one: Genome, other: Genome) -> bool:

@@ -18,7 +18,7 @@ from graphs.genome import Genome
 from graphs.kinds import KINDS
 from graphs.structure import Graph, Node
 from ops.mutation import Child
-from ops.transfer import Mapped
+from ops.transfer import Extended, Mapped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,7 +109,7 @@ class Comparison:
         old = self._heads(self.old, training)
         new = self._heads(self.new, training)
         touched = self.new.downstream(self.changed)
-        moved = any(old.get(name) != node for name, node in new.items())
+        moved = old != new
         if not moved and not any(node in touched for node in new.values()):
             return Measures(0.0, 0.0, 0.0, hidden=False, reached=False)
         before = _run_parent(self.parent, self.probe, training)
@@ -147,7 +147,7 @@ class Comparison:
         import torch
 
         for touch in self.child.touched:
-            entries = before.values[touch.node].movedim(1, 0).flatten(1).abs().amax(1)
+            entries = before.values[touch.node].movedim(1 + touch.axis, 0).flatten(1).abs().amax(1)
             count = (len(entries) - touch.offset) // touch.inner
             channels = entries[touch.offset :][: count * touch.inner].reshape(count, touch.inner).amax(1)
             if bool((channels[torch.from_numpy(touch.channels)] == 0).any()):
@@ -166,6 +166,8 @@ class Comparison:
         generator = torch.Generator().manual_seed(self.seed)
 
         def shake(value: Tensor) -> Tensor:
+            if not value.is_floating_point():
+                return value
             signs = torch.randint(0, 2, value.shape, generator=generator, dtype=value.dtype) * 2 - 1
             return value * (1 + size * signs)
 
@@ -201,6 +203,8 @@ class Comparison:
                     continue
                 if isinstance(plan, Mapped) and plan.source in before.buffers:
                     expected[name] = plan.apply(before.buffers)
+                elif isinstance(plan, Extended) and plan.source in before.buffers:
+                    expected[name] = plan.fill(before.buffers, after.buffers[name])
                 elif plan is None and name in before.buffers:
                     expected[name] = before.buffers[name]
             error = max(error, _statistics_error(self.new, id, expected, expected, after.buffers))

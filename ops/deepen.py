@@ -22,7 +22,7 @@ from graphs.genome import Genome
 from graphs.kinds import KINDS
 from graphs.structure import Graph
 from ops.mutation import Build, Mutation, Site, Work
-from ops.places import norm_near
+from ops.places import dependent, norm_near
 from ops.transfer import Given, New, Plan, Transfer
 
 if TYPE_CHECKING:
@@ -36,11 +36,12 @@ _EPS = 2.0**-17
 
 def _find(genome: Genome) -> Iterable[Site]:
     graph = genome.graph
+    varying = dependent(graph)
     for node in graph.nodes.values():
-        if not KINDS[node.kind].idempotent or len(graph.shapes[node.id]) not in (1, 3):
+        if not KINDS[node.kind].idempotent or len(graph.shapes[node.id]) not in (1, 2, 3):
             continue
         yield Site({"after": node.id, "norm": False}, "exact")
-        if norm_near(graph, node.id):
+        if norm_near(graph, node.id) and node.id in varying:
             yield Site({"after": node.id, "norm": True}, "eval-exact")
 
 
@@ -56,7 +57,7 @@ def _build(work: Work) -> Build:
     if len(shape) == 3:
         layer = draft.add("conv2d", after, after=after, out=shape[0], kernel=work.choices["kernel"], bias=not norm)
     else:
-        layer = draft.add("linear", after, after=after, out=shape[0], bias=not norm)
+        layer = draft.add("linear", after, after=after, out=shape[-1], bias=not norm)
     plans: dict[str, Plan] = {draft.nodes[layer].tensors["weight"]: New("identity")}
     last, tensors = layer, {}
     if norm:

@@ -17,3 +17,5 @@ class ReplayError(GraphError):
 
 class BrokenPromise(EvolutionError, ArithmeticError):
     """A child does not compute what its mutation promised; the message says in which mode and by how much."""
+
+    exit_code = 1

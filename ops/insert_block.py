@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.draft import Draft
 from graphs.genome import Genome
 from ops.mutation import Build, Mutation, Site, Work
-from ops.places import junctions, norm_near
+from ops.places import channel_axis, junctions, norm_near
 from ops.transfer import New, Plan, Transfer
 
 if TYPE_CHECKING:
@@ -26,13 +26,14 @@ __all__ = ["INSERT_BLOCK"]
 
 def _find(genome: Genome) -> Iterable[Site]:
     for node in junctions(genome.graph):
-        if len(genome.graph.shapes[node]) in (1, 3):
+        if len(genome.graph.shapes[node]) in (1, 2, 3):
             yield Site({"after": node}, "exact")
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
     shape = genome.graph.shapes[place["after"]]
-    inner = shape[0] if rng.integers(2) else max(1, shape[0] // 2)
+    width = shape[channel_axis(genome.graph, place["after"])]
+    inner = width if rng.integers(2) else max(1, width // 2)
     return {"inner": inner, "kernel": 3 if len(shape) == 3 and min(shape[1:]) > 1 else 1}
 
 
@@ -51,7 +52,7 @@ def _build(work: Work) -> Build:
     if norm:
         last = draft.add("batch_norm", last, after=last)
     last = draft.add("relu", last, after=last)
-    last = layer(shape[0])
+    last = layer(shape[channel_axis(work.graph, after)])
     plans: dict[str, Plan] = {}
     if norm:
         last = draft.add("batch_norm", last, after=last)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from graphs.errors import FormatError, GraphError
+from graphs.errors import FormatError, GraphError, UnknownName
 from graphs.genome import Genome
 from graphs.structure import Graph, frozen
 from ops.errors import NoSite
@@ -112,13 +112,15 @@ class Record:
 class Touched:
     """Channels of a parent's value that a mutation copies, drops or rescales.
 
-    Channel c takes the entries `offset + c·inner` to `offset + (c+1)·inner` of the value's channel axis.
+    Channel c takes the entries `offset + c·inner` to `offset + (c+1)·inner` of the value's axis `axis`, the batch not
+    counted.
     """
 
     node: str
     offset: int
     inner: int
     channels: numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]
+    axis: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,23 +143,35 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What a `build` gives: the child's graph, the transfer, the channels it works on, tensors computed from data."""
+    """What a `build` gives.
+
+    Attributes:
+        graph: The child's.
+        transfer: What happens to tensors.
+        touched: The channels that the mutation works on.
+        tensors: Those that were computed from data.
+        ground: What a promise rests on that holds for some weights only, such as zeros that are dropped or copies that
+            are merged. A transfer from the parent to the parent: it brings any weights onto this ground, and leaves
+            those that stand on it as they are.
+    """
 
     graph: Graph
     transfer: Transfer
     touched: tuple[Touched, ...] = ()
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    ground: Transfer = field(default_factory=Transfer)
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A mutated genome with its record, its transfer and the tensors that were computed from data."""
+    """A mutated genome with its record, its transfer, and what else its `Build` tells."""
 
     genome: Genome
     record: Record
     transfer: Transfer
     touched: tuple[Touched, ...]
     tensors: Mapping[str, Tensor]
+    ground: Transfer = field(default_factory=Transfer)
 
     @property
     def preserves(self) -> str:
@@ -176,6 +190,7 @@ class Mutation:
         find: `genome -> sites`.
         choose: `(genome, place, rng) -> choices` of JSON types.
         build: `work -> build`, a pure function.
+        undoes: The operator of which it is the inverse: where the other has been, it gives the parent back bit for bit.
     """
 
     name: str
@@ -184,6 +199,7 @@ class Mutation:
     find: Callable[[Genome], Iterable[Site]]
     choose: Callable[[Genome, Mapping[str, Any], numpy.random.Generator], Mapping[str, Any]]
     build: Callable[[Work], Build]
+    undoes: str | None = None
 
     def sites(self, genome: Genome) -> list[Site]:
         """Where it can be applied, each with its promise; empty where it cannot."""
@@ -196,6 +212,7 @@ class Mutation:
         rng: numpy.random.Generator,
         batch: Tensor | None = None,
         born: int | None = None,
+        choices: Mapping[str, Any] | None = None,
     ) -> Child:
         """Makes a child; the parent stays as it is.
 
@@ -205,17 +222,23 @@ class Mutation:
             rng: Draws the choices and the record's seed.
             batch: Examples (N, *shape) from which statistics of new norms are taken; without them these are 0 and 1.
             born: Number of the candidate, which new nodes bear; one more than the newest node's if None.
+            choices: Some of the choices, by name, instead of drawn ones.
 
         Raises:
             NoSite: The site is none of this mutation's for this genome.
+            UnknownName: The mutation has no such choice.
         """
         if site not in self.sites(genome):
             raise NoSite(f"'{self.name}' has no site {site.to_json()} with promise '{site.preserves}' in this network")
-        choices = self.choose(genome, site.place, rng)
+        drawn = dict(self.choose(genome, site.place, rng))
+        for name, value in (choices or {}).items():
+            if name not in drawn:
+                raise UnknownName.of(f"choice of '{self.name}'", name, drawn)
+            drawn[name] = value
         seed = int(rng.integers(2**53))
         if born is None:
             born = 1 + max(node.born for node in genome.graph.nodes.values())
-        return self.make(Work(genome, site.place, frozen(choices), seed, born, batch), site.preserves)
+        return self.make(Work(genome, site.place, frozen(drawn), seed, born, batch), site.preserves)
 
     def make(self, work: Work, preserves: str) -> Child:
         """The child that `work` leads to."""
@@ -233,4 +256,4 @@ class Mutation:
             parent=work.graph.fingerprint,
             child=built.graph.fingerprint,
         )
-        return Child(child, record, built.transfer, built.touched, given)
+        return Child(child, record, built.transfer, built.touched, given, built.ground)

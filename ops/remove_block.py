@@ -1,8 +1,9 @@
 """Remove block: let the readers of a block's output read its input instead, and drop what nobody reads any more.
 
-A block is a residual branch (its sum becomes the shortcut), a gated branch (one side remains), or a layer with its norm
-and activation that keeps the shape. Law: none, except that a block whose output is its input is removed exactly; the
-child is repaired by distillation from its parent (LEMONADE: Elsken, Metzen, Hutter, 2019, arXiv 1804.09081).
+A block is a residual branch (its sum becomes the shortcut), or a layer with its norm and activation that keeps the
+shape. Law: exact in both modes where the last layer or norm of a residual branch has zeros only, bit for bit what
+`insert_block` was made from; elsewhere none, and the child is repaired by distillation from its parent (LEMONADE:
+Elsken, Metzen, Hutter, 2019, arXiv 1804.09081).
 """
 
 from __future__ import annotations
@@ -10,33 +11,54 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from graphs.draft import Draft
 from graphs.genome import Genome
 from graphs.kinds import KINDS
 from graphs.structure import Graph
+from ops.bypass import bypass, dropped, no_more_than
 from ops.mutation import Build, Mutation, Site, Work
-from ops.transfer import Transfer
+from ops.places import dependent
+from ops.transfer import New, Transfer
 
 if TYPE_CHECKING:
     import numpy
 
 __all__ = ["REMOVE_BLOCK"]
 
+_SCALING = frozenset({"conv2d", "linear", "batch_norm", "layer_norm", "group_norm"})
+"""Kinds whose value is zero where their weight and bias are."""
+
 
 def _find(genome: Genome) -> Iterable[Site]:
     graph = genome.graph
+    varying = dependent(graph)
     for keep, drop in [*_branches(graph), *_layers(graph)]:
-        dropped = [graph[node] for node in _dropped(graph, keep, drop)]
-        if any(node.tensors for node in dropped) and not any(node.kind == "input" for node in dropped):
-            yield Site({"keep": keep, "drop": drop}, "approximate")
+        if drop in varying and keep not in varying:
+            continue
+        lost = dropped(graph, bypass(graph, keep, drop))
+        if any(graph[node].tensors for node in lost) and not any(graph[node].kind == "input" for node in lost):
+            zero = _is_zero(genome, _scales(graph, keep, drop))
+            yield Site({"keep": keep, "drop": drop}, no_more_than(graph, lost) if zero else "approximate")
+
+
+def _scales(graph: Graph, keep: str, drop: str) -> list[str]:
+    """The tensors which, if they are zero, make what `drop` adds to `keep` zero; none if there are no such tensors."""
+    end = graph[drop]
+    if end.kind != "add" or len(end.inputs) != 2:
+        return []
+    last = graph[end.inputs[1] if end.inputs[0] == keep else end.inputs[0]]
+    if last.kind not in _SCALING:
+        return []
+    return [name for role, name in last.tensors.items() if role in ("weight", "bias")]
+
+
+def _is_zero(genome: Genome, names: list[str]) -> bool:
+    return bool(names) and not any(bool(genome.weights[name].any()) for name in names)
 
 
 def _branches(graph: Graph) -> Iterable[tuple[str, str]]:
-    """(shortcut, sum) of residual blocks, and (side, gate) of both sides of gated branches."""
+    """(shortcut, sum) of residual blocks."""
     for node in graph.nodes.values():
-        if node.kind == "gate":
-            yield from ((side, node.id) for side in dict.fromkeys(node.inputs))
-        elif node.kind == "add" and len(node.inputs) == 2:
+        if node.kind == "add" and len(node.inputs) == 2:
             one, other = node.inputs
             for shortcut, branch in ((one, other), (other, one)):
                 if shortcut != branch and shortcut in graph.upstream([branch]):
@@ -59,33 +81,22 @@ def _layers(graph: Graph) -> Iterable[tuple[str, str]]:
             yield node.inputs[0], end
 
 
-def _dropped(graph: Graph, keep: str, drop: str) -> frozenset[str]:
-    """What leads to no output once the readers of `drop` read `keep`."""
-    draft = _rewired(graph, keep, drop, 0)
-    return frozenset(graph.nodes) - frozenset(draft.nodes)
-
-
-def _rewired(graph: Graph, keep: str, drop: str, born: int) -> Draft:
-    draft = Draft(graph, born)
-    draft.redirect(drop, keep, [reader for reader, _ in graph.consumers[drop]])
-    draft.move_heads(drop, keep)
-    draft.prune()
-    return draft
-
-
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
     return {}
 
 
 def _build(work: Work) -> Build:
-    return Build(_rewired(work.graph, work.place["keep"], work.place["drop"], work.born).finish(), Transfer())
+    keep, drop = work.place["keep"], work.place["drop"]
+    ground = Transfer({name: New(0.0) for name in _scales(work.graph, keep, drop)})
+    return Build(bypass(work.graph, keep, drop, work.born).finish(), Transfer(), ground=ground)
 
 
 REMOVE_BLOCK = Mutation(
     name="remove_block",
-    preserves="approximate",
-    summary="bypass a block and drop it",
+    preserves="exact",
+    summary="bypass a block and drop it; exact where it adds nothing",
     find=_find,
     choose=_choose,
     build=_build,
+    undoes="insert_block",
 )

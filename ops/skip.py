@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
 from graphs.genome import Genome
-from graphs.structure import Graph
+from graphs.structure import Graph, Node
 from ops.mutation import Build, Mutation, Site, Work
-from ops.places import junctions, shared_tensors
+from ops.places import dependent, junctions, mixed_axis, reads_all_channels, shared_tensors
 from ops.transfer import AxisMap, Mapped, Transfer
 
 if TYPE_CHECKING:
@@ -26,21 +26,23 @@ __all__ = ["SKIP"]
 def _find(genome: Genome) -> Iterable[Site]:
     graph = genome.graph
     shared, position = shared_tensors(graph), {id: place for place, id in enumerate(graph.nodes)}
-    sources = junctions(graph)
+    sources, varying = junctions(graph), dependent(graph)
     for node in graph.nodes.values():
-        reads = node.kind == "linear" or (node.kind == "conv2d" and node.settings["groups"] == 1)
-        if not reads or node.tensors["weight"] in shared:
+        if not reads_all_channels(node) or node.tensors["weight"] in shared:
             continue
         given = node.inputs[0]
+        if given not in varying:
+            continue
         already = {given, *_joined(graph, given)}
         for source in sources:
-            if (
-                position[source] < position[node.id]
-                and source not in already
-                and graph.shapes[source][1:] == graph.shapes[given][1:]
-                and len(graph.shapes[source]) == len(graph.shapes[given])
-            ):
+            if position[source] < position[node.id] and source not in already and _fits(graph, source, node):
                 yield Site({"from": source, "to": node.id}, "exact")
+
+
+def _fits(graph: Graph, source: str, reader: Node) -> bool:
+    """Whether a value differs from what a layer reads in its channels at most."""
+    one, other, axis = graph.shapes[source], graph.shapes[reader.inputs[0]], mixed_axis(graph, reader)
+    return len(one) == len(other) and (one[:axis], one[axis + 1 :]) == (other[:axis], other[axis + 1 :])
 
 
 def _joined(graph: Graph, node: str) -> frozenset[str]:
@@ -61,9 +63,10 @@ def _build(work: Work) -> Build:
     given = reader.inputs[0]
     draft = Draft(graph, work.born)
     order = list(graph.nodes)
-    joined = draft.add("concat", [given, source], after=order[order.index(reader.id) - 1])
+    axis = mixed_axis(graph, reader)
+    joined = draft.add("concat", [given, source], after=order[order.index(reader.id) - 1], axis=axis)
     draft.rewire(reader.id, 0, joined)
-    before, more = graph.shapes[given][0], graph.shapes[source][0]
+    before, more = graph.shapes[given][axis], graph.shapes[source][axis]
     index = numpy.concatenate([numpy.arange(before), numpy.full(more, -1)]).astype(numpy.int64)
     weight = reader.tensors["weight"]
     return Build(draft.finish(), Transfer({weight: Mapped(weight, (AxisMap(1, index),))}))

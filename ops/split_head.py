@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
 from graphs.genome import Genome
-from graphs.kinds import KINDS
 from graphs.structure import Graph
 from ops.mutation import Build, Mutation, Site, Work
-from ops.places import junctions, random_nodes
+from ops.places import junctions, random_nodes, shares_statistics
 from ops.transfer import Mapped, New, Plan, Transfer
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def _find(genome: Genome) -> Iterable[Site]:
             continue
         suffix = _suffix(graph, cut)
         if any(graph[node].tensors for node in suffix):
-            alone = not random_nodes(graph, suffix) and not _shares_statistics(graph, suffix)
+            alone = not random_nodes(graph, suffix) and not shares_statistics(graph, suffix)
             yield Site({"cut": cut}, "exact" if alone else "eval-exact")
 
 
@@ -53,12 +52,6 @@ def _cuts(graph: Graph) -> list[str]:
 
 def _suffix(graph: Graph, cut: str) -> frozenset[str]:
     return graph.downstream([cut]) - {cut}
-
-
-def _shares_statistics(graph: Graph, suffix: frozenset[str]) -> bool:
-    """Whether a norm of the suffix updates running statistics that the rest updates too."""
-    rest = {name for node in graph.nodes.values() if node.id not in suffix for name in node.tensors.values()}
-    return any(KINDS[graph[id].kind].normalisation and not rest.isdisjoint(graph[id].tensors.values()) for id in suffix)
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:

@@ -24,6 +24,10 @@ __all__ = ["stir"]
 
 _TINY = 1e-9
 
+_LARGEST = 3.0
+"""Greatest norm of the weights of one channel. What hardly varies, such as an average over an image, would be amplified
+without it, by each of many such layers in turn, until rounding is all that is left."""
+
 
 def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0) -> Genome:
     """A genome of the same graph, in float64, whose channels vary on a probe.
@@ -40,14 +44,20 @@ def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0) -> Genome:
         name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in genome.weights.items()
     }
     sliced = {use.tensor for space in graph.spaces for use in space.uses if use.how != "read" and use.axis == 0}
+    along = _channel_axes(graph)
     values: dict[str, Tensor] = {}
     for node in graph.nodes.values():
         shapes = [graph.shapes[source] for source in node.inputs]
         specs = KINDS[node.kind].tensors(node.settings, shapes)
+        if not node.inputs:
+            for role, spec in specs.items():
+                if not spec.buffer and spec.shape:
+                    name = node.tensors[role]
+                    weights[name] = _alive_all(weights[name], spec, seed, name)
         for role, spec in specs.items():
             if not spec.buffer and not spec.shape:
                 weights[node.tensors[role]] = torch.full((), 0.4, dtype=torch.float64)
-        free = {role: spec for role, spec in specs.items() if node.tensors[role] in sliced}
+        free = {role: spec for role, spec in specs.items() if node.inputs and node.tensors[role] in sliced}
         gains = [node.tensors[role] for role, spec in free.items() if _is_gain(spec)]
         shifts = [node.tensors[role] for role, spec in free.items() if _is_shift(spec)]
         # What several nodes share is right for the first of them.
@@ -64,18 +74,33 @@ def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0) -> Genome:
             weights.update(_statistics(node, values[node.inputs[0]]))
         values[node.id] = _value(graph, weights, inputs, values, node)
         if gains:
-            mean, deviation = _moments(values[node.id])
+            mean, deviation = _moments(values[node.id], 1 + along.get(node.id, 0))
             if not shifts:
                 # Nothing can bring the mean to 0, but it can be on the side that activations let through.
                 deviation = deviation.where(mean >= 0, -deviation)
             offset, factor = _differences(seed, node.id, len(mean))
+            gain = factor / deviation
             for name in gains:
-                weights[name] = weights[name] * _spread(factor / deviation, weights[name])
+                if weights[name].ndim > 1:
+                    size = weights[name].flatten(1).norm(dim=1)
+                    gain = torch.copysign(torch.minimum(gain.abs(), _LARGEST / size), gain)
+            for name in gains:
+                weights[name] = weights[name] * _spread(gain, weights[name])
             for name in shifts:
-                shift = _spread(offset - mean * factor / deviation, weights[name])
+                shift = _spread(offset - mean * gain, weights[name])
                 weights[name] = shift.expand_as(weights[name]).contiguous()
             values[node.id] = _value(graph, weights, inputs, values, node)
     return Genome(graph, weights, genome.about)
+
+
+def _channel_axes(graph: Graph) -> dict[str, int]:
+    """For each node with tensors, the axis of its value that axis 0 of its tensors stands for."""
+    found: dict[str, int] = {}
+    for space in graph.spaces:
+        axes = {value.node: value.axis for value in space.values}
+        uses = (use for use in space.uses if use.how != "read" and use.axis == 0)
+        found.update({use.node: axes[use.node] for use in uses if use.node in axes})
+    return found
 
 
 def _is_gain(spec: TensorSpec) -> bool:
@@ -96,6 +121,15 @@ def _alive(tensor: Tensor, spec: TensorSpec, seed: int, name: str) -> Tensor:
     return fresh.where(_spread(dead, tensor) | (tensor == 0), tensor)
 
 
+def _alive_all(tensor: Tensor, spec: TensorSpec, seed: int, name: str) -> Tensor:
+    """The tensor, or fresh numbers where it hardly says anything: it is all alike, or tiny."""
+    if float(tensor.abs().max()) > 1e-3 and float((tensor - tensor.flatten()[0]).abs().max()) > 0:
+        return tensor
+    import torch
+
+    return torch.from_numpy(uniform(stream(seed, f"stir/{name}"), spec.shape, 0.5, 1.5))
+
+
 def _value(
     graph: Graph,
     weights: Mapping[str, Tensor],
@@ -110,13 +144,13 @@ def _value(
     return run.values[node.id]
 
 
-def _moments(value: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel over batch and places.
+def _moments(value: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel, along an axis of a value, over batch and places.
 
     A constant channel cannot be made to vary; it gets the deviation 1, and the mean with which it becomes 1 rather
     than 0, so that what reads it can be seen.
     """
-    channels = value.movedim(1, 0).flatten(1)
+    channels = value.movedim(axis, 0).flatten(1)
     mean, deviation = channels.mean(1), channels.std(1, correction=0)
     varies = deviation > _TINY
     return mean.where(varies, mean - 1), deviation.where(varies, deviation.new_ones(()))

@@ -7,17 +7,32 @@ from typing import TYPE_CHECKING
 
 from graphs.errors import EvolutionError, UnknownName
 from graphs.genome import Genome
+from ops.add_skip import ADD_SKIP
+from ops.blend_activation import BLEND_ACTIVATION
 from ops.branch import BRANCH
+from ops.copy_block import COPY_BLOCK
 from ops.deepen import DEEPEN
 from ops.errors import NoSite, ReplayError
 from ops.grow_kernel import GROW_KERNEL
 from ops.insert_block import INSERT_BLOCK
+from ops.insert_dropout import INSERT_DROPOUT
+from ops.insert_pool import INSERT_POOL
+from ops.insert_se import INSERT_SE
+from ops.merge_twins import MERGE_TWINS
 from ops.mutation import Child, Mutation, Record, Site, Work
 from ops.narrow import NARROW
+from ops.regroup import DENSE_TO_GROUP, GROUP_TO_DENSE
 from ops.remove_block import REMOVE_BLOCK
+from ops.remove_branch import REMOVE_BRANCH
+from ops.remove_head import REMOVE_HEAD
+from ops.remove_skip import REMOVE_SKIP
+from ops.replicate_branch import REPLICATE_BRANCH
+from ops.shrink_kernel import SHRINK_KERNEL
 from ops.skip import SKIP
+from ops.split_branch import SPLIT_BRANCH
 from ops.split_head import SPLIT_HEAD
 from ops.widen import WIDEN
+from ops.widen_zero import WIDEN_ZERO
 
 if TYPE_CHECKING:
     import numpy
@@ -27,7 +42,33 @@ __all__ = ["MUTATIONS", "propose", "replay", "replay_child"]
 
 MUTATIONS: dict[str, Mutation] = {
     mutation.name: mutation
-    for mutation in (WIDEN, DEEPEN, INSERT_BLOCK, BRANCH, SKIP, GROW_KERNEL, SPLIT_HEAD, NARROW, REMOVE_BLOCK)
+    for mutation in (
+        WIDEN,
+        DEEPEN,
+        INSERT_BLOCK,
+        BRANCH,
+        SKIP,
+        GROW_KERNEL,
+        SPLIT_HEAD,
+        INSERT_SE,
+        BLEND_ACTIVATION,
+        GROUP_TO_DENSE,
+        DENSE_TO_GROUP,
+        SPLIT_BRANCH,
+        INSERT_DROPOUT,
+        ADD_SKIP,
+        REPLICATE_BRANCH,
+        INSERT_POOL,
+        COPY_BLOCK,
+        NARROW,
+        REMOVE_BLOCK,
+        WIDEN_ZERO,
+        MERGE_TWINS,
+        SHRINK_KERNEL,
+        REMOVE_BRANCH,
+        REMOVE_SKIP,
+        REMOVE_HEAD,
+    )
 }
 """All operators, by name."""
 

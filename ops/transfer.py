@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Index = numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]
     Take = numpy.ndarray[tuple[int], numpy.dtype[numpy.float64]]
 
-__all__ = ["AxisMap", "Given", "Mapped", "New", "Plan", "Transfer"]
+__all__ = ["AxisMap", "AxisSum", "Extended", "Given", "Mapped", "New", "Plan", "Regrouped", "Transfer"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +66,8 @@ class AxisMap:
             shape = [-1 if axis == self.axis else 1 for axis in range(tensor.ndim)]
             part = remaining * torch.from_numpy(take[here]).to(tensor.dtype).reshape(shape)
             out.index_copy_(self.axis, places, part)
-            left.index_copy_(self.axis, sources, remaining - part)
+            # What is left of −0 is −0 again, so that merging gives every bit back.
+            left.index_copy_(self.axis, sources, torch.copysign(remaining - part, remaining))
 
 
 def _ranks(index: Index) -> Index:
@@ -87,7 +88,7 @@ class Mapped:
     """The child's tensor is made of the parent's tensor `source`; a plain copy if no axis is mapped."""
 
     source: str
-    axes: tuple[AxisMap, ...] = ()
+    axes: tuple[AxisMap | AxisSum, ...] = ()
 
     def apply(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The child's tensor."""
@@ -125,7 +126,98 @@ class Given:
     name: str
 
 
-Plan = Mapped | New | Given
+@dataclass(frozen=True, slots=True)
+class Regrouped:
+    """The weight of a convolution of `before` groups, for one of `after` groups; one of them divides the other.
+
+    Where groups are merged, the blocks that no group had are zero; where they are split, such blocks are dropped.
+    """
+
+    source: str
+    before: int
+    after: int
+
+    def apply(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The child's tensor, (out, in / after, …), from the parent's, (out, in / before, …)."""
+        tensor = weights[self.source]
+        finest, ratio = max(self.before, self.after), max(self.before, self.after) // min(self.before, self.after)
+        channels = tensor.shape[1] * self.before
+        size, filters = channels // finest, tensor.shape[0] // finest
+        out = tensor.new_zeros((tensor.shape[0], channels // self.after, *tensor.shape[2:]))
+        for group in range(finest):
+            rows = slice(group * filters, (group + 1) * filters)
+            columns = slice(group % ratio * size, (group % ratio + 1) * size)
+            if self.after < self.before:
+                out[rows, columns] = tensor[rows]
+            else:
+                out[rows] = tensor[rows, columns]
+        return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AxisSum:
+    """One axis of a child's tensor whose entries are sums of its parent's: what `AxisMap.take` shares, merged again.
+
+    The last copy comes first, since in this order every sum ends in the number that was shared; and it is made in
+    float64, so that shorter floats add up in any order, copies of copies too.
+
+    Attributes:
+        axis: Which axis.
+        into: For each entry of the parent, the child's entry to which it is added.
+    """
+
+    axis: int
+    into: Index
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        """The child's tensor along this axis."""
+        return self.sum(tensor).to(tensor.dtype)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The child's tensor in float64."""
+        import numpy
+        import torch
+
+        shape = [*tensor.shape]
+        shape[self.axis] = int(self.into.max()) + 1
+        out = tensor.new_zeros(shape, dtype=torch.float64)
+        rank = _ranks(self.into[::-1])[::-1]
+        for turn in range(int(rank.max(initial=0)) + 1):
+            here = numpy.flatnonzero(rank == turn)
+            places, part = (
+                torch.from_numpy(self.into[here]),
+                tensor.index_select(self.axis, torch.from_numpy(here)).double(),
+            )
+            # The first part is copied and not added to 0, which would turn −0 into 0.
+            out.index_copy_(self.axis, places, out.index_select(self.axis, places) + part if turn else part)
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """As `Mapped`, but the new slices along one axis are what a fresh tensor has there, instead of zero."""
+
+    source: str
+    axes: tuple[AxisMap, ...]
+    along: int
+
+    def apply(self, weights: Mapping[str, Tensor], spec: TensorSpec, seed: int, name: str) -> Tensor:
+        """The child's tensor, its new slices drawn from the stream of (seed, name)."""
+        return self.fill(weights, start_tensor(spec, seed, name))
+
+    def fill(self, weights: Mapping[str, Tensor], fresh: Tensor) -> Tensor:
+        """The child's tensor, its new slices those of `fresh`."""
+        import torch
+
+        out = Mapped(self.source, self.axes).apply(weights)
+        for axis in self.axes:
+            if axis.axis == self.along:
+                new = torch.from_numpy(axis.index < 0).nonzero().flatten()
+                out.index_copy_(self.along, new, fresh.index_select(self.along, new).to(out.dtype))
+        return out
+
+
+Plan = Mapped | New | Given | Regrouped | Extended
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +250,11 @@ class Transfer:
                     made[name] = weights[name]
                     continue
                 plan = New(spec.start)
-            if isinstance(plan, Mapped):
+            if isinstance(plan, Mapped | Regrouped):
                 made[name] = plan.apply(weights)
+                continue
+            if isinstance(plan, Extended):
+                made[name] = plan.apply(weights, spec, seed, name)
                 continue
             tensor = given[plan.name] if isinstance(plan, Given) else plan.apply(spec, seed, name)
             made[name] = tensor.to(dtype) if tensor.is_floating_point() and dtype else tensor

@@ -2,7 +2,8 @@
 
 Net2WiderNet (Chen, Goodfellow, Shlens, "Net2Net", 2016, arXiv 1511.05641) with the uneven shares of LEMON (Wang et al.,
 2024, arXiv 2310.07999): copies that share unevenly receive different gradients, so they part without any noise, and the
-function stays exactly what it was. Law: exact in both modes; in eval mode only where a node draws random numbers for
+function stays exactly what it was. The even split of Net2Net is there for those who ask for it (`choices`): its copies
+stay tied for ever. Law: exact in both modes; in eval mode only where a node draws random numbers for
 each channel. Under layer and group norm each channel is copied equally often.
 """
 
@@ -12,15 +13,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from graphs.errors import UnknownName
 from graphs.genome import Genome
 from graphs.initial import stream, uniform
+from graphs.spaces import Space
 from ops.mutation import Build, Mutation, Site, Work
 from ops.width import change_width, changeable, space_at
 
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["WIDEN"]
+    Index = numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]
+    Take = numpy.ndarray[tuple[int], numpy.dtype[numpy.float64]]
+
+__all__ = ["WIDEN", "wider"]
 
 _FACTORS = (1.25, 1.5, 2.0)
 
@@ -31,30 +37,47 @@ def _find(genome: Genome) -> Iterable[Site]:
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
-    space = space_at(genome.graph, place["space"])
+    return {"width": wider(space_at(genome.graph, place["space"]), rng), "split": "uneven"}
+
+
+def wider(space: Space, rng: numpy.random.Generator) -> int:
+    """A larger width for a space, drawn."""
     block = space.width // space.blocks
     factor = _FACTORS[int(rng.integers(len(_FACTORS)))]
-    wider = 2 * block if space.balanced else max(block + 1, round(block * factor))
-    return {"width": wider * space.blocks, "split": "uneven"}
+    return space.blocks * (2 * block if space.balanced else max(block + 1, round(block * factor)))
 
 
 def _build(work: Work) -> Build:
     import numpy
 
     space = space_at(work.graph, work.place["space"])
-    block, wider = space.width // space.blocks, work.choices["width"] // space.blocks
+    block, new = space.width // space.blocks, work.choices["width"] // space.blocks
+    if work.choices["split"] not in _SPLITS:
+        raise UnknownName.of("split", work.choices["split"], _SPLITS)
+    split = _SPLITS[work.choices["split"]]
     draws = stream(work.seed, "widen")
-    more = wider - block
+    more = new - block
     # Whole rounds copy every channel; what remains copies channels at random, each at most once more.
     order = numpy.argsort(uniform(draws, (block,), 0, 1), kind="stable")
     copies = numpy.concatenate([numpy.tile(numpy.arange(block), more // block), order[: more % block]])
     within = numpy.concatenate([numpy.arange(block), copies]).astype(numpy.int64)
-    after = numpy.bincount(within, minlength=block)[within] - _before(within)
-    shares = 1 / after if work.choices["split"] == "even" else uniform(draws, (wider,), 0.55, 0.8)
-    return change_width(work.graph, space, within, numpy.where(after == 1, 1.0, shares), work.born)
+    after: Index = numpy.bincount(within, minlength=block)[within] - _before(within)
+    return change_width(work.graph, space, within, numpy.where(after == 1, 1.0, split(after, draws)), work.born)
 
 
-def _before(within: numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]) -> list[int]:
+def _uneven(after: Index, draws: numpy.random.PCG64) -> Take:
+    return uniform(draws, after.shape, 0.55, 0.8)
+
+
+def _even(after: Index, draws: numpy.random.PCG64) -> Take:
+    return 1 / after
+
+
+_SPLITS = {"uneven": _uneven, "even": _even}
+"""For each copy of which there are `after` from it on: the part that it takes of what those before it left."""
+
+
+def _before(within: Index) -> list[int]:
     """For each entry, how many entries before it are copies of the same channel."""
     seen: Counter[int] = Counter()
     found = []

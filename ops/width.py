@@ -1,4 +1,4 @@
-"""Changing the width of a channel space: the one place where `widen` and `narrow` meet tensors.
+"""Changing the width of a channel space: the one place where `widen`, `narrow` and their like meet tensors.
 
 A change is a map within one block of the space: for each new channel, the old one that it copies. Every block changes
 alike, so groups stay equal. The analysis of `graphs.spaces` tells which slices of which tensors follow.
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from graphs.draft import Draft
 from graphs.errors import GraphError
 from graphs.kinds import KINDS, tensors
-from graphs.spaces import Space, Use
-from graphs.structure import Graph
+from graphs.kinds.kind import Change
+from graphs.spaces import Space, Use, Value
+from graphs.structure import Graph, Shape
 from ops.mutation import Build, Touched
-from ops.transfer import AxisMap, Mapped, Plan, Transfer
+from ops.transfer import AxisMap, AxisSum, Extended, Mapped, Plan, Transfer
 
 if TYPE_CHECKING:
     import numpy
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     Index = numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]
     Take = numpy.ndarray[tuple[int], numpy.dtype[numpy.float64]]
 
-__all__ = ["change_width", "changeable", "space_at"]
+__all__ = ["change_width", "changeable", "merge_channels", "space_at"]
 
 
 def changeable(graph: Graph) -> list[Space]:
@@ -51,7 +52,8 @@ def change_width(graph: Graph, space: Space, within: Index, take: Take | None, b
     Args:
         graph: The parent's graph.
         space: Which space.
-        within: For each new channel of a block, the old channel of that block.
+        within: For each new channel of a block, the old channel of that block; or −1 for a fresh one, to which the
+            readers give no weight.
         take: How copies share what the readers' weights gave to one channel, see `AxisMap.take`; None to drop what is
             not kept.
         born: Number of the candidate.
@@ -61,40 +63,103 @@ def change_width(graph: Graph, space: Space, within: Index, take: Take | None, b
     block = space.width // space.blocks
     growth = (len(within) - block) * space.blocks
     draft = Draft(graph, born)
-    for node in dict.fromkeys(use.node for use in space.uses):
-        _resize(draft, graph, space, node, growth)
+    _resize(draft, graph, space, growth)
     plans: dict[str, Plan] = {}
     specs = tensors(graph)
-    by_axis: dict[str, dict[int, dict[int, Use]]] = defaultdict(lambda: defaultdict(dict))
-    for use in space.uses:
-        by_axis[use.tensor][use.axis][use.offset] = use
-    for tensor, axes in by_axis.items():
-        maps = [
-            _axis_map(axis, specs[tensor].shape[axis], list(uses.values()), space, within, take)
-            for axis, uses in axes.items()
-        ]
+    for tensor, axes in _by_axis(space).items():
+        maps = tuple(
+            _axis_map(axis, specs[tensor].shape[axis], uses, space, within, take) for axis, uses in axes.items()
+        )
+        fresh = [axis for axis, uses in axes.items() if uses[0].how != "read" and (within < 0).any()]
+        plans[tensor] = Extended(tensor, maps, fresh[0]) if fresh else Mapped(tensor, maps)
+    counts = numpy.bincount(within[within >= 0], minlength=block)
+    touched = _touched(graph, space, numpy.flatnonzero(counts != 1))
+    return Build(draft.finish(), Transfer(plans), touched)
+
+
+def merge_channels(graph: Graph, space: Space, into: Index, born: int) -> Build:
+    """Merges channels that are alike: one of them remains, and its readers add up what they gave to each.
+
+    Args:
+        graph: The parent's graph.
+        space: Which space.
+        into: For each channel of a block, its number among those that remain, which are numbered as they come.
+        born: Number of the candidate.
+    """
+    import numpy
+
+    kept = numpy.unique(into, return_index=True)[1].astype(numpy.int64)
+    built = change_width(graph, space, kept, None, born)
+    plans: dict[str, Plan] = {}
+    ground: dict[str, Plan] = {}
+    specs = tensors(graph)
+    for tensor, axes in _by_axis(space).items():
+        maps: list[AxisMap | AxisSum] = []
+        copies: list[AxisMap] = []
+        for axis, uses in axes.items():
+            length = specs[tensor].shape[axis]
+            remain = _axis_map(axis, length, uses, space, kept, None)
+            alike = _axis_map(axis, length, uses, space, kept[into], None)
+            if uses[0].how == "read":
+                place = numpy.zeros(length, dtype=numpy.int64)
+                place[remain.index] = numpy.arange(len(remain.index))
+                maps.append(AxisSum(axis, place[alike.index]))
+            else:
+                maps.append(remain)
+                copies.append(alike)
         plans[tensor] = Mapped(tensor, tuple(maps))
-    counts = numpy.bincount(within, minlength=block)
-    changed = numpy.flatnonzero(counts != 1)
-    channels = (numpy.arange(space.blocks)[:, None] * block + changed).reshape(-1)
+        if copies:
+            ground[tensor] = Mapped(tensor, tuple(copies))
+    touched = _touched(graph, space, numpy.flatnonzero(numpy.bincount(into)[into] > 1))
+    return Build(built.graph, Transfer(plans), touched, ground=Transfer(ground))
+
+
+def _by_axis(space: Space) -> dict[str, dict[int, list[Use]]]:
+    """The uses of a space at different offsets, by tensor and axis."""
+    found: dict[str, dict[int, dict[int, Use]]] = defaultdict(lambda: defaultdict(dict))
+    for use in space.uses:
+        found[use.tensor][use.axis][use.offset] = use
+    return {tensor: {axis: list(uses.values()) for axis, uses in axes.items()} for tensor, axes in found.items()}
+
+
+def _touched(graph: Graph, space: Space, changed: Index) -> tuple[Touched, ...]:
+    """The channels at the positions `changed` of each block, wherever they are read."""
+    import numpy
+
+    channels = (numpy.arange(space.blocks)[:, None] * (space.width // space.blocks) + changed).reshape(-1)
     sources = {graph[use.node].inputs[use.slot] for use in space.uses if use.how == "read"}
-    touched = [
-        Touched(value.node, value.offset, value.inner, channels) for value in space.values if value.node in sources
-    ]
-    return Build(draft.finish(), Transfer(plans), tuple(touched))
+    return tuple(
+        Touched(value.node, value.offset, value.inner, channels, value.axis)
+        for value in space.values
+        if value.node in sources
+    )
 
 
-def _resize(draft: Draft, graph: Graph, space: Space, id: str, growth: int) -> None:
-    """Brings a node's settings in line with its new widths."""
+def _resize(draft: Draft, graph: Graph, space: Space, growth: int) -> None:
+    """Brings the settings of all nodes that make or read the space in line with the new shapes."""
+    values: dict[str, list[Value]] = defaultdict(list)
+    for value in space.values:
+        values[value.node].append(value)
 
-    def width(node: str) -> int:
-        more = sum(value.inner for value in space.values if value.node == node) * growth
-        return graph.shapes[node][0] + more
+    def moved(node: str, axis: int, position: int) -> int:
+        before = (value for value in values.get(node, ()) if value.axis == axis and value.offset < position)
+        return position + growth * sum(value.inner for value in before)
 
-    node = graph[id]
-    source = node.inputs[0]
-    settings = KINDS[node.kind].resize(node.settings, graph.shapes[source][0], width(source), width(id))
-    draft.set(id, **settings)
+    def shape(node: str) -> Shape:
+        return tuple(moved(node, axis, size) for axis, size in enumerate(graph.shapes[node]))
+
+    readers = (reader for node in values for reader, _ in graph.consumers[node])
+    for id in dict.fromkeys([*values, *readers]):
+        node = graph[id]
+        change = Change(
+            before=[graph.shapes[source] for source in node.inputs],
+            after=[shape(source) for source in node.inputs],
+            out=shape(id),
+            moved=lambda slot, axis, position, node=node: moved(node.inputs[slot], axis, position),  # type: ignore[misc]
+        )
+        settings = KINDS[node.kind].resize(node.settings, change)
+        if settings is not node.settings:
+            draft.set(id, **settings)
 
 
 def _axis_map(axis: int, length: int, uses: list[Use], space: Space, within: Index, take: Take | None) -> AxisMap:
@@ -110,6 +175,7 @@ def _axis_map(axis: int, length: int, uses: list[Use], space: Space, within: Ind
         starts = numpy.arange(blocks)[:, None] * block
         channels = (starts + within).reshape(-1, 1)
         entries = use.offset + (channels * use.inner + numpy.arange(use.inner)).reshape(-1)
+        entries[numpy.tile(numpy.repeat(within < 0, use.inner), blocks)] = -1
         index += [numpy.arange(position, use.offset), entries]
         shares = numpy.ones(len(within)) if take is None else take
         taken += [numpy.ones(use.offset - position), numpy.repeat(numpy.tile(shares, blocks), use.inner)]

@@ -32,7 +32,7 @@ from graphs.modules import to_torch
 from graphs.structure import Graph
 from ops import MUTATIONS, Child, Record, Site, certify, replay
 from ops.stirring import stir
-from ops.transfer import Mapped
+from ops.transfer import AxisMap, Extended, Mapped
 from tests.strategies import SMALL_ZOO, WHOLE_ZOO, budget, inputs, networks, small
 
 EXACT = [name for name, mutation in MUTATIONS.items() if mutation.preserves == "exact"]
@@ -75,7 +75,17 @@ def test_zoo(name: str, model: str) -> None:
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_every_mutation_has_a_site_in_the_zoo(name: str) -> None:
-    assert any(MUTATIONS[name].sites(small(model)) for model in SMALL_ZOO)
+    """One that undoes another one, a site of its best promise where that one has been."""
+    mutation = MUTATIONS[name]
+    if mutation.undoes is None:
+        assert any(mutation.sites(small(model)) for model in SMALL_ZOO)
+        return
+    undone = MUTATIONS[mutation.undoes]
+    for model in SMALL_ZOO:
+        for site in undone.sites(small(model))[:1]:
+            child = undone.apply(small(model), site, numpy.random.default_rng(0))
+            promises = {found.preserves for found in mutation.sites(child.genome)}
+            assert child.preserves in promises and mutation.preserves == undone.preserves
 
 
 @budget(70)
@@ -146,7 +156,8 @@ def outputs(genome: Genome, training: bool) -> dict[str, Tensor]:
     module = to_torch(genome).train(training)
     with torch.no_grad():
         found = module(**inputs(genome.graph, 8, dtype=torch.float32))
-    return {genome.graph.heads[0].name: found} if isinstance(found, Tensor) else dict(found)
+    names = [head.name for head in genome.graph.heads if training or not head.training_only]
+    return {names[0]: found} if isinstance(found, Tensor) else {name: found[name] for name in names}
 
 
 def check_float32(parent: Genome, child: Genome, which: tuple[bool, ...], allowed: float) -> None:
@@ -311,7 +322,9 @@ def test_what_is_new_learns_within_two_steps(name: str, model: str) -> None:
         for each in fresh_parameters(parent, child):
             assert gradients[each].any(), (site, each)
         for tensor, plan in child.transfer.plans.items():
-            for axis in plan.axes if isinstance(plan, Mapped) else ():
+            for axis in plan.axes if isinstance(plan, Mapped | Extended) else ():
+                if not isinstance(axis, AxisMap) or tensor not in gradients:
+                    continue
                 new = torch.from_numpy(numpy.flatnonzero(axis.index < 0))
                 assert len(new) == 0 or gradients[tensor].index_select(axis.axis, new).any(), (site, tensor)
 
@@ -341,13 +354,33 @@ def test_copied_channels_part_in_training(model: str) -> None:
         check_twins(child, weights)
 
 
+@pytest.mark.parametrize("model", ["convnet", "resnet"])
+def test_copies_that_share_evenly_stay_tied(model: str) -> None:
+    """Equal gradients, step by step: the reason why this is not the default."""
+    parent = stirred(model)
+    site = MUTATIONS["widen"].sites(parent)[1]
+    child = MUTATIONS["widen"].apply(parent, site, numpy.random.default_rng(6), choices={"split": "even"})
+    check_child(parent, child)
+    _, weights = trained(child.genome, 5)
+    tied = 0
+    for name, plan in child.transfer.plans.items():
+        for axis in plan.axes if isinstance(plan, Mapped) else ():
+            if isinstance(axis, AxisMap) and axis.take is None and weights[name].ndim > 1:
+                slices = weights[name].movedim(axis.axis, 0)
+                first = numpy.unique(axis.index, return_index=True)[1][axis.index]
+                copies = numpy.flatnonzero(first != numpy.arange(len(first)))
+                torch.testing.assert_close(slices[copies], slices[first[copies]], rtol=1e-4, atol=1e-6)
+                tied += len(copies)
+    assert tied
+
+
 def check_twins(child: Child, after: Mapping[str, Tensor]) -> None:
     """No two copies of a channel are alike in a tensor that writes it."""
     for name, plan in child.transfer.plans.items():
         if not isinstance(plan, Mapped) or after[name].ndim < 2:
             continue
         for axis in plan.axes:
-            if axis.take is not None:
+            if not isinstance(axis, AxisMap) or axis.take is not None:
                 continue
             slices = after[name].movedim(axis.axis, 0)
             for source in {int(entry) for entry in axis.index}:

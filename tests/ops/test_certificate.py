@@ -18,6 +18,8 @@ from graphs.kinds import tensors
 from ops import MUTATIONS, BrokenPromise, Child, ReplayError, certify
 from ops.certificate import VERDICTS, Certificate, Mode
 from ops.stirring import stir
+from ops.table import replay_child
+from ops.transfer import Transfer
 from tests.strategies import inputs, lively, small
 
 
@@ -247,6 +249,21 @@ def test_the_worst_mode_makes_a_certificate_broken() -> None:
     assert not Certificate("float64", 8, "random", 0, False, good, good).broken
 
 
+def test_an_output_for_training_only_is_dropped_where_nobody_sees_it() -> None:
+    draft = Draft()
+    hidden = draft.add("relu", draft.add("linear", draft.input((6,)), path="body", out=8))
+    draft.head(draft.add("linear", hidden, path="one", out=3), "one")
+    draft.head(draft.add("linear", hidden, path="two", out=3), "two", training_only=True)
+    parent = lively(draft.finish())
+    (site,) = MUTATIONS["remove_head"].sites(parent)
+    assert site.to_json() == {"head": "two"} and site.preserves == "eval-exact"
+    child = MUTATIONS["remove_head"].apply(parent, site, numpy.random.default_rng(0))
+    assert child.genome.digest == parent.for_inference().digest
+    certificate = certify(parent, child)
+    assert (certificate.eval.verdict, certificate.train.verdict) == ("unreached", "approximate")
+    assert certificate.train.error == math.inf
+
+
 def test_a_child_that_has_lost_an_output_or_has_one_more_is_broken() -> None:
     draft = Draft()
     hidden = draft.add("relu", draft.add("linear", draft.input((6,)), path="body", out=8))
@@ -281,3 +298,63 @@ def test_columns_that_are_zero_are_stirred_too() -> None:
         child = MUTATIONS[name].apply(parent, sites[0], numpy.random.default_rng(0))
         certificate = certify(parent, child)
         assert certificate.stirred and (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass")
+
+
+# Promises that rest on some weights ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def residual() -> Genome:
+    return lively(small("resnet").graph)
+
+
+def without_head(genome: Genome) -> Genome:
+    """With a zero head, so that nothing can be seen but on stirred weights."""
+    end = genome.graph[genome.graph.heads[0].node]
+    last = [genome.graph[id] for id in end.inputs] if end.kind == "gate" else [end]
+    names = {name for node in last for name in node.tensors.values()}
+    weights = {name: tensor * 0 if name in names else tensor for name, tensor in genome.weights.items()}
+    return Genome(genome.graph, weights)
+
+
+def undone(name: str, parent: Genome) -> Genome:
+    """A network in which there is something for an operator to undo."""
+    mutation = MUTATIONS[MUTATIONS[name].undoes or ""]
+    return mutation.apply(parent, mutation.sites(parent)[0], numpy.random.default_rng(1)).genome
+
+
+UNDOING = [name for name, mutation in MUTATIONS.items() if mutation.undoes]
+
+
+@pytest.mark.parametrize("name", UNDOING)
+def test_stirring_leaves_the_ground_of_a_promise(name: str, residual: Genome) -> None:
+    genome = without_head(undone(name, residual))
+    sites = [site for site in MUTATIONS[name].sites(genome) if site.preserves == "exact"]
+    assert sites
+    for site in sites:
+        child = MUTATIONS[name].apply(genome, site, numpy.random.default_rng(0))
+        assert child.ground.plans
+        certificate = certify(genome, child)
+        assert certificate.stirred and (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass")
+
+
+@pytest.mark.parametrize("name", UNDOING)
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_parent_that_does_not_stand_on_the_ground_is_found_out(name: str, hidden: bool, residual: Genome) -> None:
+    """The same record, promised for weights that have learnt since."""
+    once = undone(name, residual)
+    genome = lively(once.graph, 5)
+    genome = without_head(genome) if hidden else genome
+    sites = [site for site in MUTATIONS[name].sites(once) if site.preserves == "exact"]
+    for site in sites:
+        record = MUTATIONS[name].apply(once, site, numpy.random.default_rng(0)).record
+        certificate = certify(genome, replay_child(genome, record))
+        assert certificate.stirred == hidden and certificate.broken
+
+
+def test_an_operator_that_names_no_ground_is_found_out(residual: Genome, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutation = MUTATIONS["merge_twins"]
+    genome = without_head(undone("merge_twins", residual))
+    groundless = replace(mutation, build=lambda work: replace(mutation.build(work), ground=Transfer()))
+    monkeypatch.setitem(MUTATIONS, "merge_twins", groundless)
+    assert certify(genome, child_of(genome, "merge_twins")).broken

@@ -37,8 +37,9 @@ def test_the_same_generator_proposes_the_same_child(parent: Genome) -> None:
 
 def test_all_operators_are_proposed_about_equally_often(parent: Genome) -> None:
     draws = numpy.random.default_rng(0)
-    counts = Counter(propose(parent, draws).record.operator for _ in range(450))
-    assert counts.keys() == MUTATIONS.keys()
+    able = {name for name, mutation in MUTATIONS.items() if mutation.sites(parent)}
+    counts = Counter(propose(parent, draws).record.operator for _ in range(50 * len(able)))
+    assert counts.keys() == able
     assert all(25 <= count <= 80 for count in counts.values()), counts
 
 
@@ -89,6 +90,21 @@ def test_sites_are_json_and_can_be_made_from_it(parent: Genome) -> None:
             assert Site(site.to_json(), site.preserves) == site
     with pytest.raises(GraphError, match="a site promises one of"):
         Site({}, "perhaps")
+
+
+def test_choices_can_be_given(parent: Genome) -> None:
+    """What is left out is drawn as ever, and what no operator chooses is refused."""
+    widen = MUTATIONS["widen"]
+    site = widen.sites(parent)[0]
+    drawn, given = (
+        widen.apply(parent, site, numpy.random.default_rng(4), choices=choices).record
+        for choices in (None, {"split": "even"})
+    )
+    assert given.choices == {**drawn.choices, "split": "even"} and given.seed == drawn.seed
+    with pytest.raises(UnknownName, match="unknown choice of 'widen' 'spilt': did you mean 'split'"):
+        widen.apply(parent, site, numpy.random.default_rng(4), choices={"spilt": "even"})
+    with pytest.raises(UnknownName, match="unknown split 'odd'"):
+        widen.apply(parent, site, numpy.random.default_rng(4), choices={"split": "odd"})
 
 
 def test_new_nodes_are_born_when_we_say(parent: Genome) -> None:

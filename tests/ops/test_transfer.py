@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from graphs.kinds import TensorSpec
-from ops.transfer import AxisMap, Given, Mapped, New, Plan, Transfer
+from ops.transfer import AxisMap, AxisSum, Extended, Given, Mapped, New, Plan, Transfer
 from tests.strategies import budget, small
 
 
@@ -76,6 +76,32 @@ def test_the_default_widening_can_be_merged_back(seed: int) -> None:
     weight = child.genome.weights["stage2.conv.weight"]
     assert torch.equal(merged(weight, axis.index, 4), parent.weights["stage2.conv.weight"])
     assert axis.take is not None and not numpy.any(numpy.abs(axis.take - 0.5) < 0.04), "no even split"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sums_of_shares_are_the_parent_in_every_bit(dtype: torch.dtype) -> None:
+    """Copies of copies, and zeros of either sign."""
+    weight = torch.randn((9, 5, 2), generator=torch.Generator().manual_seed(2)).to(dtype)
+    weight[0], weight[1] = -0.0, 0.0
+    once, twice = shares(1, 5, 12), shares(2, 12, 40)
+    child = twice.apply(once.apply(weight))
+    back = AxisSum(1, once.index[twice.index]).apply(child)
+    assert back.dtype == dtype and torch.equal(back.view(torch.uint8), weight.view(torch.uint8))
+
+
+def test_sums_by_hand() -> None:
+    axis = AxisSum(1, numpy.array([0, 1, 0, 0]))
+    assert axis.apply(torch.tensor([[4.0, 3.0, 3.0, 1.0]])).tolist() == [[8.0, 3.0]]
+
+
+def test_extended_tensors() -> None:
+    weight = torch.ones(2, 2)
+    axes = (AxisMap(0, numpy.array([0, 1, -1])), AxisMap(1, numpy.array([0, 1, -1])))
+    plan = Extended("w", axes, 0)
+    spec = TensorSpec((3, 3), "kaiming")
+    made = plan.apply({"w": weight}, spec, 4, "w")
+    assert made[:2].tolist() == [[1.0, 1.0, 0.0]] * 2
+    assert torch.equal(made[2], New("kaiming").apply(spec, 4, "w")[2]) and bool((made[2] != 0).all())
 
 
 def test_uneven_shares_by_hand() -> None:

@@ -1,0 +1,89 @@
+"""Copy block: a copy of a trained block, which keeps the shape, behind it.
+
+A block is a residual sum with its branch, or a layer with its norm and activation; an activation that follows a sum
+belongs to it. What has been trained can be a better start than a block that does nothing, though the function is not
+kept: so it is with stacks of transformer layers (Du et al., "Stacking Your Transformers", 2024, arXiv 2405.15319), and
+with new layers in AutoGrow (Wen et al., 2020, arXiv 1906.02909). Law: none; the child is repaired by distillation from
+its parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from graphs.draft import Draft
+from graphs.genome import Genome
+from graphs.structure import Graph
+from ops.mutation import Build, Mutation, Site, Work
+from ops.places import followed
+from ops.transfer import Mapped, Plan, Transfer
+
+if TYPE_CHECKING:
+    import numpy
+
+__all__ = ["COPY_BLOCK"]
+
+
+def _find(genome: Genome) -> Iterable[Site]:
+    graph = genome.graph
+    outputs = {head.node for head in graph.heads}
+    for start, end in dict.fromkeys([*_residuals(graph), *_layers(graph)]):
+        if end not in outputs and graph.shapes[start] == graph.shapes[end]:
+            if any(graph[node].tensors for node in _block(graph, start, end)):
+                yield Site({"start": start, "end": end}, "approximate")
+
+
+def _residuals(graph: Graph) -> Iterable[tuple[str, str]]:
+    """(shortcut, end) of sums of a value and of what is made from it."""
+    for node in graph.nodes.values():
+        if node.kind == "add" and len(node.inputs) == 2:
+            one, other = node.inputs
+            for shortcut, branch in ((one, other), (other, one)):
+                if shortcut != branch and shortcut in graph.upstream([branch]):
+                    yield shortcut, followed(graph, node.id)[-1]
+
+
+def _layers(graph: Graph) -> Iterable[tuple[str, str]]:
+    """(input, end) of layers with their norm and activation."""
+    for node in graph.nodes.values():
+        if node.kind in ("conv2d", "linear"):
+            yield node.inputs[0], followed(graph, node.id)[-1]
+
+
+def _block(graph: Graph, start: str, end: str) -> list[str]:
+    """What lies between two nodes, the end included, in execution order."""
+    between = (graph.downstream([start]) & graph.upstream([end])) - {start}
+    return [id for id in graph.nodes if id in between]
+
+
+def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
+    return {}
+
+
+def _build(work: Work) -> Build:
+    start, end = work.place["start"], work.place["end"]
+    draft = Draft(work.graph, work.born)
+    copies = {start: end}
+    plans: dict[str, Plan] = {}
+    names: dict[str, str] = {}
+    last = end
+    for id in _block(work.graph, start, end):
+        old = work.graph[id]
+        last = draft.add(old.kind, [copies.get(source, source) for source in old.inputs], after=last, **old.settings)
+        copies[id] = last
+        fresh = draft.nodes[last].tensors
+        draft.name_tensors(last, {role: names.setdefault(old.tensors[role], fresh[role]) for role in fresh})
+        plans.update({names[name]: Mapped(name) for name in old.tensors.values()})
+    draft.redirect(end, last, [reader for reader, _ in work.graph.consumers[end]])
+    return Build(draft.finish(), Transfer(plans))
+
+
+COPY_BLOCK = Mutation(
+    name="copy_block",
+    preserves="approximate",
+    summary="copy a trained block behind itself",
+    find=_find,
+    choose=_choose,
+    build=_build,
+)

@@ -1,0 +1,65 @@
+"""Insert dropout: behind an activation, of features one by one, of maps channel by channel.
+
+Dropout (Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 15, 2014; first:
+Hinton et al., 2012, arXiv 1207.0580), for maps with whole channels dropped (Tompson et al., 2015, arXiv 1411.4280).
+Law: exact in eval mode only, bit for bit; that training is disturbed is what it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from graphs.draft import Draft
+from graphs.genome import Genome
+from graphs.kinds import KINDS
+from graphs.structure import Graph
+from ops.mutation import Build, Mutation, Site, Work
+from ops.transfer import Transfer
+
+if TYPE_CHECKING:
+    import numpy
+
+__all__ = ["INSERT_DROPOUT"]
+
+_KINDS = {1: "dropout", 3: "dropout2d"}
+"""By the number of axes of a value."""
+
+_RATES = (0.1, 0.2, 0.3)
+
+
+def _find(genome: Genome) -> Iterable[Site]:
+    graph = genome.graph
+    outputs = {head.node for head in graph.heads}
+    for node in graph.nodes.values():
+        fits = KINDS[node.kind].activation and len(graph.shapes[node.id]) in _KINDS
+        if fits and node.id not in outputs and not _drops(graph, node.id):
+            yield Site({"after": node.id}, "eval-exact")
+
+
+def _drops(graph: Graph, node: str) -> bool:
+    """Whether there is something right before or behind a node that draws random numbers already."""
+    near = [*graph[node].inputs, *(reader for reader, _ in graph.consumers[node])]
+    return any(KINDS[graph[id].kind].random for id in near)
+
+
+def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
+    return {"p": _RATES[int(rng.integers(len(_RATES)))]}
+
+
+def _build(work: Work) -> Build:
+    after = work.place["after"]
+    draft = Draft(work.graph, work.born)
+    dropped = draft.add(_KINDS[len(work.graph.shapes[after])], after, after=after, **work.choices)
+    draft.redirect(after, dropped, [reader for reader, _ in work.graph.consumers[after]])
+    return Build(draft.finish(), Transfer())
+
+
+INSERT_DROPOUT = Mutation(
+    name="insert_dropout",
+    preserves="eval-exact",
+    summary="drop values or channels behind an activation in training",
+    find=_find,
+    choose=_choose,
+    build=_build,
+)

@@ -1,0 +1,84 @@
+"""Insert pool: halve a map behind an activation, by its maximum or mean over 2×2 places.
+
+All that reads the map sees a smaller one, which the network must be able to read with the tensors that it has: no
+linear layer behind a flattening, and no sum with a map that stays as it was. Pooling is one of the changes of
+Large-Scale Evolution (Real et al., "Large-Scale Evolution of Image Classifiers", 2017, arXiv 1703.01041: its stride
+mutation). Law: none; the child is repaired by distillation from its parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from graphs.draft import Draft
+from graphs.errors import ShapeError
+from graphs.genome import Genome
+from graphs.kinds import KINDS
+from graphs.structure import Graph, Node, Shape
+from ops.mutation import Build, Mutation, Site, Work
+from ops.transfer import Transfer
+
+if TYPE_CHECKING:
+    import numpy
+
+__all__ = ["INSERT_POOL"]
+
+_POOLS = ("max_pool2d", "avg_pool2d")
+_WINDOW = 2
+
+
+def _find(genome: Genome) -> Iterable[Site]:
+    graph = genome.graph
+    outputs = {head.node for head in graph.heads}
+    for node in graph.nodes.values():
+        shape = graph.shapes[node.id]
+        maps = KINDS[node.kind].activation and len(shape) == 3 and min(shape[1:]) >= _WINDOW
+        if maps and node.id not in outputs and _works(graph, node.id, (shape[0], *(n // _WINDOW for n in shape[1:]))):
+            yield Site({"after": node.id}, "approximate")
+
+
+def _works(graph: Graph, source: str, smaller: Shape) -> bool:
+    """Whether the network computes outputs of the shapes that it had, with its tensors, where `source` is smaller."""
+    changed = {source: smaller}
+    for node in graph.nodes.values():
+        if node.id == source or changed.keys().isdisjoint(node.inputs):
+            continue
+        shapes = [changed.get(id, graph.shapes[id]) for id in node.inputs]
+        try:
+            out = KINDS[node.kind].infer(node, shapes)
+        except ShapeError:
+            return False
+        if not _same_tensors(node, shapes, [graph.shapes[id] for id in node.inputs]):
+            return False
+        if out != graph.shapes[node.id]:
+            changed[node.id] = out
+    return changed.keys().isdisjoint(head.node for head in graph.heads)
+
+
+def _same_tensors(node: Node, new: list[Shape], old: list[Shape]) -> bool:
+    """Whether a node needs the same tensors for operands of other shapes."""
+    specs = KINDS[node.kind].tensors
+    return specs(node.settings, new) == specs(node.settings, old)
+
+
+def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
+    return {"pool": _POOLS[int(rng.integers(len(_POOLS)))]}
+
+
+def _build(work: Work) -> Build:
+    after = work.place["after"]
+    draft = Draft(work.graph, work.born)
+    pooled = draft.add(work.choices["pool"], after, after=after, kernel=_WINDOW)
+    draft.redirect(after, pooled, [reader for reader, _ in work.graph.consumers[after]])
+    return Build(draft.finish(), Transfer())
+
+
+INSERT_POOL = Mutation(
+    name="insert_pool",
+    preserves="approximate",
+    summary="halve a map behind an activation, where all that follows can read it",
+    find=_find,
+    choose=_choose,
+    build=_build,
+)

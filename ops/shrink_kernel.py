@@ -1,0 +1,82 @@
+"""Shrink kernel: a smaller convolution kernel, the centre of the old one.
+
+Padding shrinks with it, by the dilation: the kernel morphism of Network Morphism (Wei et al., 2016, arXiv 1603.01670)
+the other way round. Law: exact in both modes where the ring that is dropped is zero, bit for bit what `grow_kernel` was
+made from; elsewhere none, and the child is repaired by distillation from its parent (LEMONADE: Elsken, Metzen, Hutter,
+2019, arXiv 1804.09081).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from graphs.draft import Draft
+from graphs.genome import Genome
+from graphs.structure import Node
+from ops.mutation import Build, Mutation, Site, Work
+from ops.places import shared_tensors
+from ops.transfer import AxisMap, Mapped, Transfer
+
+if TYPE_CHECKING:
+    import numpy
+
+__all__ = ["SHRINK_KERNEL"]
+
+
+def _find(genome: Genome) -> Iterable[Site]:
+    graph, shared = genome.graph, shared_tensors(genome.graph)
+    for node in graph.nodes.values():
+        if node.kind != "conv2d" or node.tensors["weight"] in shared:
+            continue
+        sides = zip(*(node.settings[name] for name in ("kernel", "padding", "dilation")), strict=True)
+        if all(kernel >= 3 and padding >= dilation for kernel, padding, dilation in sides):
+            weight = genome.weights[node.tensors["weight"]]
+            zero = bool((_ground(node, 1).apply(genome.weights) == weight).all())
+            yield Site({"node": node.id}, "exact" if zero else "approximate")
+
+
+def _ground(node: Node, rings: int) -> Mapped:
+    """The weight with zeros in its outer rings."""
+    import numpy
+
+    maps = []
+    for axis, size in enumerate(node.settings["kernel"]):
+        index = numpy.arange(size, dtype=numpy.int64)
+        index[:rings] = index[size - rings :] = -1
+        maps.append(AxisMap(axis + 2, index))
+    return Mapped(node.tensors["weight"], tuple(maps))
+
+
+def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
+    return {"rings": 1}
+
+
+def _build(work: Work) -> Build:
+    import numpy
+
+    node, rings = work.graph[work.place["node"]], work.choices["rings"]
+    kernel, padding, dilation = (node.settings[name] for name in ("kernel", "padding", "dilation"))
+    draft = Draft(work.graph, work.born)
+    draft.set(
+        node.id,
+        kernel=tuple(size - 2 * rings for size in kernel),
+        padding=tuple(pad - rings * wide for pad, wide in zip(padding, dilation, strict=True)),
+    )
+    maps = tuple(
+        AxisMap(axis + 2, numpy.arange(rings, size - rings, dtype=numpy.int64)) for axis, size in enumerate(kernel)
+    )
+    weight = node.tensors["weight"]
+    ground = Transfer({weight: _ground(node, rings)})
+    return Build(draft.finish(), Transfer({weight: Mapped(weight, maps)}), ground=ground)
+
+
+SHRINK_KERNEL = Mutation(
+    name="shrink_kernel",
+    preserves="exact",
+    summary="drop the outer ring of a convolution's kernel; exact where it is zero",
+    find=_find,
+    choose=_choose,
+    build=_build,
+    undoes="grow_kernel",
+)
