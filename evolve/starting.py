@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,13 @@ from graphs.errors import EvolutionError
 
 if TYPE_CHECKING:
     from evolve.settings import Settings
-    from graphs import Genome
+    from graphs import Genome, Graph
     from runners.task import Task
 
-__all__ = ["StartError", "starting_network", "starting_task"]
+__all__ = ["StartError", "network", "starting_network", "starting_task"]
+
+FILE = ".safetensors"
+"""By this end of its name a network's file is told from a name of the zoo."""
 
 
 class StartError(EvolutionError, ValueError):
@@ -44,6 +47,21 @@ def starting_task(settings: Settings, recorded: Mapping[str, Any] | None = None)
     return task
 
 
+def network(model: str, **settings: Any) -> Genome:
+    """The network that a person names: that of a file, or one of the zoo.
+
+    Args:
+        model: Path that ends in `.safetensors`, or a name of the zoo.
+        **settings: What `graphs.zoo.create` takes; a file has its own.
+
+    Raises:
+        EvolutionError: There is no such network, or its file is damaged.
+    """
+    from graphs import load, zoo
+
+    return load(model) if model.endswith(FILE) else zoo.create(model, **settings)
+
+
 def starting_network(settings: Settings, task: Task) -> Genome:
     """The network that becomes candidate 0, knowing the normalisation and the labels of `task`.
 
@@ -51,30 +69,19 @@ def starting_network(settings: Settings, task: Task) -> Genome:
         StartError: Its input or its output does not fit the task.
         EvolutionError: There is no such network, or its file is damaged.
     """
-    from graphs import load, parameters, zoo
+    from graphs import parameters
 
-    if settings.model.endswith(".safetensors"):
-        if settings.model_settings:
-            raise StartError(
-                f"model_settings are for networks of the zoo; {settings.model} is a file, so leave them out"
-            )
-        genome = load(settings.model)
-    else:
-        genome = zoo.create(
-            settings.model,
-            classes=task.classes,
-            input_shape=task.input_shape,
-            seed=seed_of(settings.seed, 0, "start"),
-            **settings.model_settings,
-        )
+    if settings.model_settings and settings.model.endswith(FILE):
+        raise StartError(f"model_settings are for networks of the zoo; {settings.model} is a file, so leave them out")
+    genome = network(
+        settings.model,
+        classes=task.classes,
+        input_shape=task.input_shape,
+        seed=seed_of(settings.seed, 0, "start"),
+        **settings.model_settings,
+    )
     graph = genome.graph
-    heads = [head for head in graph.heads if not head.training_only]
-    for what, got, expected in (
-        ("inputs", len(graph.inputs), 1),
-        ("heads", len(heads), 1),
-        ("an input of shape", tuple(graph.inputs[0].settings["shape"]), task.input_shape),
-        ("an output of shape", tuple(graph.shapes[heads[0].node]), (task.classes,)),
-    ):
+    for what, got, expected in _demands(graph, task):
         if got != expected:
             raise StartError(
                 f"model {settings.model} does not fit data set '{task.name}': it has {what} {_sizes(got)}, "
@@ -88,6 +95,15 @@ def starting_network(settings: Settings, task: Task) -> Genome:
         "labels": list(task.labels),
     }
     return replace(genome, about=about)
+
+
+def _demands(graph: Graph, task: Task) -> Iterator[tuple[str, Any, Any]]:
+    """What a network has, and what it must have to be trained on `task`."""
+    yield "inputs", len(graph.inputs), 1
+    yield "outputs", sum(not head.training_only for head in graph.heads), 1
+    yield "an input of shape", tuple(graph.inputs[0].settings["shape"]), task.input_shape
+    for head in graph.heads:
+        yield f"an output '{head.name}' of shape", tuple(graph.shapes[head.node]), (task.classes,)
 
 
 def _sizes(value: Any) -> str:

@@ -13,7 +13,9 @@ from typing import Any
 import typer
 import typer.main
 
+from evolve.commands.importing import import_
 from evolve.commands.listing import ops, zoo
+from evolve.commands.mutating import mutate
 from evolve.commands.reading import log, show, status, tree
 from evolve.commands.searching import resume, search
 from evolve.commands.taking import export, replay
@@ -30,6 +32,8 @@ COMMANDS: MappingProxyType[str, Callable[..., None]] = MappingProxyType(
         "show": show,
         "replay": replay,
         "export": export,
+        "import": import_,
+        "mutate": mutate,
         "zoo": zoo,
         "ops": ops,
     }

@@ -18,6 +18,7 @@ __all__ = [
     "duration",
     "failure",
     "line_of",
+    "sizes",
     "verdict",
     "where",
 ]
@@ -63,6 +64,15 @@ def count(number: float | None) -> str:
             break
     digits = max(0, 3 - len(str(int(value))))
     return f"{value:.{digits}f}{unit}"
+
+
+def sizes(shape: Iterable[int]) -> str:
+    """A shape.
+
+    >>> sizes((3, 224, 224))
+    '3×224×224'
+    """
+    return "×".join(map(str, shape)) or "a number"
 
 
 def duration(seconds: float | None) -> str:

@@ -18,12 +18,15 @@ from typing import Any
 import numpy
 import pytest
 
-from evolve.__main__ import run
 from evolve.commands import COMMANDS
+from graphs import Genome, initial_weights, save
+from graphs.draft import Draft
+from graphs.zoo import ZOO, create
+from ops import MUTATIONS
+from tests.evolve.conftest import CONTROL, Evolve, one_line
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "torchvision", "ray", "numpy", "networkx", "pydantic", "sklearn")
-CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 SMALL = "limit: 120\nrecipe: {batch: 32}\nmodel_settings: {width: 4}\ndeadline: 120\n"
 LOG_KEYS = {
     "id", "parent", "operator", "site", "preserves", "certificate", "status", "failure", "val_accuracy",
@@ -46,19 +49,6 @@ def process(*arguments: object, **options: Any) -> subprocess.Popen[str]:
 
 
 @pytest.fixture
-def evolve(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command in this process; returns exit code, output and errors."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = run([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
-
-
-@pytest.fixture
 def small(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(SMALL)
@@ -77,12 +67,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, s
     output, errors = search.communicate(timeout=240)
     assert search.returncode == 0, errors
     yield folder / "run", output
-
-
-def one_line(errors: str) -> str:
-    assert errors.startswith("evolve: ") and errors.count("\n") == 1 and errors.endswith("\n"), errors
-    assert "Traceback" not in errors and not CONTROL.search(errors[:-1])
-    return errors
 
 
 # --- without a run
@@ -117,15 +101,13 @@ def test_help_imports_nothing_heavy(command: str) -> None:
         (["status", "--jsn", "runs/0001"], "--json"),
     ],
 )
-def test_a_wrong_command_line_is_one_line(
-    arguments: list[str], said: str, evolve: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_a_wrong_command_line_is_one_line(arguments: list[str], said: str, evolve: Evolve) -> None:
     code, output, errors = evolve(*arguments)
     assert (code, output) == (2, "")
     assert said in one_line(errors) and "--help" in errors
 
 
-def test_no_command_shows_the_help(evolve: Callable[..., tuple[int, str, str]]) -> None:
+def test_no_command_shows_the_help(evolve: Evolve) -> None:
     code, output, _ = evolve()
     assert code == 0 and all(command in output for command in COMMANDS)
 
@@ -151,7 +133,7 @@ def test_no_command_shows_the_help(evolve: Callable[..., tuple[int, str, str]]) 
 def test_an_unknown_name_or_value_is_one_line(
     arguments: list[str],
     said: str,
-    evolve: Callable[..., tuple[int, str, str]],
+    evolve: Evolve,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -160,6 +142,52 @@ def test_an_unknown_name_or_value_is_one_line(
     assert said in one_line(errors)
     assert code == 2
     assert os.listdir(tmp_path) == []  # no run was begun
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "said"),
+    [
+        ((1, 8, 8), 7, "an output 'logits' of shape 7, expected 10"),
+        ((3, 8, 8), 10, "an input of shape 3×8×8, expected 1×8×8"),
+        ((1, 16, 16), 10, "an input of shape 1×16×16"),
+    ],
+)
+def test_a_file_that_does_not_fit_the_data_is_one_line(
+    shape: tuple[int, ...], classes: int, said: str, evolve: Evolve, tmp_path: Path
+) -> None:
+    save(create("convnet", classes, shape), tmp_path / "mine.safetensors")
+    code, _, errors = evolve(
+        "search", "--model", tmp_path / "mine.safetensors", "--pool", "local", "--run", tmp_path / "run"
+    )
+    assert code == 2 and said in one_line(errors) and "mine.safetensors" in errors
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "heads", "said"),
+    [
+        (2, {"one": False}, "inputs 2, expected 1"),
+        (1, {"one": False, "two": False}, "outputs 2, expected 1"),
+        (1, {"one": False, "aux": True}, "an output 'aux' of shape 7, expected 10"),
+    ],
+)
+def test_a_network_of_another_form_is_one_line(
+    inputs: int, heads: dict[str, bool], said: str, evolve: Evolve, tmp_path: Path
+) -> None:
+    draft = Draft()
+    read = [draft.input((1, 8, 8), name=f"x{number}") for number in range(inputs)]
+    whole = draft.add("add", read) if inputs > 1 else read[0]
+    for name, training_only in heads.items():
+        draft.head(
+            draft.add("linear", draft.add("flatten", whole), out=7 if training_only else 10), name, training_only
+        )
+    graph = draft.finish()
+    save(Genome(graph, initial_weights(graph, 0)), tmp_path / "mine.safetensors")
+    code, _, errors = evolve(
+        "search", "--model", tmp_path / "mine.safetensors", "--pool", "local", "--run", tmp_path / "run"
+    )
+    assert code == 2 and said in one_line(errors)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -173,9 +201,7 @@ def test_an_unknown_name_or_value_is_one_line(
         ("odds: {widn: 1}\n", "did you mean 'widen'"),
     ],
 )
-def test_a_wrong_settings_file_is_one_line(
-    text: str, said: str, evolve: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_a_wrong_settings_file_is_one_line(text: str, said: str, evolve: Evolve, tmp_path: Path) -> None:
     path = tmp_path / "search.yaml"
     path.write_text(text)
     code, _, errors = evolve("search", "--config", path, "--pool", "local", "--run", tmp_path / "run")
@@ -203,7 +229,7 @@ BAD_DATA: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.mark.parametrize("fault", BAD_DATA)
-def test_bad_images_are_one_line(fault: str, evolve: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_bad_images_are_one_line(fault: str, evolve: Evolve, tmp_path: Path) -> None:
     spoil, said = BAD_DATA[fault]
     data = arrays()
     spoil(data)
@@ -215,9 +241,7 @@ def test_bad_images_are_one_line(fault: str, evolve: Callable[..., tuple[int, st
 
 
 @pytest.mark.parametrize("command", ["status", "log", "tree", "resume", "show", "replay", "export"])
-def test_what_is_not_a_run_is_one_line(
-    command: str, evolve: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_what_is_not_a_run_is_one_line(command: str, evolve: Evolve, tmp_path: Path) -> None:
     rest = {"show": ["0"], "replay": ["0"], "export": ["--to", str(tmp_path / "to")]}.get(command, [])
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
@@ -228,9 +252,7 @@ def test_what_is_not_a_run_is_one_line(
     assert not (tmp_path / "to").exists()
 
 
-def test_a_fault_of_ours_is_one_line_too(
-    evolve: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_of_ours_is_one_line_too(evolve: Evolve, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: object) -> None:
         raise ZeroDivisionError("by\nzero")
 
@@ -242,9 +264,7 @@ def test_a_fault_of_ours_is_one_line_too(
     assert "Traceback" in evolve("status", "runs/0001")[2]
 
 
-def test_what_ends_a_search_says_how_to_go_on(
-    evolve: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_ends_a_search_says_how_to_go_on(evolve: Evolve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from evolve.events import Opened
     from graphs.errors import StorageFull
 
@@ -258,7 +278,7 @@ def test_what_ends_a_search_says_how_to_go_on(
     assert f"to go on: evolve resume {tmp_path}" in one_line(errors)
 
 
-def test_a_warning_is_one_line(evolve: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warning_is_one_line(evolve: Evolve, monkeypatch: pytest.MonkeyPatch) -> None:
     def warn(path: object) -> None:
         warnings.warn("two\nlines", RuntimeWarning, stacklevel=1)
         raise KeyboardInterrupt
@@ -271,9 +291,14 @@ def test_a_warning_is_one_line(evolve: Callable[..., tuple[int, str, str]], monk
     assert code == 130
 
 
-def test_tables_of_what_there_is(evolve: Callable[..., tuple[int, str, str]]) -> None:
-    assert "convnet" in evolve("zoo")[1]
-    assert "widen" in evolve("ops")[1]
+def test_tables_of_what_there_is(evolve: Evolve) -> None:
+    networks = evolve("zoo")[1].splitlines()
+    assert [line.split()[0] for line in networks[1:]] == list(ZOO)
+    assert ["resnet", "272k", "40.8M"] in [line.split() for line in networks]
+    operators = evolve("ops")[1].splitlines()
+    assert [line.split()[:2] for line in operators[1:]] == [
+        [name, mutation.preserves] for name, mutation in MUTATIONS.items()
+    ]
 
 
 # --- with a run
@@ -288,9 +313,7 @@ def test_a_search_prints_its_folder_first_and_plain_lines(finished: tuple[Path, 
     assert re.search(r"test +\d+\.\d\d %", output)
 
 
-def test_log_json_is_one_object_a_candidate(
-    finished: tuple[Path, str], evolve: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_log_json_is_one_object_a_candidate(finished: tuple[Path, str], evolve: Evolve) -> None:
     code, output, errors = evolve("log", finished[0], "--json")
     entries = [json.loads(line) for line in output.splitlines()]
     assert (code, errors) == (0, "")
@@ -306,7 +329,7 @@ def test_log_json_is_one_object_a_candidate(
     assert "NaN" not in output
 
 
-def test_status_json_is_one_object(finished: tuple[Path, str], evolve: Callable[..., tuple[int, str, str]]) -> None:
+def test_status_json_is_one_object(finished: tuple[Path, str], evolve: Evolve) -> None:
     status = json.loads(evolve("status", finished[0], "--json")[1])
     assert set(status) == {"candidates", "best", "strategy", "seed"}
     assert sum(status["candidates"].values()) == 4
@@ -328,7 +351,7 @@ def test_reading_commands_are_plain_off_a_terminal(
     command: list[str],
     said: str,
     finished: tuple[Path, str],
-    evolve: Callable[..., tuple[int, str, str]],
+    evolve: Evolve,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -341,15 +364,13 @@ def test_reading_commands_are_plain_off_a_terminal(
 @pytest.mark.parametrize("candidate", ["4", "-1", "99"])
 @pytest.mark.parametrize("command", ["show", "replay"])
 def test_an_unknown_candidate_is_one_line(
-    command: str, candidate: str, finished: tuple[Path, str], evolve: Callable[..., tuple[int, str, str]]
+    command: str, candidate: str, finished: tuple[Path, str], evolve: Evolve
 ) -> None:
     code, output, errors = evolve(command, finished[0], "--", candidate)
     assert (code, output) == (2, "") and candidate in one_line(errors)
 
 
-def test_replay_agrees_bit_for_bit(
-    finished: tuple[Path, str], evolve: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_replay_agrees_bit_for_bit(finished: tuple[Path, str], evolve: Evolve, tmp_path: Path) -> None:
     from graphs import load
 
     for candidate in (0, 1, 3):
@@ -359,9 +380,7 @@ def test_replay_agrees_bit_for_bit(
         assert load(file).digest in output
 
 
-def test_export_takes_the_best_or_the_one_named(
-    finished: tuple[Path, str], evolve: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_export_takes_the_best_or_the_one_named(finished: tuple[Path, str], evolve: Evolve, tmp_path: Path) -> None:
     status = json.loads(evolve("status", finished[0], "--json")[1])
     assert evolve("export", finished[0], "--to", tmp_path / "best")[0] == 0
     config = json.loads((tmp_path / "best" / "config.json").read_text())
@@ -380,7 +399,7 @@ def test_export_takes_the_best_or_the_one_named(
 
 
 def test_a_run_that_another_search_holds_is_one_line(
-    finished: tuple[Path, str], evolve: Callable[..., tuple[int, str, str]], tmp_path: Path
+    finished: tuple[Path, str], evolve: Evolve, tmp_path: Path
 ) -> None:
     from evolve.run_lock import Lock
 
@@ -391,9 +410,7 @@ def test_a_run_that_another_search_holds_is_one_line(
         assert evolve("status", copy)[0] == 0  # reading needs no lock
 
 
-def test_a_new_search_does_not_touch_an_old_run(
-    finished: tuple[Path, str], evolve: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_a_new_search_does_not_touch_an_old_run(finished: tuple[Path, str], evolve: Evolve) -> None:
     code, _, errors = evolve("search", "--pool", "local", "--run", finished[0])
     assert code == 2 and "evolve resume" in one_line(errors)
 
@@ -407,9 +424,7 @@ def test_a_reader_that_stops_reading_is_no_error(finished: tuple[Path, str]) -> 
     assert log.wait(timeout=60) == 0
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(
-    small: Path, evolve: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_a_full_disk_is_one_line_and_loses_nothing(small: Path, evolve: Evolve, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
@@ -420,9 +435,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     assert sorted(os.listdir(tmp_path)) == ["small.yaml"]
 
 
-def test_signals_end_a_search_cleanly_and_resume_goes_on(
-    small: Path, evolve: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_signals_end_a_search_cleanly_and_resume_goes_on(small: Path, evolve: Evolve, tmp_path: Path) -> None:
     run_folder = tmp_path / "run"
     begin = ["search", "--config", small, "--pool", "local", "--workers", 1, "--candidates", 3, "--epochs", 2]
     done: list[int] = []
