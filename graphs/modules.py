@@ -141,10 +141,10 @@ def source(genome: Genome, name: str = "Model") -> str:
         if path:
             lines.append(f"        {_assign(path)}{call if constructor else 'nn.Module()'}{_close(path)}")
         for role, spec in extra.items():
-            lines.append(f"        {_object(path)}.{_new(role, spec, genome.weights[_name(path, role)])}")
+            lines.append(f"        {_new(path, role, spec, genome.weights[_name(path, role)])}")
     for later, first in plan.tied.items():
         path, _, role = later.rpartition(".")
-        lines.append(f"        {_object(path)}.{role} = {_reach(first)}")
+        lines.append(f"        {_set(path, role, _reach(first))}")
     body = re.sub(r"^", "    ", module.code.strip(), flags=re.MULTILINE)
     return "\n".join(lines) + "\n\n" + body + "\n"
 
@@ -297,17 +297,23 @@ def _name(path: str, role: str) -> str:
     return f"{path}.{role}" if path else role
 
 
-def _new(role: str, spec: TensorSpec, tensor: Tensor) -> str:
+def _set(path: str, role: str, value: str) -> str:
+    """The statement that gives a module an attribute, whose name may be a number."""
+    return (
+        f"{_object(path)}.{role} = {value}" if role.isidentifier() else f"setattr({_object(path)}, {role!r}, {value})"
+    )
+
+
+def _new(path: str, role: str, spec: TensorSpec, tensor: Tensor) -> str:
     """The statement that gives a holder a tensor of its own; constants come with their numbers."""
     if not spec.buffer:
-        made = f"nn.Parameter(torch.zeros({tuple(tensor.shape)!r}))"
-        return f"{role} = {made}" if role.isidentifier() else f"register_parameter({role!r}, {made})"
+        return _set(path, role, f"nn.Parameter(torch.zeros({tuple(tensor.shape)!r}))")
     start = f"torch.zeros({tuple(tensor.shape)!r}, dtype={tensor.dtype})"
     if not spec.persistent:
         start = f"torch.tensor({tensor.tolist()!r}, dtype={tensor.dtype}).reshape({tuple(tensor.shape)!r})"
-    return f"register_buffer({role!r}, {start}, persistent={spec.persistent})"
+    return f"{_object(path)}.register_buffer({role!r}, {start}, persistent={spec.persistent})"
 
 
 def _reach(name: str) -> str:
     path, _, role = name.rpartition(".")
-    return f"{_object(path)}.{role}"
+    return f"{_object(path)}.{role}" if role.isidentifier() else f"getattr({_object(path)}, {role!r})"

@@ -10,10 +10,12 @@
 | module | what it holds |
 |---|---|
 | `mutation` | what a mutation, a site, a record and a child are |
-| `table` | `MUTATIONS`, `propose`, `replay` |
+| `table` | `MUTATIONS`, `propose`, `chain`, `replay` |
 | `transfer` | what happens to tensors, as data |
+| `chaining`, `composition` | several mutations as one, and their transfers as one |
 | `width` | the one place where a change of width meets channel spaces |
 | `widen`, `deepen`, … | one operator each, with its source and its law |
+| `optimizing` | an optimiser's state and rates through a mutation |
 | `certificate`, `stirring` | proof by measurement |
 
 This package knows nothing of training, populations or disks.
@@ -34,7 +36,11 @@ if TYPE_CHECKING:
     from ops.mutation import Mutation as Mutation
     from ops.mutation import Record as Record
     from ops.mutation import Site as Site
+    from ops.optimizing import optimizer_factors as optimizer_factors
+    from ops.optimizing import optimizer_groups as optimizer_groups
+    from ops.optimizing import transfer_optimizer as transfer_optimizer
     from ops.table import MUTATIONS as MUTATIONS
+    from ops.table import chain as chain
     from ops.table import propose as propose
     from ops.table import replay as replay
 
@@ -49,8 +55,12 @@ _EXPORTS = {
     "ReplayError": "ops.errors",
     "Site": "ops.mutation",
     "certify": "ops.certificate",
+    "chain": "ops.table",
+    "optimizer_factors": "ops.optimizing",
+    "optimizer_groups": "ops.optimizing",
     "propose": "ops.table",
     "replay": "ops.table",
+    "transfer_optimizer": "ops.optimizing",
 }
 
 __all__ = [*_EXPORTS]

@@ -114,7 +114,7 @@ class Comparison:
             return Measures(0.0, 0.0, 0.0, hidden=False, reached=False)
         before = _run_parent(self.parent, self.probe, training)
         units = {name: _unit(before.values[node]) for name, node in old.items()}
-        hidden = any(unit is None for unit in units.values()) or self._dark(before)
+        flat = any(unit is None for unit in units.values())
         scales = {name: unit or 1.0 for name, unit in units.items()}
         after = execute(
             self.new,
@@ -135,19 +135,22 @@ class Comparison:
             error=error,
             floor=max(self._response(before, old, scales, training, 2.0**-52)),
             power=self._response(before, old, scales, training, 0.01)[0],
-            hidden=hidden,
+            hidden=flat or self._dark(before, after),
             reached=True,
         )
 
     def _heads(self, graph: Graph, training: bool) -> dict[str, str]:
         return {head.name: head.node for head in graph.heads if training or not head.training_only}
 
-    def _dark(self, before: Run) -> bool:
-        """Whether a channel that the mutation works on is zero on the whole probe."""
+    def _dark(self, before: Run, after: Run) -> bool:
+        """Whether a channel that the mutation works on is zero on the whole probe, or cannot be looked at."""
         import torch
 
         for touch in self.child.touched:
-            entries = before.values[touch.node].movedim(1 + touch.axis, 0).flatten(1).abs().amax(1)
+            value = before.values.get(touch.node, after.values.get(touch.node))
+            if value is None:
+                return True
+            entries = value.movedim(1 + touch.axis, 0).flatten(1).abs().amax(1)
             count = (len(entries) - touch.offset) // touch.inner
             channels = entries[touch.offset :][: count * touch.inner].reshape(count, touch.inner).amax(1)
             if bool((channels[torch.from_numpy(touch.channels)] == 0).any()):

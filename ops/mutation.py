@@ -57,7 +57,7 @@ class Record:
     """One mutation as JSON: enough to make the child again.
 
     Attributes:
-        operator: Key of `MUTATIONS`.
+        operator: Key of `MUTATIONS`, or `chain`.
         site: The place.
         preserves: What the site promised.
         choices: What was chosen there.
@@ -110,7 +110,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Touched:
-    """Channels of a parent's value that a mutation copies, drops or rescales.
+    """Channels of a value that a mutation copies, drops or rescales: the parent's value, or the child's of a new node.
 
     Channel c takes the entries `offset + c·inner` to `offset + (c+1)·inner` of the value's axis `axis`, the batch not
     counted.
@@ -164,13 +164,14 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A mutated genome with its record, its transfer, and what else its `Build` tells."""
+    """A mutated genome with its record, its transfer, its parent, and what else its `Build` tells."""
 
     genome: Genome
     record: Record
     transfer: Transfer
     touched: tuple[Touched, ...]
     tensors: Mapping[str, Tensor]
+    parent: Genome
     ground: Transfer = field(default_factory=Transfer)
 
     @property
@@ -256,4 +257,4 @@ class Mutation:
             parent=work.graph.fingerprint,
             child=built.graph.fingerprint,
         )
-        return Child(child, record, built.transfer, built.touched, given, built.ground)
+        return Child(child, record, built.transfer, built.touched, given, work.genome, built.ground)

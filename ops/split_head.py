@@ -76,9 +76,12 @@ def _build(work: Work) -> Build:
         draft.name_tensors(copies[id], {role: names.setdefault(old.tensors[role], fresh[role]) for role in fresh})
         plans.update({names[name]: Mapped(name) for name in old.tensors.values()})
     gate = draft.add("gate", [head.node, copies[head.node]])
-    plans[draft.nodes[gate].tensors["gate"]] = New(float(work.choices["share"]))
+    share = float(work.choices["share"])
+    plans[draft.nodes[gate].tensors["gate"]] = New(share)
     draft.move_heads(head.node, gate)
-    return Build(draft.finish(), Transfer(plans))
+    rest = {name for node in graph.nodes.values() if node.id not in suffix for name in node.tensors.values()}
+    gradients = {name: 1 - share for name in names if name not in rest} | dict.fromkeys(names.values(), share)
+    return Build(draft.finish(), Transfer(plans, gradients))
 
 
 SPLIT_HEAD = Mutation(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from graphs.errors import EvolutionError, UnknownName
@@ -10,6 +10,7 @@ from graphs.genome import Genome
 from ops.add_skip import ADD_SKIP
 from ops.blend_activation import BLEND_ACTIVATION
 from ops.branch import BRANCH
+from ops.chaining import Step, chain_mutation, draw_chain
 from ops.copy_block import COPY_BLOCK
 from ops.deepen import DEEPEN
 from ops.errors import NoSite, ReplayError
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     import numpy
     from torch import Tensor
 
-__all__ = ["MUTATIONS", "propose", "replay", "replay_child"]
+__all__ = ["CHAIN", "MUTATIONS", "chain", "propose", "replay", "replay_child"]
 
 MUTATIONS: dict[str, Mutation] = {
     mutation.name: mutation
@@ -71,6 +72,39 @@ MUTATIONS: dict[str, Mutation] = {
     )
 }
 """All operators, by name."""
+
+CHAIN = chain_mutation(MUTATIONS)
+"""Several of them as one. No operator of its own: it has no sites, `chain` makes its children."""
+
+
+def chain(
+    genome: Genome,
+    steps: Iterable[Step],
+    rng: numpy.random.Generator,
+    batch: Tensor | None = None,
+    born: int | None = None,
+) -> Child:
+    """Several mutations as one, with one record, one transfer and one certificate.
+
+        >>> import numpy, graphs, ops
+        >>> parent = graphs.zoo.create("convnet", classes=10, input_shape=(1, 8, 8))
+        >>> child = ops.chain(parent, ["widen", "widen", "deepen"], numpy.random.default_rng(0))
+        >>> child.record.operator, child.genome.graph == ops.replay(parent, child.record).graph
+        ('chain', True)
+
+    Args:
+        genome: The parent.
+        steps: Names of operators, or pairs of a name and a place (or a site, or None for any). Each finds its sites in
+            the network that the one before it leaves.
+        rng: Draws sites, choices and seeds.
+        batch: See `Mutation.apply`.
+        born: See `Mutation.apply`.
+
+    Raises:
+        UnknownName: A step names an operator that does not exist.
+        NoSite: A step has no site, or not the one that it asks for; the message says which step.
+    """
+    return draw_chain(CHAIN, MUTATIONS, genome, steps, rng, batch, born)
 
 
 def propose(
@@ -120,8 +154,9 @@ def _pick(odds: Mapping[str, float], rng: numpy.random.Generator) -> str:
 
 def replay_child(genome: Genome, record: Record, tensors: Mapping[str, Tensor] | None = None) -> Child:
     """As `replay`, with the record and the transfer."""
-    if record.operator not in MUTATIONS:
-        raise UnknownName.of("operator", record.operator, MUTATIONS)
+    known = {**MUTATIONS, CHAIN.name: CHAIN}
+    if record.operator not in known:
+        raise UnknownName.of("operator", record.operator, known)
     if genome.graph.fingerprint != record.parent:
         raise ReplayError(
             f"this record of '{record.operator}' starts from the structure {record.parent[:12]}, "
@@ -129,7 +164,7 @@ def replay_child(genome: Genome, record: Record, tensors: Mapping[str, Tensor] |
         )
     work = Work(genome, record.site, record.choices, record.seed, record.born, None, tensors or {})
     try:
-        child = MUTATIONS[record.operator].make(work, record.preserves)
+        child = known[record.operator].make(work, record.preserves)
     except EvolutionError:
         raise
     except (KeyError, TypeError, ValueError, IndexError) as error:

@@ -9,7 +9,7 @@ every difference is then exact in floating point, and the copies add up to the p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from graphs.initial import start_tensor
@@ -18,12 +18,25 @@ from graphs.structure import Graph
 
 if TYPE_CHECKING:
     import numpy
+    import torch
     from torch import Tensor
 
     Index = numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]
     Take = numpy.ndarray[tuple[int], numpy.dtype[numpy.float64]]
 
-__all__ = ["AxisMap", "AxisSum", "Extended", "Given", "Mapped", "New", "Plan", "Regrouped", "Transfer"]
+__all__ = [
+    "AxisMap",
+    "AxisSum",
+    "Extended",
+    "Given",
+    "Made",
+    "Mapped",
+    "New",
+    "Plan",
+    "Regrouped",
+    "Source",
+    "Transfer",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,11 +48,14 @@ class AxisMap:
         index: For each entry of the child, the parent's entry, or −1 for a new entry, which is zero.
         take: None if entries are copied. Else the parent's entry is shared among its copies: for each copy, in order,
             the part that it takes of what the copies before it left; 1 for the last one.
+        gradient: None if each entry's gradient is that of the parent's entry. Else the part of it that each entry has:
+            a copied channel passes on the share of its readers.
     """
 
     axis: int
     index: Index
     take: Take | None = None
+    gradient: Take | None = None
 
     def apply(self, tensor: Tensor) -> Tensor:
         """The child's tensor along this axis."""
@@ -52,6 +68,53 @@ class AxisMap:
         new = (index < 0).nonzero().flatten()
         return out.index_fill_(self.axis, new, 0) if len(new) else out
 
+    def carry(self, tensor: Tensor, power: int) -> Tensor:
+        """What goes with the gradient to the power `power` (a moment of an optimiser), along this axis.
+
+        Nothing is shared here: readers' weights have the gradient of the parent's, whatever their share.
+        """
+        import torch
+
+        index = torch.from_numpy(self.index).to(tensor.device)
+        out = tensor.index_select(self.axis, index.clamp(min=0))
+        if self.gradient is not None:
+            out *= self._along(torch.from_numpy(self.gradient), out) ** power
+        return out.index_fill_(self.axis, (index < 0).nonzero().flatten(), 0)
+
+    def rate(self, factor: Tensor, adaptive: bool) -> Tensor:
+        """By what learning rates are multiplied for the child to follow its parent, given the same before this map.
+
+        A shared entry moves by its share; an entry with a part of the gradient moves as the whole would, which only
+        steps that are `adaptive` do by themselves. A new entry has the factor 1.
+        """
+        import torch
+
+        index = torch.from_numpy(self.index)
+        out = factor.index_select(self.axis, index.clamp(min=0)) * self._along(torch.from_numpy(self.shares), factor)
+        if self.gradient is not None and not adaptive:
+            out /= self._along(torch.from_numpy(self.gradient), factor)
+        return out.index_fill_(self.axis, (index < 0).nonzero().flatten(), 1)
+
+    @property
+    def shares(self) -> Take:
+        """The part of the parent's entry that each entry is; 0 for a new one."""
+        import numpy
+
+        parts = numpy.where(self.index < 0, 0.0, 1.0)
+        if self.take is None:
+            return parts
+        left: dict[int, float] = {}
+        for place, (source, take) in enumerate(zip(self.index.tolist(), self.take.tolist(), strict=True)):
+            if source >= 0:
+                parts[place] = left.get(source, 1.0) * take
+                left[source] = left.get(source, 1.0) - parts[place]
+        return parts
+
+    def _along(self, numbers: Tensor, tensor: Tensor) -> Tensor:
+        """One number for each entry, so shaped that it multiplies `tensor` along this axis."""
+        shape = [-1 if axis == self.axis else 1 for axis in range(tensor.ndim)]
+        return numbers.to(tensor.device, tensor.dtype).reshape(shape)
+
     def _share(self, tensor: Tensor, out: Tensor, take: Take) -> None:
         import numpy
         import torch
@@ -63,8 +126,7 @@ class AxisMap:
             here = numpy.flatnonzero(several & (rank == turn))
             places, sources = torch.from_numpy(here), torch.from_numpy(self.index[here])
             remaining = left.index_select(self.axis, sources)
-            shape = [-1 if axis == self.axis else 1 for axis in range(tensor.ndim)]
-            part = remaining * torch.from_numpy(take[here]).to(tensor.dtype).reshape(shape)
+            part = remaining * self._along(torch.from_numpy(take[here]), remaining)
             out.index_copy_(self.axis, places, part)
             # What is left of −0 is −0 again, so that merging gives every bit back.
             left.index_copy_(self.axis, sources, torch.copysign(remaining - part, remaining))
@@ -96,6 +158,22 @@ class Mapped:
         for axis in self.axes:
             tensor = axis.apply(tensor)
         return tensor
+
+    def then(self, axes: tuple[AxisMap | AxisSum, ...]) -> Mapped:
+        """This plan, and what another mutation does to its tensor after it."""
+        return Mapped(self.source, self.axes + axes)
+
+    def carry(self, tensor: Tensor, power: int) -> Tensor:
+        """See `AxisMap.carry`."""
+        for axis in self.axes:
+            tensor = axis.carry(tensor, power)
+        return tensor
+
+    def rate(self, factor: Tensor, adaptive: bool) -> Tensor:
+        """See `AxisMap.rate`."""
+        for axis in self.axes:
+            factor = axis.rate(factor, adaptive)
+        return factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +231,15 @@ class Regrouped:
                 out[rows] = tensor[rows, columns]
         return out
 
+    def carry(self, tensor: Tensor, power: int) -> Tensor:
+        """See `AxisMap.carry`: entries keep their gradients, new ones have none yet."""
+        return self.apply({self.source: tensor})
+
+    def rate(self, factor: Tensor, adaptive: bool) -> Tensor:
+        """See `AxisMap.rate`."""
+        known = self.apply({self.source: factor.new_ones(factor.shape)})
+        return self.apply({self.source: factor}).where(known > 0, 1.0)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AxisSum:
@@ -192,6 +279,20 @@ class AxisSum:
             out.index_copy_(self.axis, places, out.index_select(self.axis, places) + part if turn else part)
         return out
 
+    def carry(self, tensor: Tensor, power: int) -> Tensor:
+        """See `AxisMap.carry`: the weights of all copies have the same gradient, that of the first is taken."""
+        return tensor.index_select(self.axis, self._first(tensor))
+
+    def rate(self, factor: Tensor, adaptive: bool) -> Tensor:
+        """See `AxisMap.rate`: where the copies had one rate, so has their sum."""
+        return factor.index_select(self.axis, self._first(factor))
+
+    def _first(self, like: Tensor) -> Tensor:
+        import numpy
+        import torch
+
+        return torch.from_numpy(numpy.unique(self.into, return_index=True)[1]).to(like.device)
+
 
 @dataclass(frozen=True, slots=True)
 class Extended:
@@ -216,8 +317,54 @@ class Extended:
                 out.index_copy_(self.along, new, fresh.index_select(self.along, new).to(out.dtype))
         return out
 
+    def carry(self, tensor: Tensor, power: int) -> Tensor:
+        """See `AxisMap.carry`."""
+        return Mapped(self.source, self.axes).carry(tensor, power)
 
-Plan = Mapped | New | Given | Regrouped | Extended
+    def rate(self, factor: Tensor, adaptive: bool) -> Tensor:
+        """See `AxisMap.rate`."""
+        return Mapped(self.source, self.axes).rate(factor, adaptive)
+
+
+Source = Mapped | Regrouped | Extended
+"""Plans that start from one of the parent's tensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A tensor's plan in a chain: what one mutation did, for the node `spec` describes, and what later ones did."""
+
+    plan: Source | New | Given
+    spec: TensorSpec
+    seed: int
+    name: str
+    later: tuple[Made, ...] = ()
+
+    @property
+    def source(self) -> str | None:
+        """The parent's tensor that it starts from; None if the tensor is new."""
+        return None if isinstance(self.plan, New | Given) else self.plan.source
+
+    def then(self, later: Made) -> Made:
+        """This plan, and what another mutation does to its tensor after it."""
+        return replace(self, later=(*self.later, later))
+
+    def carry(self, tensor: Tensor, power: int) -> Tensor:
+        """See `AxisMap.carry`."""
+        for plan in (self.plan, *(each.plan for each in self.later)):
+            if not isinstance(plan, New | Given):
+                tensor = plan.carry(tensor, power)
+        return tensor
+
+    def rate(self, factor: Tensor, adaptive: bool) -> Tensor:
+        """See `AxisMap.rate`."""
+        for plan in (self.plan, *(each.plan for each in self.later)):
+            if not isinstance(plan, New | Given):
+                factor = plan.rate(factor, adaptive)
+        return factor
+
+
+Plan = Source | New | Given | Made
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +372,15 @@ class Transfer:
     """The plans of a mutation, by name of the child's tensor.
 
     A tensor without a plan is the parent's of the same name, shared and not copied.
+
+    Attributes:
+        plans: By name of the child's tensor.
+        gradients: By name of the child's tensor, by what its gradient differs from that of the tensor it comes from, as
+            a whole; 1 where it is not named.
     """
 
     plans: Mapping[str, Plan] = field(default_factory=dict)
+    gradients: Mapping[str, float] = field(default_factory=dict)
 
     def apply(
         self, weights: Mapping[str, Tensor], graph: Graph, seed: int, given: Mapping[str, Tensor]
@@ -250,12 +403,29 @@ class Transfer:
                     made[name] = weights[name]
                     continue
                 plan = New(spec.start)
-            if isinstance(plan, Mapped | Regrouped):
-                made[name] = plan.apply(weights)
-                continue
-            if isinstance(plan, Extended):
-                made[name] = plan.apply(weights, spec, seed, name)
-                continue
-            tensor = given[plan.name] if isinstance(plan, Given) else plan.apply(spec, seed, name)
-            made[name] = tensor.to(dtype) if tensor.is_floating_point() and dtype else tensor
+            made[name] = _make(plan, spec, seed, name, weights, given, dtype)
         return made
+
+
+def _make(
+    plan: Plan,
+    spec: TensorSpec,
+    seed: int,
+    name: str,
+    weights: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    dtype: torch.dtype | None,
+) -> Tensor:
+    """What a plan makes of the tensors it starts from; a new tensor in the parent's type."""
+    if isinstance(plan, Mapped | Regrouped):
+        return plan.apply(weights)
+    if isinstance(plan, Extended):
+        return plan.apply(weights, spec, seed, name)
+    if isinstance(plan, Made):
+        tensor = _make(plan.plan, plan.spec, plan.seed, plan.name, weights, given, dtype)
+        for each in plan.later:
+            before = {each.source or "": tensor}
+            tensor = _make(each.plan, each.spec, each.seed, each.name, before, given, dtype)
+        return tensor
+    tensor = given[plan.name] if isinstance(plan, Given) else plan.apply(spec, seed, name)
+    return tensor.to(dtype) if tensor.is_floating_point() and dtype else tensor

@@ -182,6 +182,9 @@ def _axis_map(axis: int, length: int, uses: list[Use], space: Space, within: Ind
         position = use.offset + blocks * block * use.inner
     index.append(numpy.arange(position, length))
     taken.append(numpy.ones(length - position))
-    reads = uses[0].how == "read"
     whole = numpy.concatenate(index).astype(numpy.int64)
-    return AxisMap(axis, whole, numpy.concatenate(taken) if reads and take is not None else None)
+    if take is None:
+        return AxisMap(axis, whole)
+    shared = AxisMap(axis, whole, numpy.concatenate(taken))
+    # Readers share the weights; what the channels are made with has the readers' shares of the gradient.
+    return shared if uses[0].how == "read" else AxisMap(axis, whole, gradient=shared.shares)
