@@ -27,7 +27,7 @@ def convert(low: Lowering, target: str, arguments: Sequence[Any], keywords: Mapp
     if prefix == "operator" and not any(isinstance(each, Ref | Held | Program) for each in arguments):
         return _number(low, name, arguments)
     converter = VISION.get(target) or (
-        _CALLS.get(name) if prefix in ("torch", "functional", "method", "operator") else None
+        _CALLS.get(name) if prefix in ("torch", "functional", "method", "operator", "aten") else None
     )
     if converter is not None:
         try:
@@ -158,25 +158,42 @@ def _all(value: Any, places: int) -> Any:
     return (value,) * places if isinstance(value, int) else tuple(value) * (places if len(value) == 1 else 1)
 
 
-def _layer_norm(low: Lowering, value: Any, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+def _layer_norm(
+    low: Lowering, value: Any, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *fast: Any
+) -> Any:
     if not isinstance(weight, Held) or not isinstance(bias, Held) or "parameter" not in (weight.how, bias.how):
         raise Decline
     names = {"weight": low.use(weight), "bias": low.use(bias)}
     return low.add("layer_norm", [first(low, value)], names, axes=len(shape), eps=eps)
 
 
-def _group_norm(low: Lowering, value: Any, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+def _group_norm(
+    low: Lowering, value: Any, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *fast: Any
+) -> Any:
     if not isinstance(weight, Held) or not isinstance(bias, Held) or "parameter" not in (weight.how, bias.how):
         raise Decline
     names = {"weight": low.use(weight), "bias": low.use(bias)}
     return low.add("group_norm", [first(low, value)], names, groups=groups, eps=eps)
 
 
-def _batch_norm(low: Lowering, *given: Any, **keywords: Any) -> Any:
+def _batch_norm(low: Lowering, value: Any, *given: Any, **keywords: Any) -> Any:
+    """The aten call, whose tensors are those of a layer; as a function it would change statistics in place."""
+    roles = ("weight", "bias", "running_mean", "running_var")
+    held = dict(zip(roles, given, strict=False))
+    if len(given) == 8 and all(
+        isinstance(each, Held) and each.name.endswith(f".{role}") for role, each in held.items()
+    ):
+        path = given[0].name.rpartition(".")[0]
+        counts = low.named(f"{path}.num_batches_tracked")
+        if counts is not None and isinstance(low.mode(given[4]), Training):
+            names = {role: low.use(each) for role, each in held.items()} | {"num_batches_tracked": low.use(counts)}
+            return low.add("batch_norm", [first(low, value)], names, path=path, momentum=given[5], eps=given[6])
     raise low.error("it calls batch_norm as a function, which changes statistics in place; use a BatchNorm layer")
 
 
 def _embedding(low: Lowering, value: Any, weight: Any) -> Any:
+    if isinstance(value, Held) and isinstance(weight, Ref):  # as aten has it
+        value, weight = weight, value
     if not isinstance(weight, Held) or weight.how != "parameter":
         raise Decline
     entries, out = weight.tensor.shape
@@ -440,6 +457,23 @@ def _getitem(low: Lowering, value: Any, what: Any) -> Any:
     return now
 
 
+def _slice(low: Lowering, value: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
+    items = [slice(None)] * (dim % len(low.sizes(value))) + [slice(start, end, step)]
+    return _getitem(low, value, tuple(items))
+
+
+def _filled(method: str) -> Converter:
+    """A new tensor whose size depends on the batch, of the device of an input."""
+
+    def make(low: Lowering, sizes: Any, *given: Any, dtype: Any = None, **keywords: Any) -> Any:
+        if not any(isinstance(size, Size) for size in sizes):
+            raise Decline
+        like = Ref(next(iter(low.inputs.values())))
+        return low.call(f"method.{method}", [like, tuple(sizes), *given], {} if dtype is None else {"dtype": dtype})
+
+    return make
+
+
 def _mean(low: Lowering, value: Any, dim: Any = None, keepdim: bool = False, **keywords: Any) -> Any:
     if dim is None or keywords:
         raise Decline
@@ -559,7 +593,14 @@ _CALLS: dict[str, Converter] = {
     "getitem": _getitem,
     "mean": _mean,
     "pad": _pad,
+    "slice": _slice,
+    "zeros": _filled("new_zeros"),
+    "ones": _filled("new_ones"),
+    "full": _filled("new_full"),
+    "alias": _same,
     "contiguous": _same,
+    "lift_fresh_copy": _same,
+    "sym_size": _size,
     "clone": _same,
     "size": _size,
     "dim": _rank,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
@@ -24,9 +25,10 @@ _TOLERANCE = 1e-5
 def from_torch(module: nn.Module, example_input: Any) -> Genome:
     """The genome of a module, weights included; `graphs.to_torch` gives an ordinary module back.
 
-    The forward pass is traced with `torch.fx`, in train and in eval mode: what exists in train mode only, such as
-    auxiliary outputs, is marked so. Outputs in tuples, named tuples and dictionaries become heads of their names. What
-    the engine has no kind for becomes an opaque node. Batch sizes are not baked in, other sizes are.
+    The forward pass is traced with `torch.fx`, or recorded by `torch.export` where that cannot be done, in train and in
+    eval mode: what exists in train mode only, such as auxiliary outputs, is marked so. Outputs in tuples, named tuples
+    and dictionaries become heads of their names. What the engine has no kind for becomes an opaque node. Batch sizes
+    are not baked in, other sizes are.
 
     Args:
         module: Any `torch.nn.Module` whose forward pass does not branch on the values of tensors. Left as it is.
@@ -38,8 +40,7 @@ def from_torch(module: nn.Module, example_input: Any) -> Genome:
     """
     import torch
 
-    from graphs.importing.layers import layer_of
-    from graphs.importing.lowering import Lowering
+    from graphs.importing.exported import trace_exported
     from graphs.importing.tracing import copied, examples, trace
 
     if not isinstance(module, torch.nn.Module):
@@ -48,18 +49,33 @@ def from_torch(module: nn.Module, example_input: Any) -> Genome:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        work = copied(module)
-        training = trace(work, given, True, lambda layer: layer_of(layer) is not None)
-        inference = trace(work, given, False, lambda layer: layer_of(layer) is not None)
-        lowering = Lowering(work, given)
-        alike = _alike(training, inference)
-        trained = lowering.run(training, inference if alike else None)
-        evaluated = trained if alike else lowering.run(inference, training if alike else None)
-        _name_heads(lowering, trained, evaluated)
-        genome = _finish(lowering)
-        _compare(module, genome, given)
+        try:
+            return _taken_in(module, copied(module), given, trace)
+        except GraphError as error:
+            with contextlib.suppress(GraphError):
+                return _taken_in(module, copied(module), given, trace_exported)
+            raise error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _taken_in(
+    module: nn.Module,
+    work: nn.Module,
+    given: Mapping[str, Tensor],
+    trace: Callable[[nn.Module, Mapping[str, Tensor], bool], Trace],
+) -> Genome:
+    """The genome by one way of tracing, compared with the original."""
+    from graphs.importing.lowering import Lowering
+
+    training, inference = trace(work, given, True), trace(work, given, False)
+    lowering = Lowering(work, given)
+    alike = _alike(training, inference)
+    trained = lowering.run(training, inference if alike else None)
+    evaluated = trained if alike else lowering.run(inference, None)
+    _name_heads(lowering, trained, evaluated)
+    genome = _finish(lowering)
+    _compare(module, genome, given)
     return genome
 
 

@@ -98,6 +98,7 @@ class Lowering:
         self.other_mode: Mapping[str, fx.Node] = {}
         self.count: dict[Any, int] = {}
         self.apart = False
+        self.root = module
 
     # Walking ---------------------------------------------------------------------------------------------------------
 
@@ -111,7 +112,7 @@ class Lowering:
         Returns:
             The output, with stand-ins for its tensors.
         """
-        self.seen, self.count, self.apart = trace.seen, {}, other is None
+        self.seen, self.count, self.apart, self.root = trace.seen, {}, other is None, trace.root
         values: dict[fx.Node, Any] = {}
         pairs = zip(trace.graph.nodes, other.graph.nodes if other else trace.graph.nodes, strict=True)
         for node, twin in pairs:
@@ -180,6 +181,9 @@ class Lowering:
             plain = name.rstrip("_") if not name.startswith("__") else name.strip("_")
             return f"method.{plain}", name.endswith("_") and not name.startswith("__")
         function = node.target
+        schema = getattr(function, "_schema", None)
+        if schema is not None:  # an aten call
+            return _aten(schema.name.partition("::")[2])
         name = getattr(function, "__name__", str(function))
         home = getattr(function, "__module__", "") or ""
         if home in ("_operator", "operator"):
@@ -220,12 +224,18 @@ class Lowering:
     def _attribute(self, path: str) -> Any:
         if path == "training":
             return TRAINING
-        found: Any = self.module
-        for part in path.split("."):
-            found = getattr(found, part)
         from torch import Tensor
 
+        try:
+            found: Any = _reach(self.module, path)
+        except AttributeError:
+            found = _reach(self.root, path)
+
         return self.hold(found, path) if isinstance(found, Tensor) else found
+
+    def named(self, name: str) -> Held | None:
+        """The tensor of the module that has this name."""
+        return next((held for held in self.held.values() if held.name == name), None)
 
     def hold(self, tensor: Tensor, path: str) -> Held:
         """A tensor of the module under the name that it has there first, or a constant."""
@@ -339,7 +349,11 @@ class Lowering:
 
     def call(self, target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """What there is no kind for: a function of each element, an opaque node, or a program that goes on."""
-        keywords = {name: each for name, each in keywords.items() if name not in ("inplace", "device", "out")}
+        keywords = {
+            name: each
+            for name, each in keywords.items()
+            if name not in ("inplace", "device", "layout", "memory_format", "non_blocking", "out", "pin_memory")
+        }
         if not allowed(target):
             if not _any(lambda each: isinstance(each, Ref | Held | Program | Size), [*arguments, *keywords.values()]):
                 return self._computed(target, arguments, keywords)
@@ -504,10 +518,21 @@ class Lowering:
         return GraphError(f"cannot take in {self.line or 'this module'}: {what}")
 
 
+def _aten(name: str) -> tuple[str, bool]:
+    """Where people call an aten function, and whether it works in place."""
+    import torch
+
+    in_place = name.endswith("_") and not name.endswith("__")
+    plain = name.rstrip("_") if in_place else name
+    homes = {"torch": torch, "functional": torch.nn.functional, "method": torch.Tensor}
+    return f"{next((home for home, where in homes.items() if hasattr(where, plain)), 'aten')}.{plain}", in_place
+
+
 _IN_PLACE = frozenset("add sub mul truediv floordiv pow mod and or xor matmul".split())
 
 _RANDOM = frozenset(
     """
+    gru lstm rnn_relu rnn_tanh
     alpha_dropout bernoulli dropout dropout1d dropout2d dropout3d feature_alpha_dropout feature_dropout gumbel_softmax
     multi_head_attention_forward rand_like randn_like rrelu scaled_dot_product_attention
     """.split()

@@ -9,7 +9,7 @@ import contextlib
 import copy
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from graphs.errors import GraphError
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
-__all__ = ["BATCHES", "Seen", "Trace", "copied", "examples", "trace"]
+__all__ = ["BATCHES", "Seen", "Trace", "copied", "examples", "observe", "trace"]
 
 BATCHES = (2, 3)
 """Batch sizes for which shapes are observed."""
@@ -47,10 +47,11 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One mode: the graph, and what was observed of each of its values."""
+    """One mode: the graph, what was observed of each of its values, and the module that has its constants."""
 
     graph: fx.Graph
     seen: Mapping[str, Seen]
+    root: nn.Module
 
 
 def examples(module: nn.Module, example: Any) -> dict[str, Tensor]:
@@ -90,25 +91,26 @@ def copied(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, {id(tensor): tensor for tensor in module.parameters()})
 
 
-def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, leaf: Callable[[nn.Module], bool]) -> Trace:
-    """Traces one mode.
+def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool) -> Trace:
+    """Traces one mode; layers that have a kind are called, all other modules traced through.
 
     Args:
         module: A copy that may be changed; see `copied`.
         given: The example by argument.
         training: The mode.
-        leaf: Which submodules are called rather than traced through.
 
     Raises:
         GraphError: The forward pass cannot be traced; names the line where it stopped.
     """
     from torch import fx
 
+    from graphs.importing.layers import layer_of
+
     class Tracer(fx.Tracer):
         proxy_buffer_attributes = True
 
         def is_leaf_module(self, submodule: nn.Module, path: str) -> bool:
-            return leaf(submodule)
+            return layer_of(submodule) is not None
 
     module.train(training)
     tracer = Tracer()
@@ -122,7 +124,7 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, leaf: 
         graph = tracer.trace(module, concrete_args=left_out or None)
     except Exception as error:
         raise GraphError(f"{_where(error)}{error}".split("\n")[0] + _advice(error)) from error
-    return Trace(graph, _observe(copied(module), graph, given))
+    return Trace(graph, observe(copied(module), graph, given), module)
 
 
 def _where(error: BaseException) -> str:
@@ -144,13 +146,14 @@ def _advice(error: BaseException) -> str:
     )
 
 
-def _observe(module: nn.Module, graph: fx.Graph, given: Mapping[str, Tensor]) -> dict[str, Seen]:
+def observe(module: nn.Module, graph: fx.Graph, given: Mapping[str, Tensor]) -> dict[str, Seen]:
+    """The shapes of all values for each of `BATCHES`, without computing them."""
     import torch
     from torch import fx
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     runs: list[dict[str, Any]] = []
-    whole = fx.GraphModule(module, graph)
+    whole = module if isinstance(module, fx.GraphModule) else fx.GraphModule(module, graph)
     for batch in BATCHES:
         found: dict[str, Any] = {}
 
@@ -161,6 +164,10 @@ def _observe(module: nn.Module, graph: fx.Graph, given: Mapping[str, Tensor]) ->
                 found[node.name] = result = super().run_node(node)
                 return result
 
+            def fetch_attr(self, target: str) -> Any:
+                value = super().fetch_attr(target)
+                return value.clone() if isinstance(value, torch.Tensor) else value
+
         with _silent(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             inputs = [
                 torch.empty((batch, *given[node.target].shape[1:]), dtype=given[node.target].dtype)
@@ -170,7 +177,7 @@ def _observe(module: nn.Module, graph: fx.Graph, given: Mapping[str, Tensor]) ->
                 if node.op == "placeholder"
             ]
             try:
-                Observer(whole).run(*inputs)
+                Observer(whole).run(*inputs, enable_io_processing=False)
             except Exception as error:
                 raise GraphError(
                     f"the forward pass fails for a batch of {batch}: {str(error).splitlines()[0]}"

@@ -132,6 +132,8 @@ def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
     import torch
 
     results: list[Any] = []
+    # A network that is run in double precision, to be measured, does nothing in single precision.
+    cast_up = any(getattr(each, "dtype", None) is torch.float64 for each in (*inputs, *tensors.values()))
 
     def resolve(value: Any) -> Any:
         if isinstance(value, list | tuple):
@@ -151,7 +153,7 @@ def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
         if name == "training":
             return training
         if name == "dtype":
-            return getattr(torch, what)
+            return torch.float64 if what == "float32" and cast_up else getattr(torch, what)
         if name == "slice":
             return slice(*(resolve(each) for each in what))
         return ... if name == "ellipsis" else tuple(resolve(each) for each in what)
