@@ -87,6 +87,11 @@ def _same(low: Lowering, value: Any, *rest: Any, **keywords: Any) -> Any:
     raise Decline
 
 
+def _copy(low: Lowering, value: Any, *rest: Any, **keywords: Any) -> Any:
+    """A value of its own: what is done to it in place is not done to what it was copied from."""
+    return low.add("identity", [_tensor(value)])
+
+
 def _tensor(value: Any) -> Ref:
     """A node, where the value is one."""
     if not isinstance(value, Ref):
@@ -601,7 +606,7 @@ _CALLS: dict[str, Converter] = {
     "contiguous": _same,
     "lift_fresh_copy": _same,
     "sym_size": _size,
-    "clone": _same,
+    "clone": _copy,
     "size": _size,
     "dim": _rank,
 }

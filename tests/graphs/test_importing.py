@@ -204,6 +204,22 @@ class Merged(nn.Module):
         return self.fc(x)
 
 
+class Copies(nn.Module):
+    """Changes in place of copies, of what others read, and of what they read before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.out = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.fc(x)
+        kept = y.clone()
+        y.mul_(2).add_(1)
+        again = y
+        again += kept
+        return self.out(torch.tanh(y) - kept)
+
+
 class Recurrent(nn.Module):
     """Layers and control flow that only recording resolves."""
 
@@ -233,6 +249,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Any]]] = {
     "words": (Words, lambda n: torch.randint(0, 20, (n, 6))),
     "odd": (Odd, lambda n: torch.randn(n, 6)),
     "merged": (Merged, lambda n: torch.randn(n, 2, 6, 4)),
+    "copies": (Copies, lambda n: torch.randn(n, 6)),
     "recurrent": (Recurrent, lambda n: torch.randn(n, 5, 5)),
 }
 
