@@ -4,9 +4,9 @@
 |---|---|
 | `tracing` | the module's forward pass as graphs of `torch.fx`, in train and in eval mode, and the shapes in them |
 | `exported` | the same by `torch.export`, for forward passes that `torch.fx` cannot trace |
-| `lowering` | walks those graphs and adds nodes to a draft; what there is no kind for becomes an opaque node |
-| `layers` | the table of `torch.nn` layers that have a kind |
-| `calls` | the table of functions and methods that have a kind |
-| `vision` | functions of torchvision that a trace shows as one call |
+| `stand_ins` | what stands for traced values on the way |
+| `walking` | from call to call through a traced graph |
+| `layers`, `calls` | the tables: which layers, functions and methods have a kind |
+| `lowering` | the nodes that come about; what has no kind becomes an opaque node |
 | `importer` | `from_torch` itself: both modes brought together, heads named, the result compared with the original |
 """

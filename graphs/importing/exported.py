@@ -6,13 +6,11 @@ branches on shapes, are resolved. What depends on the values of tensors cannot b
 
 from __future__ import annotations
 
-import contextlib
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
-from graphs.importing.tracing import Trace, observe
+from graphs.importing.tracing import Trace, observe, quiet
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,8 +37,7 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
     # An example of one would be taken for a size that is always 1.
     example = {name: tensor if len(tensor) > 1 else torch.cat([tensor, tensor]) for name, tensor in given.items()}
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(None):
-            warnings.simplefilter("ignore")
+        with quiet():
             shapes = {name: {0: batch} for name in example}
             program = torch.export.export(module, (), dict(example), dynamic_shapes=shapes, strict=False)
             whole: Any = program.module(check_guards=False)

@@ -67,12 +67,13 @@ def _taken_in(
 ) -> Genome:
     """The genome by one way of tracing, compared with the original."""
     from graphs.importing.lowering import Lowering
+    from graphs.importing.walking import walk
 
     training, inference = trace(work, given, True), trace(work, given, False)
     lowering = Lowering(work, given)
     alike = _alike(training, inference)
-    trained = lowering.run(training, inference if alike else None)
-    evaluated = trained if alike else lowering.run(inference, None)
+    trained = walk(lowering, training, inference if alike else None)
+    evaluated = trained if alike else walk(lowering, inference, None)
     _name_heads(lowering, trained, evaluated)
     genome = _finish(lowering)
     _compare(module, genome, given)
@@ -100,7 +101,7 @@ def _name_heads(low: Lowering, trained: Any, evaluated: Any) -> None:
 
 
 def _outputs(low: Lowering, value: Any, name: str) -> dict[str, str]:
-    from graphs.importing.lowering import Held, Program, Ref
+    from graphs.importing.stand_ins import Held, Program, Ref
 
     if isinstance(value, Mapping):
         parts = {str(key): part for key, part in value.items()}

@@ -1,78 +1,26 @@
-"""From traced graphs to nodes of a draft.
+"""Nodes for what is traced: the draft under construction, and how its nodes come about.
 
-The traced graph is interpreted with stand-ins for its values: numbers as they are, sizes that depend on the batch as
-`Size`, tensors of the module as `Held`, nodes of the draft as `Ref`. What has a kind becomes a node of that kind
-(`graphs.importing.layers`, `graphs.importing.calls`), what has none an opaque node; a value in which the batch is not
-the first axis is no node but a `Program`, which goes on until its batch is the first axis again.
-
-Every value of a draft has a batch axis. A traced tensor that does not depend on the batch has none, or one of a single
-entry in front; `Ref.bare` tells the two apart.
+What has a kind becomes a node of that kind, what works on each element a `pointwise` node, all else an opaque one.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
 from graphs.errors import GraphError
+from graphs.importing.stand_ins import TRAINING, Held, Program, Ref, Size, Training, any_of, refs_of
 from graphs.importing.tracing import BATCHES, Seen, Trace
 from graphs.kinds.allowed import allowed
 from graphs.kinds.pointwise import ELEMENTWISE
 from graphs.structure import Shape
 
 if TYPE_CHECKING:
-    from torch import Tensor, fx, nn
+    from torch import Tensor, nn
 
-__all__ = ["TRAINING", "Decline", "Held", "Lowering", "Program", "Ref", "Size", "Training"]
-
-
-class Decline(Exception):
-    """A converter's word that its kind does not do what is asked for: the call becomes an opaque node."""
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """`factor` times the batch size."""
-
-    factor: int
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """Whether the network trains."""
-
-
-TRAINING = Training()
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A tensor of the module, by name; `how` is `parameter`, `buffer` or `constant`."""
-
-    name: str
-    how: str
-    tensor: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """A node of the draft. `bare`: the traced value is without the batch axis that the node's value has in front."""
-
-    node: str
-    bare: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Program:
-    """A call that is no node yet, because its batch is elsewhere than in front, or because it gives several values."""
-
-    target: str
-    arguments: tuple[Any, ...]
-    keywords: Mapping[str, Any]
-    seen: Seen
+__all__ = ["Lowering", "reach"]
 
 
 class Lowering:
@@ -93,118 +41,21 @@ class Lowering:
         self.held = _tensors_of(module)
         self.inputs: dict[str, str] = {}
         self.line = ""
-        self.seen: Mapping[str, Seen] = {}
         self.now: Seen = Seen()
-        self.other_mode: Mapping[str, fx.Node] = {}
         self.count: dict[Any, int] = {}
         self.apart = False
         self.root = module
 
-    # Walking ---------------------------------------------------------------------------------------------------------
+    def begin(self, trace: Trace, alone: bool) -> None:
+        """Starts with one mode; `alone` if it cannot be held against the other one, call by call."""
+        self.count, self.apart, self.root = {}, alone, trace.root
 
-    def run(self, trace: Trace, other: Trace | None) -> Any:
-        """Lowers one mode.
+    def at(self, seen: Seen, line: str) -> None:
+        """Says what was observed of the value that comes next, and which line of the user's code it is from."""
+        self.now, self.line = seen, line
 
-        Args:
-            trace: The mode.
-            other: The other mode, if its graph has the same nodes in the same order.
-
-        Returns:
-            The output, with stand-ins for its tensors.
-        """
-        self.seen, self.count, self.apart, self.root = trace.seen, {}, other is None, trace.root
-        values: dict[fx.Node, Any] = {}
-        pairs = zip(trace.graph.nodes, other.graph.nodes if other else trace.graph.nodes, strict=True)
-        for node, twin in pairs:
-            self.now = trace.seen.get(node.name, Seen())
-            self.line = _line_of(node)
-            if node.op == "output":
-                return self._value(node.args[0], values, node.args[0])
-            values[node] = self._step(node, twin, values)
-        raise GraphError("the traced forward pass has no output")
-
-    def _step(self, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any]) -> Any:
-        from graphs.importing.calls import convert
-
-        arguments = [self._value(*pair) for pair in zip(node.args, [values] * len(node.args), twin.args, strict=True)]
-        keywords = {name: self._value(each, values, twin.kwargs[name]) for name, each in node.kwargs.items()}
-        if node.op == "placeholder":
-            return self._input(str(node.target))
-        if node.op == "get_attr":
-            return self._attribute(str(node.target))
-        fields = getattr(node.target, "_fields", None)
-        if fields:  # a named tuple
-            return {**dict(zip(fields, arguments, strict=False)), **keywords}
-        if node.op == "call_module":
-            result, in_place = self._layer(str(node.target), arguments, keywords)
-        else:
-            target, in_place = self._target(node)
-            in_place = in_place or keywords.get("inplace") is True
-            if target.partition(".")[2].startswith("_assert"):
-                return None
-            result = convert(self, target, arguments, keywords)
-        if in_place and arguments and isinstance(arguments[0], Ref) and isinstance(result, Ref):
-            # From here on, whoever holds the old value sees the new one.
-            for held, value in values.items():
-                if value == arguments[0]:
-                    values[held] = result
-        elif in_place and arguments and isinstance(arguments[0], Held):
-            raise self.error(f"it changes the tensor '{arguments[0].name}' of the module in place")
-        return result
-
-    def _value(self, argument: Any, values: Mapping[fx.Node, Any], twin: Any) -> Any:
-        """An argument with stand-ins for traced values; a flag that differs between the modes is `TRAINING`."""
-        from torch import fx
-
-        if isinstance(argument, fx.Node):
-            return values[argument]
-        if isinstance(argument, bool) and isinstance(twin, bool) and argument != twin:
-            return TRAINING
-        if isinstance(argument, tuple) and hasattr(argument, "_fields"):
-            names = argument._fields
-            return {name: self._value(each, values, each) for name, each in zip(names, argument, strict=True)}
-        if isinstance(argument, list | tuple):
-            others = twin if isinstance(twin, list | tuple) and len(twin) == len(argument) else argument
-            return type(argument)(
-                self._value(each, values, other) for each, other in zip(argument, others, strict=True)
-            )
-        if isinstance(argument, Mapping):
-            return {name: self._value(each, values, each) for name, each in argument.items()}
-        if isinstance(argument, slice):
-            return slice(*(self._value(each, values, each) for each in (argument.start, argument.stop, argument.step)))
-        return argument
-
-    def _target(self, node: fx.Node) -> tuple[str, bool]:
-        """The name of what is called, such as `torch.flatten`, and whether it works in place."""
-        if node.op == "call_method":
-            name = str(node.target)
-            plain = name.rstrip("_") if not name.startswith("__") else name.strip("_")
-            return f"method.{plain}", name.endswith("_") and not name.startswith("__")
-        function = node.target
-        schema = getattr(function, "_schema", None)
-        if schema is not None:  # an aten call
-            return _aten(schema.name.partition("::")[2])
-        name = getattr(function, "__name__", str(function))
-        home = getattr(function, "__module__", "") or ""
-        if home in ("_operator", "operator"):
-            plain = name.rstrip("_") if name not in ("and_", "or_", "not_") else name
-            in_place = plain.startswith("i") and plain[1:] in _IN_PLACE
-            return f"operator.{plain[1:] if in_place else plain}", in_place
-        if function is getattr:
-            return "python.getattr", False
-        if home.startswith("torch.nn.functional") or home == "torch._C._nn":
-            return f"functional.{name.rstrip('_')}", name.endswith("_")
-        if home.startswith("torch") and not home.startswith("torchvision"):
-            known = {"torch": "torch", "torch._C._linalg": "linalg", "torch._C._special": "special"}
-            plain = name.removeprefix("linalg_").removeprefix("special_") if home in known else name
-            return f"{known.get(home, 'torch')}.{plain.rstrip('_')}", plain.endswith("_")
-        if type(function).__name__ == "builtin_function_or_method":
-            return f"torch.{name.rstrip('_')}", name.endswith("_")
-        return f"{home}.{name}", False
-
-    # What is traced --------------------------------------------------------------------------------------------------
-
-    def _input(self, name: str) -> Any:
+    def input(self, name: str) -> Any:
+        """The node of an argument of the forward pass; None for one that the example leaves out."""
         if name not in self.given:
             return None
         if name not in self.inputs:
@@ -221,15 +72,16 @@ class Lowering:
             self.inputs[name] = node
         return Ref(self.inputs[name])
 
-    def _attribute(self, path: str) -> Any:
+    def attribute(self, path: str) -> Any:
+        """What stands for an attribute of the module."""
         if path == "training":
             return TRAINING
         from torch import Tensor
 
         try:
-            found: Any = _reach(self.module, path)
+            found: Any = reach(self.module, path)
         except AttributeError:
-            found = _reach(self.root, path)
+            found = reach(self.root, path)
 
         return self.hold(found, path) if isinstance(found, Tensor) else found
 
@@ -243,27 +95,6 @@ class Lowering:
             alike = (held for held in self.held.values() if held.how == "constant" and _equal(held.tensor, tensor))
             self.held[id(tensor)] = next(alike, Held(path, "constant", tensor))
         return self.held[id(tensor)]
-
-    def _layer(self, path: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, bool]:
-        from graphs.importing.calls import attention_layer
-        from graphs.importing.layers import layer_of
-
-        layer = self.module.get_submodule(path)
-        found = layer_of(layer)
-        if found is None:
-            raise self.error(f"the layer '{path}' has changed while it was traced")
-        kind, settings, roles = found
-        if kind == "attention":
-            return attention_layer(self, path, layer, arguments, keywords), False
-        operand = arguments[0] if arguments else keywords.get("input")
-        names = {role: self.use(self.hold(_reach(layer, own), f"{path}.{own}")) for role, own in roles.items()}
-        if isinstance(operand, Held | Ref | Program):
-            return self.add(kind, [self.ref(operand)], tensors=names, path=path, **settings), bool(
-                getattr(layer, "inplace", False)
-            )
-        raise self.error(f"the layer '{path}' is not given a tensor")
-
-    # Making nodes ----------------------------------------------------------------------------------------------------
 
     def use(self, held: Held) -> str:
         """Notes that a node uses a tensor, and gives its name."""
@@ -345,8 +176,6 @@ class Lowering:
             raise self.error("a size is no multiple of the batch size")
         return Size(factor)
 
-    # Calls -----------------------------------------------------------------------------------------------------------
-
     def call(self, target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """What there is no kind for: a function of each element, an opaque node, or a program that goes on."""
         keywords = {
@@ -355,13 +184,13 @@ class Lowering:
             if name not in ("inplace", "device", "layout", "memory_format", "non_blocking", "out", "pin_memory")
         }
         if not allowed(target):
-            if not _any(lambda each: isinstance(each, Ref | Held | Program | Size), [*arguments, *keywords.values()]):
+            if not any_of(lambda each: isinstance(each, Ref | Held | Program | Size), [*arguments, *keywords.values()]):
                 return self._computed(target, arguments, keywords)
             raise self.error(
                 f"it calls '{target}', which is no function that a network's file may name; "
                 "write it with functions of torch"
             )
-        if not _any(lambda each: isinstance(each, Ref | Held | Program | Size), [*arguments, *keywords.values()]):
+        if not any_of(lambda each: isinstance(each, Ref | Held | Program | Size), [*arguments, *keywords.values()]):
             return self._computed(target, arguments, keywords)
         made = Program(target, tuple(arguments), dict(keywords), self.now)
         if self.now.parts is not None or not self.now.shapes or not (self.now.batched or self.now.constant):
@@ -391,7 +220,7 @@ class Lowering:
             return None
         tensors = [each for each in made.arguments if isinstance(each, Ref | Held)]
         plain = all(isinstance(each, Ref | Held | int | float | bool) for each in made.arguments)
-        if not plain or not 1 <= len(tensors) <= 2 or _any(_is_tensor, list(made.keywords.values())):
+        if not plain or not 1 <= len(tensors) <= 2 or any_of(_is_tensor, list(made.keywords.values())):
             return None
         refs = [each for each in tensors if isinstance(each, Ref)]
         if not refs or (any(not ref.bare for ref in refs) and any(ref.bare for ref in refs)):
@@ -453,7 +282,7 @@ class Lowering:
             return len(steps) - 1
 
         # The batch size is read off the first operand, so one that has it comes first.
-        for ref in sorted(_refs(made), key=lambda ref: ref.bare or not self.depends(ref)):
+        for ref in sorted(refs_of(made), key=lambda ref: ref.bare or not self.depends(ref)):
             if not ref.bare:
                 number(operands, ref)
         step(made)
@@ -518,18 +347,6 @@ class Lowering:
         return GraphError(f"cannot take in {self.line or 'this module'}: {what}")
 
 
-def _aten(name: str) -> tuple[str, bool]:
-    """Where people call an aten function, and whether it works in place."""
-    import torch
-
-    in_place = name.endswith("_") and not name.endswith("__")
-    plain = name.rstrip("_") if in_place else name
-    homes = {"torch": torch, "functional": torch.nn.functional, "method": torch.Tensor}
-    return f"{next((home for home, where in homes.items() if hasattr(where, plain)), 'aten')}.{plain}", in_place
-
-
-_IN_PLACE = frozenset("add sub mul truediv floordiv pow mod and or xor matmul".split())
-
 _RANDOM = frozenset(
     """
     gru lstm rnn_relu rnn_tanh
@@ -543,27 +360,12 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, Ref | Held | Program)
 
 
-def _any(what: Callable[[Any], bool], value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return any(_any(what, each) for each in value)
-    if isinstance(value, slice):
-        return _any(what, [value.start, value.stop, value.step])
-    return what(value)
-
-
-def _refs(value: Any) -> list[Ref]:
-    if isinstance(value, Ref):
-        return [value]
-    if isinstance(value, Program):
-        return _refs([*value.arguments, *value.keywords.values()])
-    return [ref for each in value for ref in _refs(each)] if isinstance(value, list | tuple) else []
-
-
 def _equal(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and one.shape == other.shape and bool((one == other).all())
 
 
-def _reach(layer: Any, name: str) -> Any:
+def reach(layer: Any, name: str) -> Any:
+    """What stands at a dotted path of a module."""
     for part in name.split("."):
         layer = getattr(layer, part)
     return layer
@@ -578,13 +380,3 @@ def _tensors_of(module: nn.Module) -> dict[int, Held]:
     for name, buffer in module.named_buffers():
         found.setdefault(id(buffer), Held(name, "buffer" if name in kept else "constant", buffer))
     return found
-
-
-def _line_of(node: fx.Node) -> str:
-    """The line of the user's code that a traced value comes from."""
-    lines = [line.strip() for line in (node.stack_trace or "").splitlines() if line.strip()]
-    own = [place for place, line in enumerate(lines) if line.startswith("File ") and "/torch/" not in line]
-    if not own:
-        return f"'{node.name}'"
-    code = lines[own[-1] + 1] if own[-1] + 1 < len(lines) else ""
-    return f"{lines[own[-1]].removeprefix('File ')}: '{code}'"

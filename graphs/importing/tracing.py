@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import io
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ from graphs.errors import GraphError
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
-__all__ = ["BATCHES", "Seen", "Trace", "copied", "examples", "observe", "trace"]
+__all__ = ["BATCHES", "Seen", "Trace", "copied", "examples", "observe", "quiet", "trace"]
 
 BATCHES = (2, 3)
 """Batch sizes for which shapes are observed."""
@@ -168,7 +170,7 @@ def observe(module: nn.Module, graph: fx.Graph, given: Mapping[str, Tensor]) -> 
                 value = super().fetch_attr(target)
                 return value.clone() if isinstance(value, torch.Tensor) else value
 
-        with _silent(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        with quiet(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             inputs = [
                 torch.empty((batch, *given[node.target].shape[1:]), dtype=given[node.target].dtype)
                 if node.target in given
@@ -187,15 +189,32 @@ def observe(module: nn.Module, graph: fx.Graph, given: Mapping[str, Tensor]) -> 
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Keeps torch from logging a traceback of what becomes an error of ours."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before = logger.disabled
-    logger.disabled = True
+def quiet() -> Iterator[None]:
+    """Keeps torch from printing and logging what becomes an error of ours, or no error at all."""
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    before = [logger.disabled for logger in loggers]
     try:
-        yield
+        for logger in loggers:
+            logger.disabled = True
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        logger.disabled = before
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
+
+
+_TALKATIVE = (
+    "torch._subclasses.fake_tensor",
+    "torch.export",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch.fx.experimental.recording",
+)
+"""Loggers that tell of what fails while a forward pass is tried."""
 
 
 def _seen(one: Any, other: Any) -> Seen:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphs.importing.calls import cut, first
-from graphs.importing.lowering import Decline, Held, Lowering, Ref, Training
+from graphs.importing.calls.values import cut, first
+from graphs.importing.lowering import Lowering
+from graphs.importing.stand_ins import Decline, Held, Ref, Training
 
 __all__ = ["VISION"]
 

@@ -1,0 +1,197 @@
+"""Layers that are called as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from graphs.importing.calls.values import each_place, first, tensor
+from graphs.importing.lowering import Lowering
+from graphs.importing.stand_ins import Decline, Held, Ref, Training
+
+Converter = Callable[..., Any]
+
+__all__ = ["LAYER_CALLS", "linear"]
+
+
+def _activation(kind: str, **defaults: Any) -> Converter:
+    """An activation; arguments by position are its settings in their order."""
+
+    def make(low: Lowering, value: Any, *given: Any, inplace: Any = False, **keywords: Any) -> Any:
+        names = list(defaults)
+        settings = {**defaults, **dict(zip(names, given, strict=False)), **keywords}
+        if not settings.keys() <= defaults.keys() or (given[len(names) :] not in ((), (False,), (True,))):
+            raise Decline
+        return low.add(kind, [tensor(value)], **settings)
+
+    return make
+
+
+def linear(low: Lowering, value: Any, weight: Any, bias: Any = None) -> Any:
+    """A linear layer with tensors of the module."""
+    if not isinstance(weight, Held) or not isinstance(bias, Held | None) or weight.how != "parameter":
+        raise Decline
+    names = {"weight": low.use(weight)} | ({"bias": low.use(bias)} if bias else {})
+    return low.add("linear", [first(low, value)], names, out=weight.tensor.shape[0], bias=bias is not None)
+
+
+def _convolution(places: int) -> Converter:
+    def make(
+        low: Lowering,
+        value: Any,
+        weight: Any,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Any:
+        if not isinstance(weight, Held) or not isinstance(bias, Held | None) or isinstance(padding, str):
+            raise Decline
+        if weight.how != "parameter" or len(low.sizes(value)) != places + 2:
+            raise Decline
+        names = {"weight": low.use(weight)} | ({"bias": low.use(bias)} if bias else {})
+        settings = {
+            "out": weight.tensor.shape[0],
+            "kernel": tuple(weight.tensor.shape[2:]),
+            "stride": each_place(stride, places),
+        }
+        settings |= {"padding": each_place(padding, places), "dilation": each_place(dilation, places), "groups": groups}
+        return low.add(f"conv{places}d", [first(low, value)], names, bias=bias is not None, **settings)
+
+    return make
+
+
+def _layer_norm(
+    low: Lowering, value: Any, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *fast: Any
+) -> Any:
+    if not isinstance(weight, Held) or not isinstance(bias, Held) or "parameter" not in (weight.how, bias.how):
+        raise Decline
+    names = {"weight": low.use(weight), "bias": low.use(bias)}
+    return low.add("layer_norm", [first(low, value)], names, axes=len(shape), eps=eps)
+
+
+def _group_norm(
+    low: Lowering, value: Any, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *fast: Any
+) -> Any:
+    if not isinstance(weight, Held) or not isinstance(bias, Held) or "parameter" not in (weight.how, bias.how):
+        raise Decline
+    names = {"weight": low.use(weight), "bias": low.use(bias)}
+    return low.add("group_norm", [first(low, value)], names, groups=groups, eps=eps)
+
+
+def _batch_norm(low: Lowering, value: Any, *given: Any, **keywords: Any) -> Any:
+    """The aten call, whose tensors are those of a layer; as a function it would change statistics in place."""
+    roles = ("weight", "bias", "running_mean", "running_var")
+    held = dict(zip(roles, given, strict=False))
+    if len(given) == 8 and all(
+        isinstance(each, Held) and each.name.endswith(f".{role}") for role, each in held.items()
+    ):
+        path = given[0].name.rpartition(".")[0]
+        counts = low.named(f"{path}.num_batches_tracked")
+        if counts is not None and isinstance(low.mode(given[4]), Training):
+            names = {role: low.use(each) for role, each in held.items()} | {"num_batches_tracked": low.use(counts)}
+            return low.add("batch_norm", [first(low, value)], names, path=path, momentum=given[5], eps=given[6])
+    raise low.error("it calls batch_norm as a function, which changes statistics in place; use a BatchNorm layer")
+
+
+def _embedding(low: Lowering, value: Any, weight: Any) -> Any:
+    if isinstance(value, Held) and isinstance(weight, Ref):  # as aten has it
+        value, weight = weight, value
+    if not isinstance(weight, Held) or weight.how != "parameter":
+        raise Decline
+    entries, out = weight.tensor.shape
+    return low.add("embedding", [first(low, value)], {"weight": low.use(weight)}, entries=entries, out=out)
+
+
+def _dropout(kind: str) -> Converter:
+    def make(low: Lowering, value: Any, p: float = 0.5, training: Any = True, inplace: Any = False) -> Any:
+        training = low.mode(training)
+        if training is False or p == 0:
+            return tensor(value)
+        if not isinstance(training, Training):
+            raise Decline
+        if kind == "dropout2d" and len(low.shape(first(low, value))) != 3:
+            raise Decline
+        return low.add(kind, [first(low, value)], p=float(p))
+
+    return make
+
+
+def _max_pool(
+    low: Lowering,
+    value: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    if return_indices or len(low.shape(first(low, value))) != 3:
+        raise Decline
+    settings = {
+        "kernel": each_place(kernel_size, 2),
+        "stride": each_place(stride or kernel_size, 2),
+        "padding": each_place(padding, 2),
+    }
+    return low.add("max_pool2d", [value], dilation=each_place(dilation, 2), ceil=ceil_mode, **settings)
+
+
+def _avg_pool(
+    low: Lowering,
+    value: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: Any = None,
+) -> Any:
+    if not count_include_pad or divisor_override is not None or len(low.shape(first(low, value))) != 3:
+        raise Decline
+    settings = {
+        "kernel": each_place(kernel_size, 2),
+        "stride": each_place(stride or kernel_size, 2),
+        "padding": each_place(padding, 2),
+    }
+    return low.add("avg_pool2d", [value], ceil=ceil_mode, **settings)
+
+
+def _adaptive(kind: str) -> Converter:
+    def make(low: Lowering, value: Any, output_size: Any, return_indices: bool = False) -> Any:
+        size = each_place(output_size, 2)
+        if return_indices or None in size or len(low.shape(first(low, value))) != 3:
+            raise Decline
+        return low.add(kind, [value], size=size)
+
+    return make
+
+
+LAYER_CALLS: dict[str, Callable[..., Any]] = {
+    "relu": _activation("relu"),
+    "relu6": _activation("relu6"),
+    "leaky_relu": _activation("leaky_relu", negative_slope=0.01),
+    "gelu": _activation("gelu", approximate="none"),
+    "silu": _activation("silu"),
+    "sigmoid": _activation("sigmoid"),
+    "tanh": _activation("tanh"),
+    "hardswish": _activation("hardswish"),
+    "hardsigmoid": _activation("hardsigmoid"),
+    "elu": _activation("elu"),
+    "linear": linear,
+    "conv1d": _convolution(1),
+    "conv2d": _convolution(2),
+    "conv3d": _convolution(3),
+    "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+    "batch_norm": _batch_norm,
+    "embedding": _embedding,
+    "dropout": _dropout("dropout"),
+    "dropout2d": _dropout("dropout2d"),
+    "max_pool2d": _max_pool,
+    "avg_pool2d": _avg_pool,
+    "adaptive_avg_pool2d": _adaptive("adaptive_avg_pool2d"),
+    "adaptive_max_pool2d": _adaptive("adaptive_max_pool2d"),
+}
+"""Layers by the names of their functions."""

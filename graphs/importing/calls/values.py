@@ -1,0 +1,45 @@
+"""What converters ask of their arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphs.importing.lowering import Lowering
+from graphs.importing.stand_ins import Decline, Held, Ref
+
+
+def tensor(value: Any) -> Ref:
+    """A node, where the value is one."""
+    if not isinstance(value, Ref):
+        raise Decline
+    return value
+
+
+def first(low: Lowering, value: Any) -> Ref:
+    """A node in front of whose axes the batch stands."""
+    if isinstance(value, Held):
+        raise Decline
+    found = tensor(value)
+    if found.bare:
+        raise Decline
+    return found
+
+
+def each_place(value: Any, places: int) -> Any:
+    """A setting for each axis of places, where one number may stand for all."""
+    return (value,) * places if isinstance(value, int) else tuple(value) * (places if len(value) == 1 else 1)
+
+
+def cut(low: Lowering, value: Ref, axis: int, start: int, stop: int, step: int = 1) -> Ref:
+    """Entries of a node's value along an axis; the node itself for all of them."""
+    if (start, stop, step) == (0, low.shape(value)[axis], 1):
+        return value
+    return low.add("slice", [value], axis=axis, start=start, stop=stop, step=step)
+
+
+def axis_of(low: Lowering, value: Ref, dim: int) -> int:
+    """An axis, counted without the batch."""
+    axis = dim % (len(low.shape(value)) + 1) - 1
+    if axis < 0:
+        raise Decline
+    return axis

@@ -1,0 +1,163 @@
+"""Walking through a traced graph, call by call, with stand-ins for its values (`graphs.importing.stand_ins`).
+
+What a call becomes is said in two tables, `graphs.importing.layers` and `graphs.importing.calls`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from graphs.errors import GraphError
+from graphs.importing.calls import attention_layer, convert
+from graphs.importing.layers import layer_of
+from graphs.importing.lowering import Lowering, reach
+from graphs.importing.stand_ins import TRAINING, Held, Program, Ref
+from graphs.importing.tracing import Seen, Trace
+
+if TYPE_CHECKING:
+    from torch import fx
+
+__all__ = ["walk"]
+
+
+def walk(low: Lowering, trace: Trace, other: Trace | None) -> Any:
+    """Adds the nodes of one mode to a lowering's draft.
+
+    Args:
+        low: Where nodes are added.
+        trace: The mode.
+        other: The other mode, if its graph has the same nodes in the same order.
+
+    Returns:
+        The output, with stand-ins for its tensors.
+
+    Raises:
+        GraphError: Something cannot be taken in; names the line of the user's code.
+    """
+    low.begin(trace, alone=other is None)
+    values: dict[fx.Node, Any] = {}
+    for node, twin in zip(trace.graph.nodes, (other or trace).graph.nodes, strict=True):
+        low.at(trace.seen.get(node.name, Seen()), _line_of(node))
+        if node.op == "output":
+            return _value(node.args[0], values, node.args[0])
+        values[node] = _step(low, node, twin, values)
+    raise GraphError("the traced forward pass has no output")
+
+
+def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any]) -> Any:
+    arguments = [_value(*pair) for pair in zip(node.args, [values] * len(node.args), twin.args, strict=True)]
+    keywords = {name: _value(each, values, twin.kwargs[name]) for name, each in node.kwargs.items()}
+    if node.op == "placeholder":
+        return low.input(str(node.target))
+    if node.op == "get_attr":
+        return low.attribute(str(node.target))
+    fields = getattr(node.target, "_fields", None)
+    if fields:  # a named tuple
+        return {**dict(zip(fields, arguments, strict=False)), **keywords}
+    if node.op == "call_module":
+        result, in_place = _layer(low, str(node.target), arguments, keywords)
+    else:
+        target, in_place = _target(node)
+        in_place = in_place or keywords.get("inplace") is True
+        if target.partition(".")[2].startswith("_assert"):
+            return None
+        result = convert(low, target, arguments, keywords)
+    if in_place and arguments and isinstance(arguments[0], Ref) and isinstance(result, Ref):
+        # From here on, whoever holds the old value sees the new one.
+        for held, value in values.items():
+            if value == arguments[0]:
+                values[held] = result
+    elif in_place and arguments and isinstance(arguments[0], Held):
+        raise low.error(f"it changes the tensor '{arguments[0].name}' of the module in place")
+    return result
+
+
+def _value(argument: Any, values: Mapping[fx.Node, Any], twin: Any) -> Any:
+    """An argument with stand-ins for traced values; a flag that differs between the modes is `TRAINING`."""
+    from torch import fx
+
+    if isinstance(argument, fx.Node):
+        return values[argument]
+    if isinstance(argument, bool) and isinstance(twin, bool) and argument != twin:
+        return TRAINING
+    if isinstance(argument, tuple) and hasattr(argument, "_fields"):
+        names = argument._fields
+        return {name: _value(each, values, each) for name, each in zip(names, argument, strict=True)}
+    if isinstance(argument, list | tuple):
+        others = twin if isinstance(twin, list | tuple) and len(twin) == len(argument) else argument
+        return type(argument)(_value(each, values, other) for each, other in zip(argument, others, strict=True))
+    if isinstance(argument, Mapping):
+        return {name: _value(each, values, each) for name, each in argument.items()}
+    if isinstance(argument, slice):
+        return slice(*(_value(each, values, each) for each in (argument.start, argument.stop, argument.step)))
+    return argument
+
+
+def _target(node: fx.Node) -> tuple[str, bool]:
+    """The name of what is called, such as `torch.flatten`, and whether it works in place."""
+    if node.op == "call_method":
+        name = str(node.target)
+        plain = name.rstrip("_") if not name.startswith("__") else name.strip("_")
+        return f"method.{plain}", name.endswith("_") and not name.startswith("__")
+    function = node.target
+    schema = getattr(function, "_schema", None)
+    if schema is not None:  # an aten call
+        return _aten(schema.name.partition("::")[2])
+    name = getattr(function, "__name__", str(function))
+    home = getattr(function, "__module__", "") or ""
+    if home in ("_operator", "operator"):
+        plain = name.rstrip("_") if name not in ("and_", "or_", "not_") else name
+        in_place = plain.startswith("i") and plain[1:] in _IN_PLACE
+        return f"operator.{plain[1:] if in_place else plain}", in_place
+    if function is getattr:
+        return "python.getattr", False
+    if home.startswith("torch.nn.functional") or home == "torch._C._nn":
+        return f"functional.{name.rstrip('_')}", name.endswith("_")
+    if home.startswith("torch") and not home.startswith("torchvision"):
+        known = {"torch": "torch", "torch._C._linalg": "linalg", "torch._C._special": "special"}
+        plain = name.removeprefix("linalg_").removeprefix("special_") if home in known else name
+        return f"{known.get(home, 'torch')}.{plain.rstrip('_')}", plain.endswith("_")
+    if type(function).__name__ == "builtin_function_or_method":
+        return f"torch.{name.rstrip('_')}", name.endswith("_")
+    return f"{home}.{name}", False
+
+
+def _aten(name: str) -> tuple[str, bool]:
+    """Where people call an aten function, and whether it works in place."""
+    import torch
+
+    in_place = name.endswith("_") and not name.endswith("__")
+    plain = name.rstrip("_") if in_place else name
+    homes = {"torch": torch, "functional": torch.nn.functional, "method": torch.Tensor}
+    return f"{next((home for home, where in homes.items() if hasattr(where, plain)), 'aten')}.{plain}", in_place
+
+
+_IN_PLACE = frozenset("add sub mul truediv floordiv pow mod and or xor matmul".split())
+
+
+def _layer(low: Lowering, path: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, bool]:
+    layer = low.module.get_submodule(path)
+    found = layer_of(layer)
+    if found is None:
+        raise low.error(f"the layer '{path}' has changed while it was traced")
+    kind, settings, roles = found
+    if kind == "attention":
+        return attention_layer(low, path, layer, arguments, keywords), False
+    operand = arguments[0] if arguments else keywords.get("input")
+    names = {role: low.use(low.hold(reach(layer, own), f"{path}.{own}")) for role, own in roles.items()}
+    if isinstance(operand, Held | Ref | Program):
+        return low.add(kind, [low.ref(operand)], tensors=names, path=path, **settings), bool(
+            getattr(layer, "inplace", False)
+        )
+    raise low.error(f"the layer '{path}' is not given a tensor")
+
+
+def _line_of(node: fx.Node) -> str:
+    """The line of the user's code that a traced value comes from."""
+    lines = [line.strip() for line in (node.stack_trace or "").splitlines() if line.strip()]
+    own = [place for place, line in enumerate(lines) if line.startswith("File ") and "/torch/" not in line]
+    if not own:
+        return f"'{node.name}'"
+    code = lines[own[-1] + 1] if own[-1] + 1 < len(lines) else ""
+    return f"{lines[own[-1]].removeprefix('File ')}: '{code}'"
