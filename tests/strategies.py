@@ -284,6 +284,11 @@ def _layer_norm(rng: Random, shape: Shape) -> Settings:
     return {"axes": rng.choice(fitting)} if fitting else None
 
 
+def _rms_norm(rng: Random, shape: Shape) -> Settings:
+    given = _layer_norm(rng, shape)
+    return given and given | {"eps": rng.choice([None, 1e-6, 1e-3])}
+
+
 def _group_norm(rng: Random, shape: Shape) -> Settings:
     fitting = [size for size in range(1, shape[0] + 1) if shape[0] % size == 0 and prod(shape) // size >= 4]
     return {"groups": rng.choice(fitting)} if fitting else None
@@ -403,6 +408,7 @@ UNARY: dict[str, Callable[[Random, Shape], Settings]] = {
     "linear": _linear,
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
     "group_norm": _group_norm,
     "max_pool2d": _window,
     "avg_pool2d": _window,
