@@ -21,6 +21,7 @@ from ops.insert_block import INSERT_BLOCK
 from ops.insert_dropout import INSERT_DROPOUT
 from ops.insert_pool import INSERT_POOL
 from ops.insert_se import INSERT_SE
+from ops.insert_transformer_layer import INSERT_TRANSFORMER_LAYER
 from ops.merge_twins import MERGE_TWINS
 from ops.mutation import Child, Mutation, Record, Site, Work
 from ops.narrow import NARROW
@@ -75,6 +76,7 @@ MUTATIONS: dict[str, Mutation] = {
         WIDEN_KEYS,
         ADD_HEADS,
         DROP_HEADS,
+        INSERT_TRANSFORMER_LAYER,
     )
 }
 """All operators, by name."""

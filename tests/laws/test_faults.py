@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy
@@ -214,6 +214,22 @@ def inserted(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     yield "a mean for a sum", rebuilt(build, lambda draft: exchange(draft, total, "mean"))
 
 
+def layered(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    for total in fresh_nodes(build, parent, "add"):
+        value, zero = build.graph[total].inputs
+        bias = build.graph[zero].tensors["bias"]
+        yield f"a shift in {zero} that is not zero", with_plan(build, bias, BentStart("zeros", 0, 1e-9))
+        yield f"a mean for a sum at {total}", rebuilt(build, partial(exchange, node=total, kind="mean"))
+        yield f"a lost sum at {total}", rebuilt(build, partial(Draft.rewire, node=total, position=0, source=zero))
+        twice = partial(doubled, total=total, given=value, projected=zero)
+        yield f"the old value twice at {total}", rebuilt(build, twice)
+
+
+def doubled(draft: Draft, total: str, given: str, projected: str) -> None:
+    """Adds the first operand of a sum once more."""
+    draft.rewire(total, 1, draft.add("add", [given, projected], after=projected))
+
+
 def exchange(draft: Draft, node: str, kind: str) -> None:
     """Makes the readers of a node read another one of the same operands."""
     other = draft.add(kind, draft.nodes[node].inputs, after=node)
@@ -287,12 +303,7 @@ def added(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     (total,) = fresh_nodes(build, parent, "add")
     given, projected = build.graph[total].inputs
     yield "a mean for a sum", rebuilt(build, lambda draft: exchange(draft, total, "mean"))
-
-    def double(draft: Draft) -> None:
-        again = draft.add("add", [given, projected], after=projected)
-        draft.rewire(total, 1, again)
-
-    yield "the old value twice", rebuilt(build, double)
+    yield "the old value twice", rebuilt(build, partial(doubled, total=total, given=given, projected=projected))
 
 
 def grown(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
@@ -466,6 +477,7 @@ GRAPH_FAULTS: dict[str, Callable[[Build, Genome], Iterator[tuple[str, Build]]]] 
     "widen_keys": compared,
     "add_heads": headed,
     "drop_heads": beheaded,
+    "insert_transformer_layer": layered,
 }
 """For each exact operator, the faults that do not follow from its transfer."""
 
@@ -596,6 +608,7 @@ KINDS_OF_FAULTS = {
     "widen_keys": {"two entries", "the last entry", "an entry", "as it was", "keys that are not zero", "another scale"},
     "add_heads": {"two entries", "a new entry", "an entry", "as it was", "fresh for", "as few heads"},
     "drop_heads": {"two entries", "the last entry", "an entry", "as it was", "another head", "as many heads"},
+    "insert_transformer_layer": {"the start", "a shift", "a mean for a sum", "the old value twice", "a lost sum"},
 }
 """What must be among the faults of each operator, in the words of their names."""
 

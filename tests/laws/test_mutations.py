@@ -326,8 +326,16 @@ def fresh_parameters(parent: Genome, child: Child) -> list[str]:
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("model", SMALL_ZOO)
 def test_what_is_new_learns_within_two_steps(name: str, model: str) -> None:
+    check_what_is_new_learns(name, stirred(model))
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_what_is_new_in_a_transformer_learns_within_two_steps(name: str) -> None:
+    check_what_is_new_learns(name, bold(transformer()))
+
+
+def check_what_is_new_learns(name: str, parent: Genome) -> None:
     """Every new parameter, and the new entries of those that have grown."""
-    parent = stirred(model)
     for site in some_sites(name, parent, 1):
         child = MUTATIONS[name].apply(parent, site, numpy.random.default_rng(5))
         gradients, _ = trained(child.genome, 2)
