@@ -13,7 +13,7 @@ import graphs
 from graphs.draft import Draft
 from graphs.genome import Genome
 from graphs.structure import Graph
-from ops import MUTATIONS, Child, certify
+from ops import MUTATIONS, Child, certify, chain, replay
 from ops.projections import projections
 from tests.strategies import lively, transformer
 
@@ -91,6 +91,15 @@ def test_dropout_of_the_attention_is_drawn_for_each_head() -> None:
     assert site.preserves == "eval-exact"
     child = only_child("widen_keys", parent)
     assert child.preserves == "exact" and certify(parent, child).train.verdict == "pass"
+
+
+def test_a_chain_of_them_has_one_transfer() -> None:
+    parent = transformer()
+    steps = ["add_heads", "widen_keys", "insert_transformer_layer", "add_heads", "widen", "widen_keys"]
+    child = chain(parent, steps, numpy.random.default_rng(3))
+    assert child.preserves == "exact" and replay(parent, child.record).digest == child.genome.digest
+    certificate = certify(parent, child)
+    assert (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass")
 
 
 class Cross(nn.Module):
