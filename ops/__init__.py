@@ -14,6 +14,7 @@
 | `transfer` | what happens to tensors, as data |
 | `chaining`, `composition` | several mutations as one, and their transfers as one |
 | `width` | the one place where a change of width meets channel spaces |
+| `projections` | which spaces are the queries, keys and values of an attention |
 | `widen`, `deepen`, … | one operator each, with its source and its law |
 | `optimizing` | an optimiser's state and rates through a mutation |
 | `certificate`, `stirring` | proof by measurement |

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REMOVE_BLOCK"]
 
-_SCALING = frozenset({"conv2d", "linear", "batch_norm", "layer_norm", "group_norm"})
+_SCALING = frozenset({"conv2d", "linear", "batch_norm", "layer_norm", "rms_norm", "group_norm"})
 """Kinds whose value is zero where their weight and bias are."""
 
 

@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 
 from graphs.errors import EvolutionError, UnknownName
 from graphs.genome import Genome
+from ops.add_heads import ADD_HEADS
 from ops.add_skip import ADD_SKIP
 from ops.blend_activation import BLEND_ACTIVATION
 from ops.branch import BRANCH
 from ops.chaining import Step, chain_mutation, draw_chain
 from ops.copy_block import COPY_BLOCK
 from ops.deepen import DEEPEN
+from ops.drop_heads import DROP_HEADS
 from ops.errors import NoSite, ReplayError
 from ops.grow_kernel import GROW_KERNEL
 from ops.insert_block import INSERT_BLOCK
 from ops.insert_dropout import INSERT_DROPOUT
 from ops.insert_pool import INSERT_POOL
 from ops.insert_se import INSERT_SE
+from ops.insert_transformer_layer import INSERT_TRANSFORMER_LAYER
 from ops.merge_twins import MERGE_TWINS
 from ops.mutation import Child, Mutation, Record, Site, Work
 from ops.narrow import NARROW
@@ -33,6 +36,7 @@ from ops.skip import SKIP
 from ops.split_branch import SPLIT_BRANCH
 from ops.split_head import SPLIT_HEAD
 from ops.widen import WIDEN
+from ops.widen_keys import WIDEN_KEYS
 from ops.widen_zero import WIDEN_ZERO
 
 if TYPE_CHECKING:
@@ -69,6 +73,10 @@ MUTATIONS: dict[str, Mutation] = {
         REMOVE_BRANCH,
         REMOVE_SKIP,
         REMOVE_HEAD,
+        WIDEN_KEYS,
+        ADD_HEADS,
+        DROP_HEADS,
+        INSERT_TRANSFORMER_LAYER,
     )
 }
 """All operators, by name."""

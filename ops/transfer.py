@@ -45,7 +45,8 @@ class AxisMap:
 
     Attributes:
         axis: Which axis.
-        index: For each entry of the child, the parent's entry, or −1 for a new entry, which is zero.
+        index: For each entry of the child, the parent's entry, or −1 for a new entry, which is zero. In an `Extended`
+            tensor, −1 stands for what is drawn, −2 for what is zero.
         take: None if entries are copied. Else the parent's entry is shared among its copies: for each copy, in order,
             the part that it takes of what the copies before it left; 1 for the last one.
         gradient: None if each entry's gradient is that of the parent's entry. Else the part of it that each entry has:
@@ -296,7 +297,7 @@ class AxisSum:
 
 @dataclass(frozen=True, slots=True)
 class Extended:
-    """As `Mapped`, but the new slices along one axis are what a fresh tensor has there, instead of zero."""
+    """As `Mapped`, but new slices along one axis (those of −1) are what a fresh tensor has there, instead of zero."""
 
     source: str
     axes: tuple[AxisMap, ...]
@@ -313,7 +314,7 @@ class Extended:
         out = Mapped(self.source, self.axes).apply(weights)
         for axis in self.axes:
             if axis.axis == self.along:
-                new = torch.from_numpy(axis.index < 0).nonzero().flatten()
+                new = torch.from_numpy(axis.index == -1).nonzero().flatten()
                 out.index_copy_(self.along, new, fresh.index_select(self.along, new).to(out.dtype))
         return out
 

@@ -1,13 +1,16 @@
-"""Changing the width of a channel space: the one place where `widen`, `narrow` and their like meet tensors.
+"""Changing the width of channel spaces: the one place where `widen`, `narrow` and their like meet tensors.
 
-A change is a map within one block of the space: for each new channel, the old one that it copies. Every block changes
-alike, so groups stay equal. The analysis of `graphs.spaces` tells which slices of which tensors follow.
+A change is a map within one block of a space: for each new channel, the old one that it copies. Every block changes
+alike, so groups stay equal. The analysis of `graphs.spaces` tells which slices of which tensors follow. Spaces that
+fit together only, such as the queries and keys of attention, change at once.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
 from graphs.errors import GraphError
@@ -24,7 +27,33 @@ if TYPE_CHECKING:
     Index = numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]
     Take = numpy.ndarray[tuple[int], numpy.dtype[numpy.float64]]
 
-__all__ = ["change_width", "changeable", "merge_channels", "space_at"]
+__all__ = ["Resized", "change_width", "change_widths", "changeable", "merge_channels", "readers_map", "space_at"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resized:
+    """A change of one space.
+
+    Attributes:
+        space: Which space.
+        within: For each new channel of a block, the old channel of that block; or, to which the readers give no
+            weight, −1 for a fresh one, −2 for one that is zero.
+        take: How copies share what the readers' weights gave to one channel, see `AxisMap.take`; None to drop what is
+            not kept.
+    """
+
+    space: Space
+    within: Index
+    take: Take | None = None
+
+    @property
+    def growth(self) -> int:
+        """Channels more than before."""
+        return len(self.within) * self.space.blocks - self.space.width
+
+
+Part = tuple[Use, Resized]
+"""Where a space stands in a tensor, and what happens to the space."""
 
 
 def changeable(graph: Graph) -> list[Space]:
@@ -47,34 +76,51 @@ def space_at(graph: Graph, name: str) -> Space:
 
 
 def change_width(graph: Graph, space: Space, within: Index, take: Take | None, born: int) -> Build:
-    """Changes a space.
+    """Changes one space; see `Resized`."""
+    return change_widths(graph, [Resized(space, within, take)], born)
+
+
+def change_widths(
+    graph: Graph, changes: Sequence[Resized], born: int, settings: Mapping[str, Mapping[str, Any]] | None = None
+) -> Build:
+    """Changes several spaces at once.
 
     Args:
         graph: The parent's graph.
-        space: Which space.
-        within: For each new channel of a block, the old channel of that block; or −1 for a fresh one, to which the
-            readers give no weight.
-        take: How copies share what the readers' weights gave to one channel, see `AxisMap.take`; None to drop what is
-            not kept.
+        changes: Of spaces none of which is another.
         born: Number of the candidate.
+        settings: Settings of nodes that change with the spaces, by node.
     """
     import numpy
 
-    block = space.width // space.blocks
-    growth = (len(within) - block) * space.blocks
     draft = Draft(graph, born)
-    _resize(draft, graph, space, growth)
+    _resize(draft, graph, changes)
+    for node, changed in (settings or {}).items():
+        draft.set(node, **changed)
     plans: dict[str, Plan] = {}
     specs = tensors(graph)
-    for tensor, axes in _by_axis(space).items():
-        maps = tuple(
-            _axis_map(axis, specs[tensor].shape[axis], uses, space, within, take) for axis, uses in axes.items()
-        )
-        fresh = [axis for axis, uses in axes.items() if uses[0].how != "read" and (within < 0).any()]
+    for tensor, axes in _by_axis(changes).items():
+        maps = tuple(_axis_map(axis, specs[tensor].shape[axis], parts) for axis, parts in axes.items())
+        fresh = [axis for axis, parts in axes.items() if any(map(_is_drawn, parts))]
         plans[tensor] = Extended(tensor, maps, fresh[0]) if fresh else Mapped(tensor, maps)
-    counts = numpy.bincount(within[within >= 0], minlength=block)
-    touched = _touched(graph, space, numpy.flatnonzero(counts != 1))
-    return Build(draft.finish(), Transfer(plans), touched)
+    touched: list[Touched] = []
+    for change in changes:
+        block = change.space.width // change.space.blocks
+        counts = numpy.bincount(change.within[change.within >= 0], minlength=block)
+        touched += _touched(graph, change.space, numpy.flatnonzero(counts != 1))
+    return Build(draft.finish(), Transfer(plans), tuple(touched))
+
+
+def readers_map(graph: Graph, change: Resized) -> dict[str, Plan]:
+    """What a change does to the weights with which a space is read, and to nothing else, by tensor."""
+    specs = tensors(graph)
+    found: dict[str, Plan] = {}
+    for tensor, axes in _by_axis([change]).items():
+        reading = {axis: parts for axis, parts in axes.items() if parts[0][0].how == "read"}
+        maps = tuple(_axis_map(axis, specs[tensor].shape[axis], parts) for axis, parts in reading.items())
+        if maps:
+            found[tensor] = Mapped(tensor, maps)
+    return found
 
 
 def merge_channels(graph: Graph, space: Space, into: Index, born: int) -> Build:
@@ -93,14 +139,15 @@ def merge_channels(graph: Graph, space: Space, into: Index, born: int) -> Build:
     plans: dict[str, Plan] = {}
     ground: dict[str, Plan] = {}
     specs = tensors(graph)
-    for tensor, axes in _by_axis(space).items():
+    first, again = Resized(space, kept), Resized(space, kept[into])
+    for tensor, axes in _by_axis([first]).items():
         maps: list[AxisMap | AxisSum] = []
         copies: list[AxisMap] = []
-        for axis, uses in axes.items():
+        for axis, parts in axes.items():
             length = specs[tensor].shape[axis]
-            remain = _axis_map(axis, length, uses, space, kept, None)
-            alike = _axis_map(axis, length, uses, space, kept[into], None)
-            if uses[0].how == "read":
+            remain = _axis_map(axis, length, parts)
+            alike = _axis_map(axis, length, [(use, again) for use, _ in parts])
+            if parts[0][0].how == "read":
                 place = numpy.zeros(length, dtype=numpy.int64)
                 place[remain.index] = numpy.arange(len(remain.index))
                 maps.append(AxisSum(axis, place[alike.index]))
@@ -114,12 +161,19 @@ def merge_channels(graph: Graph, space: Space, into: Index, born: int) -> Build:
     return Build(built.graph, Transfer(plans), touched, ground=Transfer(ground))
 
 
-def _by_axis(space: Space) -> dict[str, dict[int, list[Use]]]:
-    """The uses of a space at different offsets, by tensor and axis."""
-    found: dict[str, dict[int, dict[int, Use]]] = defaultdict(lambda: defaultdict(dict))
-    for use in space.uses:
-        found[use.tensor][use.axis][use.offset] = use
-    return {tensor: {axis: list(uses.values()) for axis, uses in axes.items()} for tensor, axes in found.items()}
+def _by_axis(changes: Iterable[Resized]) -> dict[str, dict[int, list[Part]]]:
+    """The uses of spaces at different offsets, each with what happens to it, by tensor and axis."""
+    found: dict[str, dict[int, dict[int, Part]]] = defaultdict(lambda: defaultdict(dict))
+    for change in changes:
+        for use in change.space.uses:
+            found[use.tensor][use.axis][use.offset] = (use, change)
+    return {tensor: {axis: list(parts.values()) for axis, parts in axes.items()} for tensor, axes in found.items()}
+
+
+def _is_drawn(part: Part) -> bool:
+    """Whether there are fresh channels in it, and it makes or carries them."""
+    use, change = part
+    return use.how != "read" and bool((change.within == -1).any())
 
 
 def _touched(graph: Graph, space: Space, changed: Index) -> tuple[Touched, ...]:
@@ -135,15 +189,16 @@ def _touched(graph: Graph, space: Space, changed: Index) -> tuple[Touched, ...]:
     )
 
 
-def _resize(draft: Draft, graph: Graph, space: Space, growth: int) -> None:
-    """Brings the settings of all nodes that make or read the space in line with the new shapes."""
-    values: dict[str, list[Value]] = defaultdict(list)
-    for value in space.values:
-        values[value.node].append(value)
+def _resize(draft: Draft, graph: Graph, changes: Iterable[Resized]) -> None:
+    """Brings the settings of all nodes that make or read the spaces in line with the new shapes."""
+    values: dict[str, list[tuple[Value, int]]] = defaultdict(list)
+    for change in changes:
+        for value in change.space.values:
+            values[value.node].append((value, change.growth * value.inner))
 
     def moved(node: str, axis: int, position: int) -> int:
-        before = (value for value in values.get(node, ()) if value.axis == axis and value.offset < position)
-        return position + growth * sum(value.inner for value in before)
+        grown = (more for value, more in values.get(node, ()) if value.axis == axis and value.offset < position)
+        return position + sum(grown)
 
     def shape(node: str) -> Shape:
         return tuple(moved(node, axis, size) for axis, size in enumerate(graph.shapes[node]))
@@ -151,31 +206,35 @@ def _resize(draft: Draft, graph: Graph, space: Space, growth: int) -> None:
     readers = (reader for node in values for reader, _ in graph.consumers[node])
     for id in dict.fromkeys([*values, *readers]):
         node = graph[id]
-        change = Change(
+        around = Change(
             before=[graph.shapes[source] for source in node.inputs],
             after=[shape(source) for source in node.inputs],
             out=shape(id),
             moved=lambda slot, axis, position, node=node: moved(node.inputs[slot], axis, position),  # type: ignore[misc]
         )
-        settings = KINDS[node.kind].resize(node.settings, change)
+        settings = KINDS[node.kind].resize(node.settings, around)
         if settings is not node.settings:
             draft.set(id, **settings)
 
 
-def _axis_map(axis: int, length: int, uses: list[Use], space: Space, within: Index, take: Take | None) -> AxisMap:
-    """The map of one whole tensor axis on which the space stands at one or more offsets."""
+def _axis_map(axis: int, length: int, parts: list[Part]) -> AxisMap:
+    """The map of one whole tensor axis on which spaces stand at one or more offsets."""
     import numpy
 
-    block = space.width // space.blocks
     index: list[Index] = []
     taken: list[Take] = []
     position = 0
-    for use in sorted(uses, key=lambda use: use.offset):
-        blocks = space.blocks // use.fold
+    for use, change in sorted(parts, key=lambda part: part[0].offset):
+        within, take = change.within, change.take
+        block, blocks = change.space.width // change.space.blocks, change.space.blocks // use.fold
         starts = numpy.arange(blocks)[:, None] * block
         channels = (starts + within).reshape(-1, 1)
         entries = use.offset + (channels * use.inner + numpy.arange(use.inner)).reshape(-1)
-        entries[numpy.tile(numpy.repeat(within < 0, use.inner), blocks)] = -1
+        entries = numpy.where(
+            numpy.tile(numpy.repeat(within < 0, use.inner), blocks),
+            numpy.tile(numpy.repeat(within, use.inner), blocks),
+            entries,
+        )
         index += [numpy.arange(position, use.offset), entries]
         shares = numpy.ones(len(within)) if take is None else take
         taken += [numpy.ones(use.offset - position), numpy.repeat(numpy.tile(shares, blocks), use.inner)]
@@ -183,8 +242,8 @@ def _axis_map(axis: int, length: int, uses: list[Use], space: Space, within: Ind
     index.append(numpy.arange(position, length))
     taken.append(numpy.ones(length - position))
     whole = numpy.concatenate(index).astype(numpy.int64)
-    if take is None:
+    if all(change.take is None for _, change in parts):
         return AxisMap(axis, whole)
     shared = AxisMap(axis, whole, numpy.concatenate(taken))
     # Readers share the weights; what the channels are made with has the readers' shares of the gradient.
-    return shared if uses[0].how == "read" else AxisMap(axis, whole, gradient=shared.shares)
+    return shared if parts[0][0].how == "read" else AxisMap(axis, whole, gradient=shared.shares)

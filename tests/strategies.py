@@ -42,6 +42,7 @@ __all__ = [
     "networks",
     "sketch",
     "small",
+    "transformer",
 ]
 
 
@@ -284,6 +285,11 @@ def _layer_norm(rng: Random, shape: Shape) -> Settings:
     return {"axes": rng.choice(fitting)} if fitting else None
 
 
+def _rms_norm(rng: Random, shape: Shape) -> Settings:
+    given = _layer_norm(rng, shape)
+    return given and given | {"eps": rng.choice([None, 1e-6, 1e-3])}
+
+
 def _group_norm(rng: Random, shape: Shape) -> Settings:
     fitting = [size for size in range(1, shape[0] + 1) if shape[0] % size == 0 and prod(shape) // size >= 4]
     return {"groups": rng.choice(fitting)} if fitting else None
@@ -403,6 +409,7 @@ UNARY: dict[str, Callable[[Random, Shape], Settings]] = {
     "linear": _linear,
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
     "group_norm": _group_norm,
     "max_pool2d": _window,
     "avg_pool2d": _window,
@@ -680,6 +687,21 @@ def around(kind: str, seed: int) -> Graph:
 def small(name: str, seed: int = 0) -> Genome:
     """A network of the zoo for small images, every size of it as small as its builder allows, but not below 4 or 2."""
     return zoo.create(name, classes=5, input_shape=_IMAGE, seed=seed, **_smallest(name))
+
+
+@cache
+def transformer() -> Genome:
+    """A layer of a transformer, as those that are taken in: queries, keys and values are parts of one layer's value."""
+    draft = Draft()
+    stem = draft.add("linear", draft.input((6, 5)), out=8)
+    packed = draft.add("linear", draft.add("layer_norm", stem, axes=1), out=24)
+    parts = [draft.add("slice", packed, axis=1, start=start, stop=start + 8) for start in (0, 8, 16)]
+    mixed = draft.add("linear", draft.add("attention", parts, heads=2), out=8)
+    stream = draft.add("add", [stem, mixed])
+    hidden = draft.add("gelu", draft.add("linear", draft.add("rms_norm", stream, axes=1), out=10))
+    stream = draft.add("add", [stream, draft.add("linear", hidden, out=8)])
+    draft.head(draft.add("linear", draft.add("average", draft.add("layer_norm", stream, axes=1), axes=(0,)), out=4))
+    return lively(draft.finish(), 5)
 
 
 _IMAGE = (3, 8, 8)

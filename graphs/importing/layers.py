@@ -46,6 +46,12 @@ def _layer_norm(layer: Any) -> Layer | None:
     return "layer_norm", {"axes": len(layer.normalized_shape), "eps": layer.eps}, _own(layer)
 
 
+def _rms_norm(layer: Any) -> Layer | None:
+    if layer.weight is None:
+        return None
+    return "rms_norm", {"axes": len(layer.normalized_shape), "eps": layer.eps}, _own(layer)
+
+
 def _group_norm(layer: Any) -> Layer | None:
     if not layer.affine:
         return None
@@ -125,6 +131,7 @@ _LAYERS: dict[str, Callable[[Any], Layer | None]] = {
     "BatchNorm2d": _batch_norm,
     "BatchNorm3d": _batch_norm,
     "LayerNorm": _layer_norm,
+    "RMSNorm": _rms_norm,
     "GroupNorm": _group_norm,
     "Dropout": _dropout,
     "Dropout2d": _dropout2d,

@@ -1,4 +1,4 @@
-"""Normalisations: batch, layer and group norm."""
+"""Normalisations: batch, layer, root-mean-square and group norm."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.errors import ShapeError
 from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors, TensorSpec
-from graphs.kinds.values import count, fraction, positive
+from graphs.kinds.values import count, fraction, optional, positive
 from graphs.structure import Node, Shape
 
 if TYPE_CHECKING:
     from graphs.solver import Dims, Solver
 
-__all__ = ["BATCH_NORM", "GROUP_NORM", "LAYER_NORM"]
+__all__ = ["BATCH_NORM", "GROUP_NORM", "LAYER_NORM", "RMS_NORM"]
 
 
 def _batch_norm_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
@@ -110,8 +110,8 @@ def _layer_norm_channels(solver: Solver, node: Node, axes: Sequence[Dims], shape
     for place, axis in enumerate(axes[0][-node.settings["axes"] :]):
         if axis:
             solver.balance(axis, 1, node)
-            solver.carry(axis, node, "weight", place)
-            solver.carry(axis, node, "bias", place)
+            for role in node.tensors:
+                solver.carry(axis, node, role, place)
     return tuple(axes[0])
 
 
@@ -125,6 +125,35 @@ LAYER_NORM = Kind(
     tensors=_layer_norm_tensors,
     channels=_layer_norm_channels,
 )
+
+
+def _rms_norm_tensors(settings: Settings, shapes: Sequence[Shape]) -> Mapping[str, TensorSpec]:
+    return {"weight": TensorSpec(shapes[0][-settings["axes"] :], "ones")}
+
+
+def _rms_norm_module(settings: Settings, shapes: Sequence[Shape]) -> tuple[str, dict[str, Any]]:
+    return "RMSNorm", {"normalized_shape": shapes[0][-settings["axes"] :], "eps": settings["eps"]}
+
+
+def _rms_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+    from torch.nn import functional
+
+    weight = tensors["weight"]
+    return functional.rms_norm(inputs[0], weight.shape, weight, settings["eps"])
+
+
+RMS_NORM = Kind(
+    name="rms_norm",
+    settings={"axes": (count, REQUIRED), "eps": (optional(positive), None)},
+    shape=_layer_norm_shape,
+    compute=_rms_norm,
+    module=_rms_norm_module,
+    roles=lambda settings: ("weight",),
+    tensors=_rms_norm_tensors,
+    channels=_layer_norm_channels,
+)
+"""Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, arXiv 1910.07467. Without `eps`, the least number
+that makes a difference to 1 in the type that is computed in."""
 
 
 def _group_norm_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:

@@ -171,6 +171,20 @@ class Words(nn.Module):
         return self.fc(self.last(x + self.mlp(x))[:, 0])
 
 
+class Roots(nn.Module):
+    """Root-mean-square norms as a layer and as a function, over one axis and over two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.norm, self.both = nn.Linear(6, 8), nn.RMSNorm(8), nn.RMSNorm((5, 8), eps=1e-3)
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 8))
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.both(torch.relu(self.norm(self.fc(x))))
+        return self.out(functional.rms_norm(x, (8,), self.scale, eps=1e-5).mean(1))
+
+
 class Odd(nn.Module):
     """What has no kind: softmax, top k, a sort, a batch that is not in front for a while, an einsum."""
 
@@ -247,6 +261,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Any]]] = {
     "signal": (Signal, lambda n: torch.randn(n, 2, 9)),
     "volume": (Volume, lambda n: torch.randn(n, 1, 4, 4, 2)),
     "words": (Words, lambda n: torch.randint(0, 20, (n, 6))),
+    "roots": (Roots, lambda n: torch.randn(n, 5, 6)),
     "odd": (Odd, lambda n: torch.randn(n, 6)),
     "merged": (Merged, lambda n: torch.randn(n, 2, 6, 4)),
     "copies": (Copies, lambda n: torch.randn(n, 6)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy
@@ -27,7 +27,7 @@ from ops.bypass import bypass
 from ops.mutation import Build, Work
 from ops.stirring import stir
 from ops.transfer import AxisMap, AxisSum, Extended, Given, Mapped, New, Plan, Regrouped, Transfer
-from tests.strategies import inputs, lively, small
+from tests.strategies import inputs, lively, small, transformer
 
 EXACT = [name for name, mutation in MUTATIONS.items() if mutation.preserves == "exact"]
 
@@ -208,9 +208,26 @@ def deepened(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
 def inserted(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     last = fresh_nodes(build, parent, "conv2d", "linear", "batch_norm")[-1]
     bias = build.graph[last].tensors["bias"]
-    yield "a last shift that is not zero", with_plan(build, bias, New(1e-9))
+    # Of one channel: what all have in common a layer norm takes away.
+    yield "a last shift that is not zero", with_plan(build, bias, BentStart("zeros", 0, 1e-9))
     (total,) = fresh_nodes(build, parent, "add")
     yield "a mean for a sum", rebuilt(build, lambda draft: exchange(draft, total, "mean"))
+
+
+def layered(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    for total in fresh_nodes(build, parent, "add"):
+        value, zero = build.graph[total].inputs
+        bias = build.graph[zero].tensors["bias"]
+        yield f"a shift in {zero} that is not zero", with_plan(build, bias, BentStart("zeros", 0, 1e-9))
+        yield f"a mean for a sum at {total}", rebuilt(build, partial(exchange, node=total, kind="mean"))
+        yield f"a lost sum at {total}", rebuilt(build, partial(Draft.rewire, node=total, position=0, source=zero))
+        twice = partial(doubled, total=total, given=value, projected=zero)
+        yield f"the old value twice at {total}", rebuilt(build, twice)
+
+
+def doubled(draft: Draft, total: str, given: str, projected: str) -> None:
+    """Adds the first operand of a sum once more."""
+    draft.rewire(total, 1, draft.add("add", [given, projected], after=projected))
 
 
 def exchange(draft: Draft, node: str, kind: str) -> None:
@@ -286,12 +303,7 @@ def added(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     (total,) = fresh_nodes(build, parent, "add")
     given, projected = build.graph[total].inputs
     yield "a mean for a sum", rebuilt(build, lambda draft: exchange(draft, total, "mean"))
-
-    def double(draft: Draft) -> None:
-        again = draft.add("add", [given, projected], after=projected)
-        draft.rewire(total, 1, again)
-
-    yield "the old value twice", rebuilt(build, double)
+    yield "the old value twice", rebuilt(build, partial(doubled, total=total, given=given, projected=projected))
 
 
 def grown(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
@@ -385,6 +397,49 @@ def read_at_once(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     yield from no_copies(build, parent)
 
 
+def compared(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    """New keys that are drawn, or a scale that follows the width."""
+    (attention,) = changed_settings(build, parent, "attention")
+    yield "another scale", altered(build, attention, scale=None)
+    for name, plan in build.transfer.plans.items():
+        if isinstance(plan, Extended) and parent.weights[name].ndim > 1:
+            axes = tuple(replace(axis, index=numpy.maximum(axis.index, -1)) for axis in plan.axes)
+            yield f"keys that are not zero in {name}", with_plan(build, name, Extended(name, axes, plan.along))
+    yield from all_as_they_were(build)
+
+
+def all_as_they_were(build: Build) -> Iterator[tuple[str, Build]]:
+    for name, plan in build.transfer.plans.items():
+        if isinstance(plan, Mapped | Extended):
+            yield f"{name} as it was", with_plan(build, name, Mapped(plan.source))
+
+
+def headed(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    (attention,) = changed_settings(build, parent, "attention")
+    yield "as few heads as before", altered(build, attention, heads=parent.graph[attention].settings["heads"])
+    yield from read_at_once(build, parent)
+
+
+def beheaded(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    (attention,) = changed_settings(build, parent, "attention")
+    yield "as many heads as before", altered(build, attention, heads=parent.graph[attention].settings["heads"])
+    for name, plan in build.transfer.plans.items():
+        if isinstance(plan, Mapped):
+            (axis,) = plan.axes
+            assert isinstance(axis, AxisMap)
+            size = parent.weights[name].shape[axis.axis]
+            gone = numpy.setdiff1d(numpy.arange(size), axis.index)[0]
+            moved = numpy.where(axis.index == gone - 1, gone, axis.index)
+            yield f"another head in {name}", with_plan(build, name, Mapped(name, (replace(axis, index=moved),)))
+    yield from no_copies(build, parent)
+
+
+def changed_settings(build: Build, parent: Genome, kind: str) -> list[str]:
+    return [
+        id for id, node in build.graph.nodes.items() if node.kind == kind and node.settings != parent.graph[id].settings
+    ]
+
+
 def no_sums(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     """What a reader gave to twins is dropped, and not added up."""
     for name, plan in build.transfer.plans.items():
@@ -419,6 +474,10 @@ GRAPH_FAULTS: dict[str, Callable[[Build, Genome], Iterator[tuple[str, Build]]]] 
     "remove_head": bent_behind,
     "remove_skip": unskipped,
     "shrink_kernel": shrunk,
+    "widen_keys": compared,
+    "add_heads": headed,
+    "drop_heads": beheaded,
+    "insert_transformer_layer": layered,
 }
 """For each exact operator, the faults that do not follow from its transfer."""
 
@@ -458,6 +517,7 @@ PARENTS: dict[str, Callable[[], Genome]] = {
     "resnet": cache(lambda: alive(small("resnet"))),
     "densenet": cache(lambda: alive(small("densenet"))),
     "mixed": cache(lambda: alive(mixed())),
+    "transformer": cache(lambda: alive(transformer())),
 }
 
 
@@ -545,6 +605,10 @@ KINDS_OF_FAULTS = {
     "remove_skip": {"another operand kept", "the last entry", "two entries", "an entry", "as it was"},
     "merge_twins": {"two entries", "a share", "dropped", "an entry"},
     "shrink_kernel": {"two entries", "an entry", "padding", "off its centre"},
+    "widen_keys": {"two entries", "the last entry", "an entry", "as it was", "keys that are not zero", "another scale"},
+    "add_heads": {"two entries", "a new entry", "an entry", "as it was", "fresh for", "as few heads"},
+    "drop_heads": {"two entries", "the last entry", "an entry", "as it was", "another head", "as many heads"},
+    "insert_transformer_layer": {"the start", "a shift", "a mean for a sum", "the old value twice", "a lost sum"},
 }
 """What must be among the faults of each operator, in the words of their names."""
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from graphs.genome import Genome
 from ops import MUTATIONS, Child, Site, certify, replay
 from ops.mutation import PROMISES
-from tests.strategies import SMALL_ZOO, budget, networks, small
+from tests.strategies import SMALL_ZOO, budget, networks, small, transformer
 
 BACK = {mutation.undoes: name for name, mutation in MUTATIONS.items() if mutation.undoes}
 """For each operator that another one undoes, the other one."""
@@ -64,6 +64,12 @@ def test_zoo(there: str, model: str) -> None:
     sites = MUTATIONS[there].sites(parent)
     for site in sites[:: max(1, len(sites) // 4)]:
         check_there_and_back(parent, there, site, 3)
+
+
+@pytest.mark.parametrize("there", BACK)
+def test_transformer(there: str) -> None:
+    for site in MUTATIONS[there].sites(transformer())[:4]:
+        check_there_and_back(transformer(), there, site, 3)
 
 
 @budget(60)

@@ -33,7 +33,7 @@ from graphs.structure import Graph
 from ops import MUTATIONS, Child, Record, Site, certify, replay
 from ops.stirring import stir
 from ops.transfer import AxisMap, Extended, Mapped
-from tests.strategies import SMALL_ZOO, WHOLE_ZOO, budget, inputs, networks, small
+from tests.strategies import SMALL_ZOO, WHOLE_ZOO, budget, inputs, networks, small, transformer
 
 EXACT = [name for name, mutation in MUTATIONS.items() if mutation.preserves == "exact"]
 
@@ -74,16 +74,28 @@ def test_zoo(name: str, model: str) -> None:
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_every_mutation_has_a_site_in_the_zoo(name: str) -> None:
+def test_transformer(name: str) -> None:
+    draws, parent = numpy.random.default_rng(1), bold(transformer())
+    for genome in (transformer(), parent):
+        for site in some_sites(name, genome):
+            check_child(genome, MUTATIONS[name].apply(genome, site, draws, born=7))
+    for site in some_sites(name, parent):
+        child = MUTATIONS[name].apply(parent, site, draws)
+        check_float32(parent, child.genome, modes(child), 1e-5)
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_every_mutation_has_a_site_in_the_zoo_or_a_transformer(name: str) -> None:
     """One that undoes another one, a site of its best promise where that one has been."""
     mutation = MUTATIONS[name]
+    parents = [*map(small, SMALL_ZOO), transformer()]
     if mutation.undoes is None:
-        assert any(mutation.sites(small(model)) for model in SMALL_ZOO)
+        assert any(mutation.sites(parent) for parent in parents)
         return
     undone = MUTATIONS[mutation.undoes]
-    for model in SMALL_ZOO:
-        for site in undone.sites(small(model))[:1]:
-            child = undone.apply(small(model), site, numpy.random.default_rng(0))
+    for parent in parents:
+        for site in undone.sites(parent)[:1]:
+            child = undone.apply(parent, site, numpy.random.default_rng(0))
             promises = {found.preserves for found in mutation.sites(child.genome)}
             assert child.preserves in promises and mutation.preserves == undone.preserves
 
@@ -314,8 +326,16 @@ def fresh_parameters(parent: Genome, child: Child) -> list[str]:
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("model", SMALL_ZOO)
 def test_what_is_new_learns_within_two_steps(name: str, model: str) -> None:
+    check_what_is_new_learns(name, stirred(model))
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_what_is_new_in_a_transformer_learns_within_two_steps(name: str) -> None:
+    check_what_is_new_learns(name, bold(transformer()))
+
+
+def check_what_is_new_learns(name: str, parent: Genome) -> None:
     """Every new parameter, and the new entries of those that have grown."""
-    parent = stirred(model)
     for site in some_sites(name, parent, 1):
         child = MUTATIONS[name].apply(parent, site, numpy.random.default_rng(5))
         gradients, _ = trained(child.genome, 2)

@@ -182,7 +182,7 @@ def _attention(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins
 
 PASSING = {
     *(name for name, kind in KINDS.items() if kind.activation),
-    *("batch_norm", "layer_norm", "group_norm", "identity", "dropout", "dropout2d", "stochastic_depth"),
+    *("batch_norm", "layer_norm", "rms_norm", "group_norm", "identity", "dropout", "dropout2d", "stochastic_depth"),
     *("add", "mean", "gate"),
 }
 """Kinds whose channels are those of their operands."""
@@ -257,7 +257,7 @@ def widened(genome: Genome, origins: Mapping[str, Origins]) -> Genome:
             draft.set(node.id, out=len(out[-1]))
         elif node.kind in ("batch_norm", "group_norm") or (node.kind == "prelu" and node.settings["per_channel"]):
             made = {role: tensor[out[0]] if tensor.ndim else tensor for role, tensor in made.items()}
-        elif node.kind == "layer_norm":
+        elif node.kind in ("layer_norm", "rms_norm"):
             made = {role: _along(tensor, out[-node.settings["axes"] :]) for role, tensor in made.items()}
         elif node.kind == "parameter":
             value = _along(made["value"].reshape(node.settings["view"]), out)

@@ -20,7 +20,7 @@ from ops.certificate import VERDICTS, Certificate, Mode
 from ops.stirring import stir
 from ops.table import replay_child
 from ops.transfer import Transfer
-from tests.strategies import inputs, lively, small
+from tests.strategies import inputs, lively, small, transformer
 
 
 def child_of(parent: Genome, name: str = "widen", place: int = 0, seed: int = 0) -> Child:
@@ -318,8 +318,9 @@ def without_head(genome: Genome) -> Genome:
 
 
 def undone(name: str, parent: Genome) -> Genome:
-    """A network in which there is something for an operator to undo."""
+    """A network in which there is something for an operator to undo: this one, or a transformer where it has to be."""
     mutation = MUTATIONS[MUTATIONS[name].undoes or ""]
+    parent = parent if mutation.sites(parent) else transformer()
     return mutation.apply(parent, mutation.sites(parent)[0], numpy.random.default_rng(1)).genome
 
 

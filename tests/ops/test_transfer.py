@@ -104,6 +104,14 @@ def test_extended_tensors() -> None:
     assert torch.equal(made[2], New("kaiming").apply(spec, 4, "w")[2]) and bool((made[2] != 0).all())
 
 
+def test_extended_tensors_with_new_entries_that_are_zero() -> None:
+    plan = Extended("w", (AxisMap(0, numpy.array([0, -2, 1, -1])),), 0)
+    spec = TensorSpec((4, 2), "kaiming")
+    made = plan.apply({"w": torch.ones(2, 2)}, spec, 4, "w")
+    assert made[:3].tolist() == [[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]
+    assert torch.equal(made[3], New("kaiming").apply(spec, 4, "w")[3])
+
+
 def test_uneven_shares_by_hand() -> None:
     axis = AxisMap(1, numpy.array([0, 1, 0, 0]), numpy.array([0.5, 1.0, 0.75, 1.0]))
     assert axis.apply(torch.tensor([[8.0, 3.0]])).tolist() == [[4.0, 3.0, 3.0, 1.0]]

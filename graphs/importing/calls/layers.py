@@ -71,6 +71,12 @@ def _layer_norm(
     return low.add("layer_norm", [first(low, value)], names, axes=len(shape), eps=eps)
 
 
+def _rms_norm(low: Lowering, value: Any, shape: Any, weight: Any = None, eps: float | None = None) -> Any:
+    if not isinstance(weight, Held) or weight.how != "parameter":
+        raise Decline
+    return low.add("rms_norm", [first(low, value)], {"weight": low.use(weight)}, axes=len(shape), eps=eps)
+
+
 def _group_norm(
     low: Lowering, value: Any, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *fast: Any
 ) -> Any:
@@ -184,6 +190,7 @@ LAYER_CALLS: dict[str, Callable[..., Any]] = {
     "conv2d": _convolution(2),
     "conv3d": _convolution(3),
     "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
     "group_norm": _group_norm,
     "batch_norm": _batch_norm,
     "embedding": _embedding,

@@ -1,0 +1,79 @@
+"""Drop heads: an attention without one of its heads.
+
+Law: exact in both modes where the weights with which the layer behind reads the head are zero, bit for bit what
+`add_heads` was made from; in eval mode only where random numbers are drawn for each head. Elsewhere none, and the child
+is repaired by distillation from its parent: many heads can go at little cost (Michel, Levy, Neubig, "Are Sixteen Heads
+Really Better than One?", 2019, arXiv 1905.10650).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from graphs.genome import Genome
+from graphs.spaces import Space
+from graphs.structure import Graph
+from ops.add_heads import head_spaces, sites_of_heads
+from ops.mutation import Build, Mutation, Site, Work
+from ops.transfer import Transfer
+from ops.width import Resized, change_widths, readers_map
+
+if TYPE_CHECKING:
+    import numpy
+
+__all__ = ["DROP_HEADS"]
+
+
+def _find(genome: Genome) -> Iterable[Site]:
+    graph = genome.graph
+    for attention, promise in sites_of_heads(graph):
+        heads = graph[attention].settings["heads"]
+        for head in range(heads if heads > 1 else 0):
+            ground = _ground(graph, attention, head)
+            weights = ground.apply(genome.weights, graph, 0, {})
+            ignored = all(bool((weights[name] == genome.weights[name]).all()) for name in ground.plans)
+            yield Site({"attention": attention, "head": head}, promise if ignored else "approximate")
+
+
+def _ground(graph: Graph, attention: str, head: int) -> Transfer:
+    """The weights with which the layer behind reads the head are zero."""
+    import numpy
+
+    value = head_spaces(graph, attention)[2]
+    within = numpy.arange(value.width, dtype=numpy.int64)
+    within[_entries(graph, attention, value, head)] = -2
+    return Transfer(readers_map(graph, Resized(value, within)))
+
+
+def _entries(graph: Graph, attention: str, space: Space, head: int) -> slice:
+    size = space.width // graph[attention].settings["heads"]
+    return slice(head * size, (head + 1) * size)
+
+
+def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
+    return {}
+
+
+def _build(work: Work) -> Build:
+    import numpy
+
+    graph, attention, head = work.graph, work.place["attention"], work.place["head"]
+    changes = []
+    for space in head_spaces(graph, attention):
+        kept = numpy.delete(numpy.arange(space.width, dtype=numpy.int64), _entries(graph, attention, space, head))
+        changes.append(Resized(space, kept))
+    settings = {attention: {"heads": graph[attention].settings["heads"] - 1}}
+    built = change_widths(graph, changes, work.born, settings)
+    return Build(built.graph, built.transfer, built.touched, ground=_ground(graph, attention, head))
+
+
+DROP_HEADS = Mutation(
+    name="drop_heads",
+    preserves="exact",
+    summary="drop a head of an attention; exact where the layer behind ignores it",
+    find=_find,
+    choose=_choose,
+    build=_build,
+    undoes="add_heads",
+)
