@@ -18,7 +18,7 @@ from ops.width import change_width, changeable, space_at
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["NARROW"]
+__all__ = ["NARROW", "important"]
 
 _FACTORS = (0.5, 0.75)
 
@@ -30,13 +30,19 @@ def _find(genome: Genome) -> Iterable[Site]:
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
-    import numpy
 
     space = space_at(genome.graph, place["space"])
     block = space.width // space.blocks
     kept = max(1, min(block - 1, round(block * _FACTORS[int(rng.integers(len(_FACTORS)))])))
-    best = numpy.argsort(-_importance(genome, space), kind="stable")[:kept]
-    return {"width": kept * space.blocks, "keep": sorted(int(channel) for channel in best)}
+    return {"width": kept * space.blocks, "keep": important(genome, space, kept)}
+
+
+def important(genome: Genome, space: Space, count: int) -> list[int]:
+    """The `count` positions within a block whose channels matter most, in their order."""
+    import numpy
+
+    best = numpy.argsort(-_importance(genome, space), kind="stable")[:count]
+    return sorted(int(channel) for channel in best)
 
 
 def _importance(genome: Genome, space: Space) -> numpy.ndarray[tuple[int], numpy.dtype[numpy.float64]]:

@@ -25,6 +25,7 @@ from ops.insert_transformer_layer import INSERT_TRANSFORMER_LAYER
 from ops.merge_twins import MERGE_TWINS
 from ops.mutation import Child, Mutation, Record, Site, Work
 from ops.narrow import NARROW
+from ops.narrow_all import NARROW_ALL
 from ops.regroup import DENSE_TO_GROUP, GROUP_TO_DENSE
 from ops.remove_block import REMOVE_BLOCK
 from ops.remove_branch import REMOVE_BRANCH
@@ -66,6 +67,7 @@ MUTATIONS: dict[str, Mutation] = {
         INSERT_POOL,
         COPY_BLOCK,
         NARROW,
+        NARROW_ALL,
         REMOVE_BLOCK,
         WIDEN_ZERO,
         MERGE_TWINS,
