@@ -2,7 +2,8 @@
 
 | module | what it does |
 |---|---|
-| `tracing` | the module's forward pass as graphs of `torch.fx`, in train and in eval mode, and the shapes in them |
+| `tracing` | the module's forward pass as graphs of `torch.fx`, in train and in eval mode |
+| `observing` | the shapes of all values, for two batch sizes |
 | `exported` | the same by `torch.export`, for forward passes that `torch.fx` cannot trace |
 | `stand_ins` | what stands for traced values on the way |
 | `walking` | from call to call through a traced graph |

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
-from graphs.importing.tracing import Trace, observe, quiet
+from graphs.importing.observing import quiet
+from graphs.importing.tracing import Trace
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,4 +52,4 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
         if str(node.target).startswith("aten.add_.") and str(node.args[0].target).endswith("num_batches_tracked"):
             node.replace_all_uses_with(node.args[0])
             whole.graph.erase_node(node)
-    return Trace(whole.graph, observe(whole, whole.graph, given), whole)
+    return Trace(whole.graph, whole, training)

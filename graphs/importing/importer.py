@@ -67,13 +67,14 @@ def _taken_in(
 ) -> Genome:
     """The genome by one way of tracing, compared with the original."""
     from graphs.importing.lowering import Lowering
+    from graphs.importing.observing import observe
     from graphs.importing.walking import walk
 
     training, inference = trace(work, given, True), trace(work, given, False)
     lowering = Lowering(work, given)
     alike = _alike(training, inference)
-    trained = walk(lowering, training, inference if alike else None)
-    evaluated = trained if alike else walk(lowering, inference, None)
+    trained = walk(lowering, training, inference if alike else None, observe(training, given))
+    evaluated = trained if alike else walk(lowering, inference, None, observe(inference, given))
     _name_heads(lowering, trained, evaluated)
     genome = _finish(lowering)
     _compare(module, genome, given)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
 from graphs.errors import GraphError
+from graphs.importing.observing import BATCHES, Seen
 from graphs.importing.stand_ins import TRAINING, Held, Program, Ref, Size, Training, any_of, refs_of
-from graphs.importing.tracing import BATCHES, Seen, Trace
+from graphs.importing.tracing import Trace
 from graphs.kinds.allowed import allowed
 from graphs.kinds.pointwise import ELEMENTWISE
 from graphs.structure import Shape
@@ -40,6 +41,7 @@ class Lowering:
         self.made: dict[Any, str] = {}
         self.held = _tensors_of(module)
         self.inputs: dict[str, str] = {}
+        self.varying: set[str] = set()
         self.line = ""
         self.now: Seen = Seen()
         self.count: dict[Any, int] = {}
@@ -70,6 +72,7 @@ class Lowering:
             node = self.draft.add("input", (), name=name, shape=shape, dtype=dtype, most=max(most, 1))
             self.shapes[node] = shape
             self.inputs[name] = node
+            self.varying.add(node)
         return Ref(self.inputs[name])
 
     def attribute(self, path: str) -> Any:
@@ -124,6 +127,8 @@ class Lowering:
             except GraphError as error:
                 raise self.error(str(error)) from error
             self.made[key, turn] = id
+            if any(source in self.varying for source in ids):
+                self.varying.add(id)
         return Ref(self.made[key, turn], operands[0].bare if bare is None and operands else bool(bare))
 
     def shape(self, value: Ref) -> Shape:
@@ -304,15 +309,7 @@ class Lowering:
 
     def depends(self, ref: Ref) -> bool:
         """Whether a value depends on an input, so that its batch axis has N entries."""
-        return bool(self._upstream(ref.node) & set(self.inputs.values()))
-
-    def _upstream(self, node: str) -> set[str]:
-        found, waiting = {node}, [node]
-        while waiting:
-            fresh = [each for each in self.draft.nodes[waiting.pop()].inputs if each not in found]
-            found.update(fresh)
-            waiting += fresh
-        return found
+        return ref.node in self.varying
 
     def _plain(self, value: Any, written: Callable[[Any], Any]) -> Any:
         import torch

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from graphs.importing.tracing import Seen
+from graphs.importing.observing import Seen
 
 if TYPE_CHECKING:
     from torch import Tensor

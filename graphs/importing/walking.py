@@ -12,8 +12,9 @@ from graphs.errors import GraphError
 from graphs.importing.calls import attention_layer, convert
 from graphs.importing.layers import layer_of
 from graphs.importing.lowering import Lowering, reach
+from graphs.importing.observing import Seen
 from graphs.importing.stand_ins import TRAINING, Held, Program, Ref
-from graphs.importing.tracing import Seen, Trace
+from graphs.importing.tracing import Trace
 
 if TYPE_CHECKING:
     from torch import fx
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["walk"]
 
 
-def walk(low: Lowering, trace: Trace, other: Trace | None) -> Any:
+def walk(low: Lowering, trace: Trace, other: Trace | None, seen: Mapping[str, Seen]) -> Any:
     """Adds the nodes of one mode to a lowering's draft.
 
     Args:
         low: Where nodes are added.
         trace: The mode.
         other: The other mode, if its graph has the same nodes in the same order.
+        seen: What was observed of the values.
 
     Returns:
         The output, with stand-ins for its tensors.
@@ -38,7 +40,7 @@ def walk(low: Lowering, trace: Trace, other: Trace | None) -> Any:
     low.begin(trace, alone=other is None)
     values: dict[fx.Node, Any] = {}
     for node, twin in zip(trace.graph.nodes, (other or trace).graph.nodes, strict=True):
-        low.at(trace.seen.get(node.name, Seen()), _line_of(node))
+        low.at(seen.get(node.name, Seen()), _line_of(node))
         if node.op == "output":
             return _value(node.args[0], values, node.args[0])
         values[node] = _step(low, node, twin, values)
