@@ -8,7 +8,13 @@ over the probe.
 - floor: the same for the parent against itself, when each activation that the changed nodes read is multiplied, for
   them alone, by 1 ± 2^-52: what rounding alone can do;
 - tolerance: the larger of 1e-12 and 20 floors;
-- power: as the floor, with 1 ± .01, on the outputs: what a fault of one per cent would do.
+- power: for each activation that a changed node reads, by itself, what 1 ± .01 in its place does to the outputs, as the
+  root mean square over them (`ops.sensitivity`); the least of these. What leads to no output in a mode does not count
+  there, nor what is read by a node that is gone with its tensors.
+
+Outputs that are no floating-point tensors have no unit: they must be equal, and show nothing. All of this runs on the
+CPU in float64, which no setting of a GPU has a say in, such as TF32, and leaves the caller's settings and generators as
+they are.
 
 A measurement whose power is below a million tolerances, or that copies a channel which is zero on the whole probe,
 proves nothing: it is **blind**, the parent is stirred (`ops.stirring`), the record replayed on it, and that is
@@ -27,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.structure import Node
-from ops.comparison import Comparison, Measures, Probe
+from ops.comparison import Comparison, Measures, Probe, precise
 from ops.errors import BrokenPromise
 from ops.mutation import Child
 from ops.stirring import stir
@@ -138,7 +144,14 @@ def certify(
     Raises:
         GraphError: The probe has fewer than 4 examples, or does not fit the network's inputs.
     """
-    inputs = _inputs(parent, probe, seed)
+    import torch
+
+    # Tensors made in the caller's inference mode would have no derivatives.
+    with torch.inference_mode(False):
+        return _certify(parent, child, _inputs(parent, probe, seed), "random" if probe is None else "data", seed)
+
+
+def _certify(parent: Genome, child: Child, inputs: dict[str, Tensor], source: str, seed: int) -> Certificate:
     examples = Probe(inputs, seed)
     promised = {"eval": child.preserves != "approximate", "train": child.preserves == "exact"}
     modes = _measure(parent, child, examples, promised)
@@ -151,7 +164,6 @@ def certify(
         if not (_same(_grounded(parent, again), parent) and _same(again.genome, child.genome)):
             modes = {name: replace(mode, error=math.inf, verdict="broken") for name, mode in modes.items()}
     batch = min(len(tensor) for tensor in inputs.values())
-    source = "random" if probe is None else "data"
     return Certificate("float64", batch, source, seed, stirred, modes["eval"], modes["train"])
 
 
@@ -169,7 +181,7 @@ def _inputs(parent: Genome, probe: Tensor | Mapping[str, Tensor] | None, seed: i
         found = tuple(given[name].shape) if name in given else None
         if found is None or found[1:] != shape or found[0] < 4:
             raise GraphError(f"the probe for input '{name}' has shape {found}; expected (4 or more, *{shape})")
-    return {name: _precise(tensor.detach()) for name, tensor in given.items()}
+    return {name: precise(tensor) for name, tensor in given.items()}
 
 
 def _drawn(node: Node, generator: Generator) -> Tensor:
@@ -182,11 +194,6 @@ def _drawn(node: Node, generator: Generator) -> Tensor:
     if node.settings["dtype"] == "boolean":
         return torch.randint(0, 2, shape, generator=generator).bool()
     return torch.randint(0, node.settings["most"], shape, generator=generator)
-
-
-def _precise(tensor: Tensor) -> Tensor:
-    """The tensor in float64 if it holds such numbers."""
-    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _grounded(parent: Genome, child: Child) -> Genome:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -18,12 +18,19 @@ from graphs.genome import Genome
 from graphs.kinds import KINDS
 from graphs.structure import Graph, Node
 from ops.mutation import Child
-from ops.transfer import Extended, Mapped
+from ops.sensitivity import Edge, responses
+from ops.transfer import Extended, Given, Mapped, New, Plan
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Comparison", "Measures", "Probe"]
+__all__ = ["Comparison", "Measures", "Probe", "precise"]
+
+Shake = Callable[["Tensor"], "Tensor"]
+
+_ROUNDING = 2.0**-52
+_FAULT = 0.01
+"""By which part of themselves activations are shaken for the floor, and for power."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,8 @@ class Measures:
     Attributes:
         error: Largest difference of the child from the parent; infinite if something is not a number.
         floor: Largest difference that rounding of what the changed nodes read can make.
-        power: Largest difference that one per cent of it makes.
+        power: Difference that one per cent of it makes where the least can be seen: the smallest response to any one
+            of the operands that a fault could come in through.
         hidden: An output, or a channel that the mutation works on, does not vary: nothing can be seen.
         reached: The change leads to an output in this mode.
     """
@@ -72,7 +80,14 @@ def _run_parent(parent: Genome, probe: Probe, training: bool) -> Run:
 
 @lru_cache(maxsize=2)
 def _cast_up(genome: Genome) -> Mapping[str, Tensor]:
-    return {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in genome.weights.items()}
+    return {name: precise(tensor) for name, tensor in genome.weights.items()}
+
+
+def precise(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU, where all of this runs, in float64 if it holds such numbers, and fit for derivatives."""
+    found = tensor.detach().cpu()
+    found = found.double() if found.is_floating_point() else found
+    return found.clone() if found.is_inference() else found
 
 
 class Comparison:
@@ -89,8 +104,8 @@ class Comparison:
             or self.old[id] != node
             or any(child.genome.weights[name] is not parent.weights[name] for name in node.tensors.values())
         )
-        plans = child.transfer.plans.items()
-        self.copied = {plan.source for name, plan in plans if isinstance(plan, Mapped) and plan.source != name}
+        sources = {name: _source(plan) for name, plan in child.transfer.plans.items()}
+        self.copied = {source for name, source in sources.items() if source and source != name}
         self.edges = frozenset((node.id, slot) for node in self.old.nodes.values() for slot in self._reads(node))
         self.moved = {head.node for head in self.new.heads} ^ {head.node for head in self.old.heads}
 
@@ -104,6 +119,20 @@ class Comparison:
         others = zip(node.inputs, self.new[node.id].inputs, strict=False)
         return [slot for slot, (old, new) in enumerate(others) if old != new] or slots
 
+    def _watched(self, heads: Mapping[str, str]) -> frozenset[Edge]:
+        """The edges at each of which something has to be seen, in a mode with these outputs.
+
+        Not those that lead to no output, nor those of a node that is gone and of whose tensors nothing is left: there
+        a fault can come in only where the remaining nodes read another value.
+        """
+        reached = self.old.upstream(heads.values())
+        left = self.copied.union(*(node.tensors.values() for node in self.new.nodes.values()))
+        return frozenset(
+            (node, slot)
+            for node, slot in self.edges
+            if node in reached and (node in self.new.nodes or not left.isdisjoint(self.old[node].tensors.values()))
+        )
+
     def measure(self, training: bool) -> Measures:
         """Compares in one mode."""
         old = self._heads(self.old, training)
@@ -113,7 +142,7 @@ class Comparison:
         if not moved and not any(node in touched for node in new.values()):
             return Measures(0.0, 0.0, 0.0, hidden=False, reached=False)
         before = _run_parent(self.parent, self.probe, training)
-        units = {name: _unit(before.values[node]) for name, node in old.items()}
+        units = {name: _unit(before.values[node]) for name, node in old.items() if _measured(before.values[node])}
         flat = any(unit is None for unit in units.values())
         scales = {name: unit or 1.0 for name, unit in units.items()}
         after = execute(
@@ -127,14 +156,13 @@ class Comparison:
         error = math.inf if old.keys() != new.keys() else 0.0
         for name in old.keys() & new.keys():
             got, expected = after.values[new[name]], before.values[old[name]]
-            fits = got.shape == expected.shape
-            error = max(error, _largest(got - expected) / scales[name] if fits else math.inf)
+            error = max(error, _difference(got, expected) / scales.get(name, 1.0))
         if training:
             error = max(error, self._buffer_error(before, after))
         return Measures(
             error=error,
-            floor=max(self._response(before, old, scales, training, 2.0**-52)),
-            power=self._response(before, old, scales, training, 0.01)[0],
+            floor=self._floor(before, old, scales, training),
+            power=self._power(before, old, scales, training),
             hidden=flat or self._dark(before, after),
             reached=True,
         )
@@ -157,12 +185,10 @@ class Comparison:
                 return True
         return False
 
-    def _response(
-        self, before: Run, heads: Mapping[str, str], scales: Mapping[str, float], training: bool, size: float
-    ) -> tuple[float, float]:
-        """How far the parent's outputs, and its statistics, move when what the changed nodes read is shaken by `size`.
+    def _shaken(self, before: Run, training: bool, edges: frozenset[Edge], size: float) -> tuple[Run, Shake]:
+        """The parent's run when what these edges carry is multiplied by 1 ± `size`, and what does that to a value.
 
-        For them alone: others that read it may show what they hide.
+        For them alone: others that read the same value may show what they hide.
         """
         import torch
 
@@ -180,18 +206,57 @@ class Comparison:
             self.inputs,
             training=training,
             seed=self.seed,
-            known=_prefix(self.old, self.old.downstream(node for node, _ in self.edges), before),
-            adjust=lambda node, slot, value: shake(value) if (node, slot) in self.edges else value,
+            known=_prefix(self.old, self.old.downstream(node for node, _ in edges), before),
+            adjust=lambda node, slot, value: shake(value) if (node, slot) in edges else value,
         )
-        outputs = statistics = 0.0
-        for name, node in heads.items():
+        return run, shake
+
+    def _floor(self, before: Run, heads: Mapping[str, str], scales: Mapping[str, float], training: bool) -> float:
+        """How far the parent's outputs, and its statistics, move when what the changed nodes read is rounded."""
+        run, shake = self._shaken(before, training, self.edges, _ROUNDING)
+        floor = 0.0
+        for name, unit in scales.items():
+            node = heads[name]
             found = shake(run.values[node]) if node in self.moved else run.values[node]
-            outputs = max(outputs, _largest(found - before.values[node]) / scales[name])
+            floor = max(floor, _largest(found - before.values[node]) / unit)
         if training:
-            statistics = max(
-                (_statistics_error(self.old, id, before.buffers, before.buffers, run.buffers) for id in self.old.nodes),
-            )
-        return outputs, statistics
+            for id in self.old.nodes:
+                floor = max(floor, _statistics_error(self.old, id, before.buffers, before.buffers, run.buffers))
+        return floor
+
+    def _power(self, before: Run, heads: Mapping[str, str], scales: Mapping[str, float], training: bool) -> float:
+        """How far the parent's outputs move when the edge that shows least, or an output that is moved, is shaken."""
+        edges = self._watched(heads)
+        units = {heads[name]: unit for name, unit in scales.items()}
+        found = responses(
+            self.old,
+            _cast_up(self.parent),
+            self.inputs,
+            _prefix(self.old, self.old.downstream(node for node, _ in edges), before),
+            edges,
+            units,
+            training=training,
+            seed=self.seed,
+            size=_FAULT,
+        )
+        found.update(self._jumps(before, training, edges - found.keys(), units))
+        moved = (_FAULT * _size(before.values[node]) / unit for node, unit in units.items() if node in self.moved)
+        return min((*found.values(), *moved), default=0.0)
+
+    def _jumps(
+        self, before: Run, training: bool, edges: frozenset[Edge], units: Mapping[str, float]
+    ) -> dict[Edge, float]:
+        """The responses to edges that have no derivative, as what a comparison reads.
+
+        Such outputs jump, seldom where little is shaken, so much is shaken, and the response taken in proportion. What
+        nothing depends on even then, such as a value that is read for its batch size only, is left out.
+        """
+        found: dict[Edge, float] = {}
+        for edge in edges:
+            run, _ = self._shaken(before, training, frozenset({edge}), 1.0)
+            changes = (_size(run.values[node] - before.values[node]) / unit for node, unit in units.items())
+            found[edge] = _FAULT * max(changes, default=0.0)
+        return {edge: response for edge, response in found.items() if response > 0}
 
     def _buffer_error(self, before: Run, after: Run) -> float:
         """Largest difference of a running statistic of the child from the parent's that it comes from."""
@@ -235,6 +300,32 @@ def _unit(value: Tensor) -> float | None:
     deviations = value.detach().flatten(1).std(0, correction=0)
     unit = float(deviations.square().mean().sqrt())
     return unit if math.isfinite(unit) and unit > 0 and float(deviations.min()) >= 0.01 * unit else None
+
+
+def _measured(value: Tensor) -> bool:
+    """Whether an output holds numbers that can differ a little; all others must be equal."""
+    return value.is_floating_point()
+
+
+def _difference(got: Tensor, expected: Tensor) -> float:
+    """Largest difference; infinite if the shapes or types differ, or something that can only be equal is not."""
+    import torch
+
+    if got.shape != expected.shape or got.dtype != expected.dtype:
+        return math.inf
+    if _measured(expected):
+        return _largest(got - expected)
+    return 0.0 if torch.equal(got, expected) else math.inf
+
+
+def _source(plan: Plan) -> str | None:
+    """The parent's tensor that a plan starts from, if there is one."""
+    return None if isinstance(plan, New | Given) else plan.source
+
+
+def _size(value: Tensor) -> float:
+    """Root mean square."""
+    return float(value.square().mean().sqrt())
 
 
 def _largest(difference: Tensor) -> float:
