@@ -32,6 +32,9 @@ _ROUNDING = 2.0**-52
 _FAULT = 0.01
 """By which part of themselves activations are shaken for the floor, and for power."""
 
+_NOTHING = 1e-14
+"""A response that is rounding."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measures:
@@ -91,10 +94,17 @@ def precise(tensor: Tensor) -> Tensor:
 
 
 class Comparison:
-    """A parent and a child on one probe."""
+    """A parent and a child on one probe.
 
-    def __init__(self, parent: Genome, child: Child, probe: Probe) -> None:
-        self.parent, self.child, self.probe = parent, child, probe
+    Args:
+        parent: The parent.
+        child: What a mutation made of it.
+        probe: The examples.
+        stirred: The parent's weights hide nothing, so what shows nothing is hidden by the structure.
+    """
+
+    def __init__(self, parent: Genome, child: Child, probe: Probe, stirred: bool = False) -> None:
+        self.parent, self.child, self.probe, self.stirred = parent, child, probe, stirred
         self.inputs, self.seed = probe.inputs, probe.seed
         self.old, self.new = parent.graph, child.genome.graph
         self.changed = frozenset(
@@ -240,6 +250,11 @@ class Comparison:
             size=_FAULT,
         )
         found.update(self._jumps(before, training, edges - found.keys(), units))
+        if self.stirred:
+            # Whatever the weights, the outputs do not depend on what a norm over one element reads, or a lone key.
+            dark = frozenset(edge for edge, response in found.items() if response <= _NOTHING)
+            for edge in dark - self._jumps(before, training, dark, units).keys():
+                del found[edge]
         moved = (_FAULT * _size(before.values[node]) / unit for node, unit in units.items() if node in self.moved)
         return min((*found.values(), *moved), default=0.0)
 
@@ -248,7 +263,7 @@ class Comparison:
     ) -> dict[Edge, float]:
         """The responses to edges that have no derivative, as what a comparison reads.
 
-        Such outputs jump, seldom where little is shaken, so much is shaken, and the response taken in proportion. What
+        Such outputs jump, seldom where little is shaken, so all of it is, and the response is taken in proportion. What
         nothing depends on even then, such as a value that is read for its batch size only, is left out.
         """
         found: dict[Edge, float] = {}
@@ -256,7 +271,7 @@ class Comparison:
             run, _ = self._shaken(before, training, frozenset({edge}), 1.0)
             changes = (_size(run.values[node] - before.values[node]) / unit for node, unit in units.items())
             found[edge] = _FAULT * max(changes, default=0.0)
-        return {edge: response for edge, response in found.items() if response > 0}
+        return {edge: response for edge, response in found.items() if response > _NOTHING}
 
     def _buffer_error(self, before: Run, after: Run) -> float:
         """Largest difference of a running statistic of the child from the parent's that it comes from."""

@@ -352,6 +352,36 @@ def test_an_output_that_is_a_constant_shows_nothing_beside_one_that_varies() -> 
     assert certificate.stirred and certificate.eval.verdict == certificate.train.verdict == "blind"
 
 
+def test_on_stirred_weights_what_could_be_anything_does_not_count() -> None:
+    """A norm over one element gives a constant, whatever its weights: nothing behind it can be seen, nor be wrong."""
+    draft = Draft()
+    hidden = draft.add("relu", draft.add("linear", draft.input((6,)), path="body", out=8))
+    lone = draft.add("layer_norm", draft.add("linear", hidden, path="lone", out=1), axes=1)
+    shown = draft.add("linear", hidden, path="shown", out=4)
+    draft.head(draft.add("linear", draft.add("concat", [shown, lone]), path="fc", out=5))
+    parent = lively(draft.finish())
+    (place,) = [n for n, site in enumerate(MUTATIONS["widen"].sites(parent)) if "body" in str(site.to_json())]
+    certificate = certify(parent, child_of(parent, "widen", place))
+    assert certificate.stirred and (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass")
+
+
+def test_masks_that_drop_everything_are_drawn_again() -> None:
+    """The branch is dropped as a whole, more often than not; some of the further draws keep it."""
+    draft = Draft()
+    image = draft.input((6,))
+    branch = draft.add("linear", draft.add("relu", draft.add("linear", image, path="inner", out=8)), out=6)
+    dropped = draft.add("stochastic_depth", branch, p=0.6, mode="batch")
+    draft.head(draft.add("linear", draft.add("add", [image, dropped]), out=5))
+    parent = lively(draft.finish())
+    (place,) = [n for n, site in enumerate(MUTATIONS["widen"].sites(parent)) if "inner" in str(site.to_json())]
+    stirred = 0
+    for seed in range(8):
+        certificate = certify(parent, child_of(parent, "widen", place), seed=seed)
+        assert certificate.eval.verdict == "pass" and certificate.train.verdict in ("pass", "blind")
+        stirred += certificate.stirred and certificate.train.verdict == "pass"
+    assert stirred
+
+
 def test_settings_of_the_process_have_no_say_and_are_left_alone(parent: Genome) -> None:
     """TF32 on a GPU, precision of products, default type, deterministic algorithms, threads, gradients, generators."""
     child = child_of(parent)
