@@ -16,7 +16,7 @@
 | `width` | the one place where a change of width meets channel spaces |
 | `widen`, `deepen`, … | one operator each, with its source and its law |
 | `optimizing` | an optimiser's state and rates through a mutation |
-| `certificate`, `stirring` | proof by measurement |
+| `certificate`, `comparison`, `sensitivity`, `stirring` | proof by measurement |
 
 This package knows nothing of training, populations or disks.
 """

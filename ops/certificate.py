@@ -33,9 +33,10 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.structure import Node
-from ops.comparison import Comparison, Measures, Probe, precise
+from ops.comparison import Comparison, Measures
 from ops.errors import BrokenPromise
 from ops.mutation import Child
+from ops.probe import Probe, precise
 from ops.stirring import stir
 from ops.table import replay_child
 
