@@ -39,6 +39,7 @@ def execute(
     known: Run | None = None,
     adjust: Callable[[str, int, Tensor], Tensor] | None = None,
     only: Collection[str] | None = None,
+    differentiable: bool = False,
 ) -> Run:
     """Runs a graph.
 
@@ -52,6 +53,8 @@ def execute(
         known: Values that are taken as they are (and, in train mode, buffers): those nodes are not run.
         adjust: Called with (node id, position, value) for each operand of each node that is run; gives what it sees.
         only: Ids of the nodes to run; all if None.
+        differentiable: The values know how they were made from those that require a gradient, also where the caller
+            has switched that off.
 
     Returns:
         All values, and in train mode the updated buffers of the nodes that were run or known.
@@ -60,7 +63,7 @@ def execute(
 
     values: dict[str, Tensor] = {}
     buffers: dict[str, Tensor] = dict(known.buffers) if known else {}
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.set_grad_enabled(differentiable), torch.random.fork_rng(devices=[]):
         for node in graph.nodes.values():
             if only is not None and node.id not in only:
                 continue

@@ -17,7 +17,7 @@
 | `projections` | which spaces are the queries, keys and values of an attention |
 | `widen`, `deepen`, … | one operator each, with its source and its law |
 | `optimizing` | an optimiser's state and rates through a mutation |
-| `certificate`, `stirring` | proof by measurement |
+| `certificate`, `comparison`, `sensitivity`, `stirring` | proof by measurement |
 
 This package knows nothing of training, populations or disks.
 """

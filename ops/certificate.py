@@ -8,7 +8,13 @@ over the probe.
 - floor: the same for the parent against itself, when each activation that the changed nodes read is multiplied, for
   them alone, by 1 ± 2^-52: what rounding alone can do;
 - tolerance: the larger of 1e-12 and 20 floors;
-- power: as the floor, with 1 ± .01, on the outputs: what a fault of one per cent would do.
+- power: for each activation that a changed node reads, by itself, what 1 ± .01 in its place does to the outputs, as the
+  root mean square over them (`ops.sensitivity`); the least of these. What leads to no output in a mode does not count
+  there, nor what is read by a node that is gone with its tensors, nor, on stirred weights, what could be anything.
+
+Outputs that are no floating-point tensors have no unit: they must be equal, and show nothing. All of this runs on the
+CPU in float64, which no setting of a GPU has a say in, such as TF32, and leaves the caller's settings and generators as
+they are.
 
 A measurement whose power is below a million tolerances, or that copies a channel which is zero on the whole probe,
 proves nothing: it is **blind**, the parent is stirred (`ops.stirring`), the record replayed on it, and that is
@@ -27,9 +33,10 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.structure import Node
-from ops.comparison import Comparison, Measures, Probe
+from ops.comparison import Comparison, Measures
 from ops.errors import BrokenPromise
 from ops.mutation import Child
+from ops.probe import Probe, precise
 from ops.stirring import stir
 from ops.table import replay_child
 
@@ -43,6 +50,8 @@ VERDICTS = ("pass", "broken", "blind", "unreached", "approximate")
 _LEAST_TOLERANCE = 1e-12
 _FLOORS = 20
 _POWER = 1e6
+_TURNS, _MANY = 4, 32
+"""How often stirred weights are measured before they are said to show nothing; with how many examples after once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,7 @@ class Certificate:
 
     Attributes:
         dtype: In what it was measured.
-        batch: Number of examples in the probe.
+        batch: Number of examples in the probe. Stirred weights that show nothing on it are measured on others, too.
         source: `data` if the probe was given, `random` if it was drawn.
         seed: Of the probe's numbers, of the perturbations and of nodes that draw.
         stirred: It was taken on stirred weights, because the real ones hid something.
@@ -138,55 +147,63 @@ def certify(
     Raises:
         GraphError: The probe has fewer than 4 examples, or does not fit the network's inputs.
     """
-    inputs = _inputs(parent, probe, seed)
-    examples = Probe(inputs, seed)
+    import torch
+
+    # Tensors made in the caller's inference mode would have no derivatives.
+    with torch.inference_mode(False):
+        return _certify(parent, child, _inputs(parent, probe, seed), "random" if probe is None else "data", seed)
+
+
+def _certify(parent: Genome, child: Child, inputs: dict[str, Tensor], source: str, seed: int) -> Certificate:
+    examples, batch = Probe(inputs, seed), min(len(tensor) for tensor in inputs.values())
     promised = {"eval": child.preserves != "approximate", "train": child.preserves == "exact"}
     modes = _measure(parent, child, examples, promised)
     stirred = any(mode.verdict == "blind" for mode in modes.values())
     if stirred:
         again = replay_child(parent, child.record, child.tensors)
-        bold = _grounded(stir(parent, inputs, seed), again)
-        modes = _measure(bold, replay_child(bold, child.record, child.tensors), examples, promised)
+        for turn in range(_TURNS):
+            # What draws may have dropped all that there was to see, or few examples have missed it.
+            inputs = inputs if turn == 0 else _inputs(parent, None, seed + turn, _MANY)
+            bold = _grounded(stir(parent, inputs, seed), again)
+            stout = replay_child(bold, child.record, child.tensors)
+            modes = _measure(bold, stout, Probe(inputs, seed + turn), promised, stirred)
+            if "blind" not in (mode.verdict for mode in modes.values()):
+                break
         # That proves the record for weights on its ground; there must the parent be, and the child what it leads to.
         if not (_same(_grounded(parent, again), parent) and _same(again.genome, child.genome)):
             modes = {name: replace(mode, error=math.inf, verdict="broken") for name, mode in modes.items()}
-    batch = min(len(tensor) for tensor in inputs.values())
-    source = "random" if probe is None else "data"
     return Certificate("float64", batch, source, seed, stirred, modes["eval"], modes["train"])
 
 
-def _inputs(parent: Genome, probe: Tensor | Mapping[str, Tensor] | None, seed: int) -> dict[str, Tensor]:
+def _inputs(
+    parent: Genome, probe: Tensor | Mapping[str, Tensor] | None, seed: int, batch: int = 8
+) -> dict[str, Tensor]:
     """The probe by argument name, in float64."""
     import torch
 
     nodes = parent.graph.inputs
     if probe is None:
         generator = torch.Generator().manual_seed(seed)
-        return {node.settings["name"]: _drawn(node, generator) for node in nodes}
+        return {node.settings["name"]: _drawn(node, generator, batch) for node in nodes}
     given = dict(probe) if isinstance(probe, Mapping) else {nodes[0].settings["name"]: probe}
     for node in nodes:
         name, shape = node.settings["name"], tuple(node.settings["shape"])
         found = tuple(given[name].shape) if name in given else None
         if found is None or found[1:] != shape or found[0] < 4:
             raise GraphError(f"the probe for input '{name}' has shape {found}; expected (4 or more, *{shape})")
-    return {name: _precise(tensor.detach()) for name, tensor in given.items()}
+    return {name: precise(tensor) for name, tensor in given.items()}
 
 
-def _drawn(node: Node, generator: Generator) -> Tensor:
-    """Eight examples for an input."""
+def _drawn(node: Node, generator: Generator, batch: int) -> Tensor:
+    """Examples for an input."""
     import torch
 
-    shape = (8, *node.settings["shape"])
+    shape = (batch, *node.settings["shape"])
     if node.settings["dtype"] == "float":
         return torch.randn(shape, generator=generator, dtype=torch.float64)
     if node.settings["dtype"] == "boolean":
         return torch.randint(0, 2, shape, generator=generator).bool()
     return torch.randint(0, node.settings["most"], shape, generator=generator)
-
-
-def _precise(tensor: Tensor) -> Tensor:
-    """The tensor in float64 if it holds such numbers."""
-    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _grounded(parent: Genome, child: Child) -> Genome:
@@ -206,8 +223,10 @@ def _same(one: Genome, other: Genome) -> bool:
     )
 
 
-def _measure(parent: Genome, child: Child, probe: Probe, promised: Mapping[str, bool]) -> dict[str, Mode]:
-    comparison = Comparison(parent, child, probe)
+def _measure(
+    parent: Genome, child: Child, probe: Probe, promised: Mapping[str, bool], stirred: bool = False
+) -> dict[str, Mode]:
+    comparison = Comparison(parent, child, probe, stirred)
     return {name: _judge(comparison.measure(training=name == "train"), expected) for name, expected in promised.items()}
 
 

@@ -6,24 +6,35 @@ nodes read.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from graphs.execution import Run, execute
 from graphs.genome import Genome
 from graphs.kinds import KINDS
 from graphs.structure import Graph, Node
+from ops.differences import difference, largest, measured, size, statistics_error, unit
 from ops.mutation import Child
-from ops.transfer import Extended, Mapped
+from ops.probe import Probe, cast_up, prefix, run_parent
+from ops.sensitivity import Edge, responses
+from ops.transfer import Extended, Given, Mapped, New, Plan
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Comparison", "Measures", "Probe"]
+__all__ = ["Comparison", "Measures"]
+
+Shake = Callable[["Tensor"], "Tensor"]
+
+_ROUNDING = 2.0**-52
+_FAULT = 0.01
+_UPHEAVAL = 3.0
+"""By which part of themselves activations are shaken: for the floor, for power, and so that half change signs."""
+
+_NOTHING = 1e-14
+"""A response that is rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +44,8 @@ class Measures:
     Attributes:
         error: Largest difference of the child from the parent; infinite if something is not a number.
         floor: Largest difference that rounding of what the changed nodes read can make.
-        power: Largest difference that one per cent of it makes.
+        power: Difference that one per cent of it makes where the least can be seen: the smallest response to any one
+            of the operands that a fault could come in through.
         hidden: An output, or a channel that the mutation works on, does not vary: nothing can be seen.
         reached: The change leads to an output in this mode.
     """
@@ -45,41 +57,18 @@ class Measures:
     reached: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Probe:
-    """Examples in float64 by argument name, and a seed. Equal if all of that is, so that runs on it are remembered."""
-
-    inputs: Mapping[str, Tensor]
-    seed: int
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Probe) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
-
-    def _key(self) -> tuple[object, ...]:
-        digests = (
-            (name, hashlib.sha256(value.numpy().tobytes()).digest()) for name, value in sorted(self.inputs.items())
-        )
-        return (self.seed, *digests)
-
-
-@lru_cache(maxsize=2)
-def _run_parent(parent: Genome, probe: Probe, training: bool) -> Run:
-    return execute(parent.graph, _cast_up(parent), probe.inputs, training=training, seed=probe.seed)
-
-
-@lru_cache(maxsize=2)
-def _cast_up(genome: Genome) -> Mapping[str, Tensor]:
-    return {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in genome.weights.items()}
-
-
 class Comparison:
-    """A parent and a child on one probe."""
+    """A parent and a child on one probe.
 
-    def __init__(self, parent: Genome, child: Child, probe: Probe) -> None:
-        self.parent, self.child, self.probe = parent, child, probe
+    Args:
+        parent: The parent.
+        child: What a mutation made of it.
+        probe: The examples.
+        stirred: The parent's weights hide nothing, so what shows nothing is hidden by the structure.
+    """
+
+    def __init__(self, parent: Genome, child: Child, probe: Probe, stirred: bool = False) -> None:
+        self.parent, self.child, self.probe, self.stirred = parent, child, probe, stirred
         self.inputs, self.seed = probe.inputs, probe.seed
         self.old, self.new = parent.graph, child.genome.graph
         self.changed = frozenset(
@@ -89,8 +78,8 @@ class Comparison:
             or self.old[id] != node
             or any(child.genome.weights[name] is not parent.weights[name] for name in node.tensors.values())
         )
-        plans = child.transfer.plans.items()
-        self.copied = {plan.source for name, plan in plans if isinstance(plan, Mapped) and plan.source != name}
+        sources = {name: _source(plan) for name, plan in child.transfer.plans.items()}
+        self.copied = {source for name, source in sources.items() if source and source != name}
         self.edges = frozenset((node.id, slot) for node in self.old.nodes.values() for slot in self._reads(node))
         self.moved = {head.node for head in self.new.heads} ^ {head.node for head in self.old.heads}
 
@@ -104,6 +93,20 @@ class Comparison:
         others = zip(node.inputs, self.new[node.id].inputs, strict=False)
         return [slot for slot, (old, new) in enumerate(others) if old != new] or slots
 
+    def _watched(self, heads: Mapping[str, str]) -> frozenset[Edge]:
+        """The edges at each of which something has to be seen, in a mode with these outputs.
+
+        Not those that lead to no output, nor those of a node that is gone and of whose tensors nothing is left: there
+        a fault can come in only where the remaining nodes read another value.
+        """
+        reached = self.old.upstream(heads.values())
+        left = self.copied.union(*(node.tensors.values() for node in self.new.nodes.values()))
+        return frozenset(
+            (node, slot)
+            for node, slot in self.edges
+            if node in reached and (node in self.new.nodes or not left.isdisjoint(self.old[node].tensors.values()))
+        )
+
     def measure(self, training: bool) -> Measures:
         """Compares in one mode."""
         old = self._heads(self.old, training)
@@ -112,29 +115,28 @@ class Comparison:
         moved = old != new
         if not moved and not any(node in touched for node in new.values()):
             return Measures(0.0, 0.0, 0.0, hidden=False, reached=False)
-        before = _run_parent(self.parent, self.probe, training)
-        units = {name: _unit(before.values[node]) for name, node in old.items()}
-        flat = any(unit is None for unit in units.values())
-        scales = {name: unit or 1.0 for name, unit in units.items()}
+        before = run_parent(self.parent, self.probe, training)
+        units = {name: unit(before.values[node]) for name, node in old.items() if measured(before.values[node])}
+        flat = any(found is None for found in units.values())
+        scales = {name: found or 1.0 for name, found in units.items()}
         after = execute(
             self.new,
-            _cast_up(self.child.genome),
+            cast_up(self.child.genome),
             self.inputs,
             training=training,
             seed=self.seed,
-            known=_prefix(self.new, touched, before),
+            known=prefix(self.new, touched, before),
         )
         error = math.inf if old.keys() != new.keys() else 0.0
         for name in old.keys() & new.keys():
             got, expected = after.values[new[name]], before.values[old[name]]
-            fits = got.shape == expected.shape
-            error = max(error, _largest(got - expected) / scales[name] if fits else math.inf)
+            error = max(error, difference(got, expected) / scales.get(name, 1.0))
         if training:
             error = max(error, self._buffer_error(before, after))
         return Measures(
             error=error,
-            floor=max(self._response(before, old, scales, training, 2.0**-52)),
-            power=self._response(before, old, scales, training, 0.01)[0],
+            floor=self._floor(before, old, scales, training),
+            power=self._power(before, old, scales, training),
             hidden=flat or self._dark(before, after),
             reached=True,
         )
@@ -157,12 +159,10 @@ class Comparison:
                 return True
         return False
 
-    def _response(
-        self, before: Run, heads: Mapping[str, str], scales: Mapping[str, float], training: bool, size: float
-    ) -> tuple[float, float]:
-        """How far the parent's outputs, and its statistics, move when what the changed nodes read is shaken by `size`.
+    def _shaken(self, before: Run, training: bool, edges: frozenset[Edge], by: float) -> tuple[Run, Shake]:
+        """The parent's run when what these edges carry is multiplied by 1 ± `by`, and what does that to a value.
 
-        For them alone: others that read it may show what they hide.
+        For them alone: others that read the same value may show what they hide.
         """
         import torch
 
@@ -172,26 +172,70 @@ class Comparison:
             if not value.is_floating_point():
                 return value
             signs = torch.randint(0, 2, value.shape, generator=generator, dtype=value.dtype) * 2 - 1
-            return value * (1 + size * signs)
+            return value * (1 + by * signs)
 
         run = execute(
             self.old,
-            _cast_up(self.parent),
+            cast_up(self.parent),
             self.inputs,
             training=training,
             seed=self.seed,
-            known=_prefix(self.old, self.old.downstream(node for node, _ in self.edges), before),
-            adjust=lambda node, slot, value: shake(value) if (node, slot) in self.edges else value,
+            known=prefix(self.old, self.old.downstream(node for node, _ in edges), before),
+            adjust=lambda node, slot, value: shake(value) if (node, slot) in edges else value,
         )
-        outputs = statistics = 0.0
-        for name, node in heads.items():
+        return run, shake
+
+    def _floor(self, before: Run, heads: Mapping[str, str], scales: Mapping[str, float], training: bool) -> float:
+        """How far the parent's outputs, and its statistics, move when what the changed nodes read is rounded."""
+        run, shake = self._shaken(before, training, self.edges, _ROUNDING)
+        floor = 0.0
+        for name, scale in scales.items():
+            node = heads[name]
             found = shake(run.values[node]) if node in self.moved else run.values[node]
-            outputs = max(outputs, _largest(found - before.values[node]) / scales[name])
+            floor = max(floor, largest(found - before.values[node]) / scale)
         if training:
-            statistics = max(
-                (_statistics_error(self.old, id, before.buffers, before.buffers, run.buffers) for id in self.old.nodes),
-            )
-        return outputs, statistics
+            for id in self.old.nodes:
+                floor = max(floor, statistics_error(self.old, id, before.buffers, before.buffers, run.buffers))
+        return floor
+
+    def _power(self, before: Run, heads: Mapping[str, str], scales: Mapping[str, float], training: bool) -> float:
+        """How far the parent's outputs move when the edge that shows least, or an output that is moved, is shaken."""
+        edges = self._watched(heads)
+        units = {heads[name]: scale for name, scale in scales.items()}
+        found = responses(
+            self.old,
+            cast_up(self.parent),
+            self.inputs,
+            prefix(self.old, self.old.downstream(node for node, _ in edges), before),
+            edges,
+            units,
+            training=training,
+            seed=self.seed,
+            size=_FAULT,
+        )
+        found.update(self._jumps(before, training, edges - found.keys(), units))
+        if self.stirred:
+            # Whatever the weights, the outputs do not depend on what a norm over one element reads, or a lone key.
+            dark = frozenset(edge for edge, response in found.items() if response <= _NOTHING)
+            for edge in dark - self._jumps(before, training, dark, units).keys():
+                del found[edge]
+        moved = (_FAULT * size(before.values[node]) / scale for node, scale in units.items() if node in self.moved)
+        return min((*found.values(), *moved), default=0.0)
+
+    def _jumps(
+        self, before: Run, training: bool, edges: frozenset[Edge], units: Mapping[str, float]
+    ) -> dict[Edge, float]:
+        """The responses to edges that have no derivative, as what a comparison reads.
+
+        Such outputs jump, seldom where little is shaken, so much is, and the response is taken in proportion. What
+        nothing depends on even then, such as a value that is read for its batch size only, is left out.
+        """
+        found: dict[Edge, float] = {}
+        for edge in edges:
+            run, _ = self._shaken(before, training, frozenset({edge}), _UPHEAVAL)
+            changes = (size(run.values[node] - before.values[node]) / scale for node, scale in units.items())
+            found[edge] = _FAULT / _UPHEAVAL * max(changes, default=0.0)
+        return {edge: response for edge, response in found.items() if response > _NOTHING}
 
     def _buffer_error(self, before: Run, after: Run) -> float:
         """Largest difference of a running statistic of the child from the parent's that it comes from."""
@@ -210,59 +254,10 @@ class Comparison:
                     expected[name] = plan.fill(before.buffers, after.buffers[name])
                 elif plan is None and name in before.buffers:
                     expected[name] = before.buffers[name]
-            error = max(error, _statistics_error(self.new, id, expected, expected, after.buffers))
+            error = max(error, statistics_error(self.new, id, expected, expected, after.buffers))
         return error
 
 
-def _prefix(graph: Graph, moved: frozenset[str], before: Run) -> Run:
-    """What of the parent's run holds for a graph of which the nodes `moved` compute something else.
-
-    A norm whose statistics a moved node shares is not part of it: each use updates them, in turn.
-    """
-    while True:
-        updated = {name for id in moved for name in graph[id].tensors.values() if name in before.buffers}
-        partners = [node.id for node in graph.nodes.values() if updated.intersection(node.tensors.values())]
-        if moved.issuperset(partners):
-            break
-        moved = graph.downstream([*moved, *partners])
-    kept = {id: before.values[id] for id in graph.nodes if id not in moved}
-    names = [name for id in kept for name in graph[id].tensors.values()]
-    return Run(kept, {name: before.buffers[name] for name in names if name in before.buffers})
-
-
-def _unit(value: Tensor) -> float | None:
-    """Root mean square of the elements' deviations over the batch; None if an element hardly varies."""
-    deviations = value.detach().flatten(1).std(0, correction=0)
-    unit = float(deviations.square().mean().sqrt())
-    return unit if math.isfinite(unit) and unit > 0 and float(deviations.min()) >= 0.01 * unit else None
-
-
-def _largest(difference: Tensor) -> float:
-    """Largest magnitude; infinite if something is not a number."""
-    largest = float(difference.abs().max()) if difference.numel() else 0.0
-    return largest if math.isfinite(largest) else math.inf
-
-
-def _statistics_error(
-    graph: Graph,
-    id: str,
-    expected: Mapping[str, Tensor],
-    scale: Mapping[str, Tensor],
-    found: Mapping[str, Tensor],
-) -> float:
-    """Largest difference of a norm's buffers: means in deviations of their channel, variances in themselves."""
-    node = graph[id]
-    if not KINDS[node.kind].normalisation:
-        return 0.0
-    variance = scale.get(node.tensors["running_var"])
-    error = 0.0
-    for role, name in node.tensors.items():
-        if name not in expected or name not in found:
-            continue
-        difference = (found[name] - expected[name]).abs()
-        if not difference.is_floating_point():
-            error = math.inf if bool(difference.any()) else error
-        elif variance is not None:
-            size = variance.clamp(min=node.settings["eps"])
-            error = max(error, _largest(difference / (size.sqrt() if role == "running_mean" else size)))
-    return error
+def _source(plan: Plan) -> str | None:
+    """The parent's tensor that a plan starts from, if there is one."""
+    return None if isinstance(plan, New | Given) else plan.source

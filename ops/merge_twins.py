@@ -71,7 +71,8 @@ def _classes(genome: Genome, space: Space) -> Index:
 def _bytes(rows: Any) -> list[bytes]:
     import torch
 
-    return [row.tobytes() for row in rows.view(torch.uint8).numpy()]
+    plain = rows.clone(memory_format=torch.contiguous_format)
+    return [row.tobytes() for row in plain.view(torch.uint8).numpy()]
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:

@@ -196,9 +196,14 @@ class Sketch:
         return bent
 
     def finish(self) -> Graph:
-        """Brings all loose ends together, or gives one a head of its own, and adds the logits."""
-        features = [self.features(id) for id in list(self.shapes) if id not in self.taken]
-        if len(features) > 1 and self.rng.random() < 0.4:
+        """Brings all loose ends together, or gives one a head of its own, and adds the logits.
+
+        No head is the same for all examples, which would show nothing.
+        """
+        ends = [id for id in self.shapes if id not in self.taken]
+        varying = [id for id in ends if self.varies(id)] or [next(id for id in self.shapes if self.varies(id))]
+        features = [self.features(id) for id in (*(id for id in ends if id not in varying), *varying)]
+        if len(varying) > 1 and self.rng.random() < 0.4:
             auxiliary = self.add("linear", features.pop(), out=self.rng.randint(2, 4))
             self.draft.head(auxiliary, "auxiliary", training_only=self.rng.random() < 0.5)
         whole = features[0] if len(features) == 1 else self.add("concat", features)
@@ -206,6 +211,13 @@ class Sketch:
             whole = self.unary(self.rng.choice(_ACTIVATIONS), self.add("linear", whole, out=4))
         self.draft.head(self.add("linear", whole, out=self.rng.randint(2, 4)))
         return self.draft.finish()
+
+    def varies(self, value: str) -> bool:
+        """Whether a value depends on the numbers of an input."""
+        node = self.draft.nodes[value]
+        # What is repeated for each example is the same for all.
+        sources = node.inputs[:1] if node.kind == "expand" else node.inputs
+        return node.kind == "input" or any(self.varies(source) for source in sources)
 
     def features(self, value: str) -> str:
         """A value as (F,)."""
@@ -518,7 +530,8 @@ def _windows(made: Sketch) -> None:
         return
     image = made.add("permute", value, order=(1, 2, 0))
     heads, cosine = made.rng.randint(1, 2), made.rng.random() < 0.4
-    width, values = (heads * made.rng.randint(1, 3) for _ in range(2))
+    # The direction of a query of one number is its sign, which hardly ever changes.
+    width, values = heads * made.rng.randint(2 if cosine else 1, 3), heads * made.rng.randint(1, 3)
     parts = [made.add("linear", image, out=out) for out in (width, width, values)]
     extra = [made.held("parameter", (heads, prod(window), prod(window)))]
     if cosine:
@@ -542,7 +555,11 @@ def _expand(made: Sketch) -> None:
 def _pair(made: Sketch) -> None:
     value = made.value()
     step = made.rng.choice(
-        [["torch.maximum", [{"in": 1}, {"in": 0}], {}], ["torch.sub", [{"in": 0}], {"other": {"in": 1}}]]
+        [
+            ["torch.maximum", [{"in": 1}, {"in": 0}], {}],
+            # Of itself a value leaves a half, for a constant would hide all that leads to it.
+            ["torch.sub", [{"in": 0}], {"other": {"in": 1}, "alpha": 0.5}],
+        ]
     )
     made.add("pointwise", [value, made.like(value)], program=[step])
 

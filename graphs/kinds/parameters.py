@@ -61,7 +61,8 @@ def _parameter_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes
 
 
 def _parameter_resize(settings: Settings, change: Change) -> Settings:
-    sizes = iter(size for size in change.out if size > 1)
+    # An axis that is long may become 1, so the old sizes say which ones correspond.
+    sizes = iter(size for old, size in zip(settings["view"], change.out, strict=True) if old > 1)
     shape = tuple(next(sizes) if size > 1 else 1 for size in settings["shape"])
     return {**settings, "shape": shape, "view": change.out}
 

@@ -748,6 +748,66 @@ def test_faults_are_found_where_things_are_hidden(name: str, network: str, monke
             assert fails(monkeypatch, name, parent, site, fault) in ("broken", "refused"), (site.to_json(), fault)
 
 
+# A hidden path beside one that shows enough --------------------------------------------------------------------------
+
+
+def _behind_a_closed_gate(draft: Draft, shown: str, hidden: str) -> str:
+    return draft.add("gate", [shown, hidden], path="valve")
+
+
+def _behind_a_zero_scale(draft: Draft, shown: str, hidden: str) -> str:
+    return draft.add("add", [shown, draft.add("group_norm", hidden, groups=2, path="valve")])
+
+
+def _behind_a_dead_activation(draft: Draft, shown: str, hidden: str) -> str:
+    low = draft.add("conv2d", hidden, out=4, kernel=1, path="valve")
+    return draft.add("add", [shown, draft.add("relu", low)])
+
+
+def _behind_zero_columns(draft: Draft, shown: str, hidden: str) -> str:
+    return draft.add("concat", [shown, draft.add("conv2d", hidden, out=4, kernel=1, path="valve")])
+
+
+PATHS: dict[str, tuple[Callable[[Draft, str, str], str], dict[str, float]]] = {
+    "closed gate": (_behind_a_closed_gate, {"gate": 0.0}),
+    "zero scale": (_behind_a_zero_scale, {"weight": 0.0, "bias": 0.0}),
+    "dead activation": (_behind_a_dead_activation, {"bias": -1000.0}),
+    "zero columns": (_behind_zero_columns, {"weight": 0.0, "bias": 0.0}),
+}
+"""How one of two paths from the same value is hidden, and the numbers in the layer `valve` that hide it."""
+
+
+def half_hidden(path: str) -> Genome:
+    """Two layers, `shown` and `hidden`, that read the same value; nothing of the second can be seen."""
+    join, numbers = PATHS[path]
+    draft = Draft()
+    stem = draft.add("relu", draft.add("conv2d", draft.input((3, 6, 5)), out=6, path="stem"))
+    shown = draft.add("conv2d", stem, out=4, path="shown")
+    hidden = draft.add("conv2d", stem, out=4, path="hidden")
+    end = draft.add("relu", join(draft, shown, hidden))
+    draft.head(draft.add("linear", draft.add("flatten", draft.add("conv2d", end, out=4)), out=3))
+    genome = alive(lively(draft.finish(), 3))
+    (valve,) = [node for id, node in genome.graph.nodes.items() if id.startswith("valve#")]
+    for role, number in numbers.items():
+        genome = zeroed(genome, valve.tensors[role], to=number)
+    return genome
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", ["widen", "widen_zero", "merge_twins"])
+def test_a_fault_on_a_hidden_path_does_not_hide_beside_one_that_shows(
+    name: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mutation is at the value that both paths read, and the fault in what only the hidden one does with it."""
+    parent = prepared(name, half_hidden(path))
+    planted_ones = 0
+    for site, fault, _ in cases(name, parent, 10):
+        if " of hidden." in fault:
+            assert fails(monkeypatch, name, parent, site, fault) == "broken", (site.to_json(), fault)
+            planted_ones += 1
+    assert planted_ones
+
+
 @pytest.mark.parametrize("name", EXACT)
 def test_a_child_that_is_not_what_its_record_says_is_broken(name: str) -> None:
     """Also where the real weights show nothing, and the stirred ones show the record and not the child."""

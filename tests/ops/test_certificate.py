@@ -300,6 +300,120 @@ def test_columns_that_are_zero_are_stirred_too() -> None:
         assert certificate.stirred and (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass")
 
 
+def with_choices() -> Genome:
+    """Logits, and two outputs that hold no floating-point numbers: which are above a bound, and which is largest."""
+    draft = Draft()
+    hidden = draft.add("relu", draft.add("linear", draft.input((6,)), path="body", out=8))
+    logits = draft.add("linear", hidden, path="fc", out=5)
+    above = ["operator.gt", [{"in": 0}, 0.1], {}]
+    best = ["method.argmax", [{"in": 0}, 1], {}]
+    draft.head(logits, "logits")
+    draft.head(draft.add("opaque", logits, program=[above], reads=[[5]], shape=[5], held=[]), "above")
+    draft.head(draft.add("opaque", logits, program=[best], reads=[[5]], shape=[], held=[]), "best")
+    return lively(draft.finish())
+
+
+def test_outputs_that_are_no_floating_point_numbers_must_be_equal() -> None:
+    parent = with_choices()
+    child = child_of(parent)
+    certificate = certify(parent, child)
+    assert (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass")
+    above = next(id for id in parent.graph.nodes if parent.graph[id].settings.get("shape") == (5,))
+    node = child.genome.graph[above]
+    settings = {**node.settings, "program": (("operator.gt", ({"in": 0}, 0.3), {}),)}
+    nodes = {**child.genome.graph.nodes, above: replace(node, settings=settings)}
+    graph = replace(child.genome.graph, nodes=nodes)
+    other = certify(parent, replace(child, genome=Genome(graph, child.genome.weights)))
+    assert (other.eval.verdict, other.eval.error) == ("broken", math.inf) and other.train.verdict == "broken"
+
+
+def test_a_change_that_only_choices_depend_on_is_blind() -> None:
+    """Equal they are; but a fault of one per cent would not have been seen."""
+    draft = Draft()
+    image = draft.input((6,))
+    draft.head(draft.add("linear", image, path="fc", out=5), "logits")
+    side = draft.add("linear", draft.add("relu", draft.add("linear", image, path="side", out=8)), out=5)
+    best = ["method.argmax", [{"in": 0}, 1], {}]
+    draft.head(draft.add("opaque", side, program=[best], reads=[[5]], shape=[], held=[]), "best")
+    parent = lively(draft.finish())
+    (place,) = [n for n, site in enumerate(MUTATIONS["widen"].sites(parent)) if "side" in str(site.to_json())]
+    certificate = certify(parent, child_of(parent, "widen", place))
+    assert certificate.eval.verdict == certificate.train.verdict == "blind" and certificate.eval.error == 0
+
+
+def test_an_output_that_is_a_constant_shows_nothing_beside_one_that_varies() -> None:
+    draft = Draft()
+    hidden = draft.add("relu", draft.add("linear", draft.input((6,)), path="body", out=8))
+    draft.head(draft.add("linear", hidden, path="fc", out=5), "logits")
+    flat = draft.add("layer_norm", draft.add("linear", hidden, path="one", out=1), axes=1)
+    draft.head(flat, "constant")
+    parent = lively(draft.finish())
+    certificate = certify(parent, child_of(parent))
+    assert certificate.stirred and certificate.eval.verdict == certificate.train.verdict == "blind"
+
+
+def test_on_stirred_weights_what_could_be_anything_does_not_count() -> None:
+    """A norm over one element gives a constant, whatever its weights: nothing behind it can be seen, nor be wrong."""
+    draft = Draft()
+    hidden = draft.add("relu", draft.add("linear", draft.input((6,)), path="body", out=8))
+    lone = draft.add("layer_norm", draft.add("linear", hidden, path="lone", out=1), axes=1)
+    shown = draft.add("linear", hidden, path="shown", out=4)
+    draft.head(draft.add("linear", draft.add("concat", [shown, lone]), path="fc", out=5))
+    parent = lively(draft.finish())
+    (place,) = [n for n, site in enumerate(MUTATIONS["widen"].sites(parent)) if "body" in str(site.to_json())]
+    certificate = certify(parent, child_of(parent, "widen", place))
+    assert certificate.stirred and (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass")
+
+
+def test_masks_that_drop_everything_are_drawn_again() -> None:
+    """The branch is dropped as a whole, more often than not; some of the further draws keep it."""
+    draft = Draft()
+    image = draft.input((6,))
+    branch = draft.add("linear", draft.add("relu", draft.add("linear", image, path="inner", out=8)), out=6)
+    dropped = draft.add("stochastic_depth", branch, p=0.6, mode="batch")
+    draft.head(draft.add("linear", draft.add("add", [image, dropped]), out=5))
+    parent = lively(draft.finish())
+    (place,) = [n for n, site in enumerate(MUTATIONS["widen"].sites(parent)) if "inner" in str(site.to_json())]
+    stirred = 0
+    for seed in range(8):
+        certificate = certify(parent, child_of(parent, "widen", place), seed=seed)
+        assert certificate.eval.verdict == "pass" and certificate.train.verdict in ("pass", "blind")
+        stirred += certificate.stirred and certificate.train.verdict == "pass"
+    assert stirred
+
+
+def test_settings_of_the_process_have_no_say_and_are_left_alone(parent: Genome) -> None:
+    """TF32 on a GPU, precision of products, default type, deterministic algorithms, threads, gradients, generators."""
+    child = child_of(parent)
+    expected = certify(parent, child)
+    was = torch.get_default_dtype(), torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_default_dtype(torch.float16)
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        before = settings_of_torch()
+        assert certify(parent, child) == expected
+        assert settings_of_torch() == before
+    finally:
+        torch.set_default_dtype(was[0])
+        torch.set_float32_matmul_precision(was[1])
+        torch.backends.cudnn.allow_tf32 = was[2]
+
+
+def settings_of_torch() -> tuple[object, ...]:
+    return (
+        torch.backends.cuda.matmul.allow_tf32,
+        torch.backends.cudnn.allow_tf32,
+        torch.get_float32_matmul_precision(),
+        torch.get_default_dtype(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.random.get_rng_state().tolist(),
+    )
+
+
 # Promises that rest on some weights ----------------------------------------------------------------------------------
 
 
