@@ -557,8 +557,8 @@ def _pair(made: Sketch) -> None:
     step = made.rng.choice(
         [
             ["torch.maximum", [{"in": 1}, {"in": 0}], {}],
-            # Of itself a value leaves a half, for a constant would hide all that leads to it.
-            ["torch.sub", [{"in": 0}], {"other": {"in": 1}, "alpha": 0.5}],
+            # Of itself a value leaves something, for a constant would hide all that leads to it.
+            ["torch.sub", [{"in": 0}], {"other": {"in": 1}, "alpha": 0.3}],
         ]
     )
     made.add("pointwise", [value, made.like(value)], program=[step])
