@@ -5,6 +5,7 @@ What a call becomes is said in two tables, `graphs.importing.layers` and `graphs
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,8 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
         result, in_place = _layer(low, str(node.target), arguments, keywords)
     else:
         target, in_place = _target(node)
-        in_place = in_place or keywords.get("inplace") is True
+        arguments, keywords, asked = _without_in_place(node.target, arguments, keywords)
+        in_place = in_place or asked
         if target.partition(".")[2].startswith("_assert"):
             return None
         result = convert(low, target, arguments, keywords)
@@ -73,6 +75,21 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
     elif in_place and arguments and isinstance(arguments[0], Held):
         raise low.error(f"it changes the tensor '{arguments[0].name}' of the module in place")
     return result
+
+
+def _without_in_place(
+    function: Any, arguments: list[Any], keywords: dict[str, Any]
+) -> tuple[list[Any], dict[str, Any], bool]:
+    """The arguments of a function without the one that asks it to work in place, and whether it does."""
+    if getattr(function, "__module__", "") != "torch.nn.functional":
+        return arguments, keywords, keywords.get("inplace") is True
+    names = list(inspect.signature(function).parameters)
+    if "inplace" not in names:
+        return arguments, keywords, False
+    place = names.index("inplace")
+    asked = arguments[place] if place < len(arguments) else keywords.get("inplace", False)
+    rest = {name: each for name, each in keywords.items() if name != "inplace"}
+    return [*arguments[:place], *arguments[place + 1 :]], rest, asked is True
 
 
 def _value(argument: Any, values: Mapping[fx.Node, Any], twin: Any) -> Any:
