@@ -6,7 +6,7 @@ Environment: a CPU; printed with the versions and the threads. n = --n rounds, o
 fresh module of the same seed; printed are medians. "group" is the time that Torch-Pruning takes for one group of layers
 (its dependency graph included), beside one `narrow` of ours (taking in included).
 Torch-Pruning (`pip install torch-pruning`) is no dependency of this project; its pruner runs with its defaults, L1
-magnitudes, and the classifier left alone.
+magnitudes, and the classifier left alone; `nan` stands where the network that it leaves does not run.
 
     python benchmarks/against_torch_pruning.py [--n 3] [--threads 2] [--only resnet50,densenet121]
 """
@@ -52,8 +52,8 @@ def ours(module: nn.Module, images: Tensor, operator: str) -> tuple[float, float
     return time.perf_counter() - begin, changed - taken, graphs.parameters(child.graph)
 
 
-def theirs(module: nn.Module, images: Tensor) -> tuple[float, int]:
-    """Seconds in all, and parameters afterwards."""
+def theirs(module: nn.Module, images: Tensor) -> tuple[float, float]:
+    """Seconds in all, and parameters afterwards; not a number where the result does not run."""
     import torch_pruning
 
     begin = time.perf_counter()
@@ -63,8 +63,11 @@ def theirs(module: nn.Module, images: Tensor) -> tuple[float, int]:
         module, images, importance=importance, pruning_ratio=1 - PART, ignored_layers=last
     )
     pruner.step()
-    with torch.no_grad():
-        module.eval()(images)
+    try:
+        with torch.no_grad():
+            module.eval()(images)
+    except RuntimeError:
+        return float("nan"), float("nan")
     return time.perf_counter() - begin, sum(parameter.numel() for parameter in module.parameters())
 
 
