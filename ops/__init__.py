@@ -11,7 +11,7 @@
 |---|---|
 | `mutation` | what a mutation, a site, a record and a child are |
 | `table` | `MUTATIONS`, `propose`, `chain`, `replay` |
-| `transfer` | what happens to tensors, as data |
+| `transfer`, `axis_maps` | what happens to tensors, as data |
 | `chaining`, `composition` | several mutations as one, and their transfers as one |
 | `width` | the one place where a change of width meets channel spaces |
 | `projections` | which spaces are the queries, keys and values of an attention |

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
 from graphs.genome import Genome
+from ops.axis_maps import AxisMap
 from ops.mutation import Build, Mutation, Site, Work
 from ops.places import shared_tensors
-from ops.transfer import AxisMap, Mapped, Transfer
+from ops.transfer import Mapped, Transfer
 
 if TYPE_CHECKING:
     import numpy

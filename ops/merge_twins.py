@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.genome import Genome
 from graphs.spaces import Space
+from ops.axis_maps import AxisSum
 from ops.mutation import Build, Mutation, Site, Work
-from ops.transfer import AxisSum, Mapped
+from ops.transfer import Mapped
 from ops.width import changeable, merge_channels, space_at
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from graphs.draft import Draft
 from graphs.genome import Genome
 from graphs.structure import Graph
+from ops.axis_maps import AxisMap
 from ops.bypass import bypass, dropped, no_more_than
 from ops.mutation import Build, Mutation, Site, Work
 from ops.places import mixed_axis, reads_all_channels, shared_tensors
-from ops.transfer import AxisMap, Mapped, Plan, Transfer
+from ops.transfer import Mapped, Plan, Transfer
 
 if TYPE_CHECKING:
     import numpy

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
 from graphs.genome import Genome
+from ops.axis_maps import AxisMap
 from ops.mutation import Build, Mutation, Site, Work
 from ops.places import mixed_axis
-from ops.transfer import AxisMap, Mapped, Plan, Transfer
+from ops.transfer import Mapped, Plan, Transfer
 
 if TYPE_CHECKING:
     import numpy

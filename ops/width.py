@@ -18,8 +18,9 @@ from graphs.kinds import KINDS, tensors
 from graphs.kinds.kind import Change
 from graphs.spaces import Space, Use, Value
 from graphs.structure import Graph, Shape
+from ops.axis_maps import AxisMap, AxisSum
 from ops.mutation import Build, Touched
-from ops.transfer import AxisMap, AxisSum, Extended, Mapped, Plan, Transfer
+from ops.transfer import Extended, Mapped, Plan, Transfer
 
 if TYPE_CHECKING:
     import numpy

@@ -23,10 +23,11 @@ from graphs.genome import Genome
 from graphs.kinds import KINDS, TensorSpec, tensors
 from graphs.structure import Graph
 from ops import MUTATIONS, Site, certify
+from ops.axis_maps import AxisMap, AxisSum
 from ops.bypass import bypass
 from ops.mutation import Build, Work
 from ops.stirring import stir
-from ops.transfer import AxisMap, AxisSum, Extended, Given, Mapped, New, Plan, Regrouped, Transfer
+from ops.transfer import Extended, Given, Mapped, New, Plan, Regrouped, Transfer
 from tests.strategies import inputs, lively, small, transformer
 
 EXACT = [name for name, mutation in MUTATIONS.items() if mutation.preserves == "exact"]

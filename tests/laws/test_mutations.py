@@ -31,8 +31,9 @@ from graphs.kinds import KINDS, tensors
 from graphs.modules import to_torch
 from graphs.structure import Graph
 from ops import MUTATIONS, Child, Record, Site, certify, replay
+from ops.axis_maps import AxisMap
 from ops.stirring import stir
-from ops.transfer import AxisMap, Extended, Mapped
+from ops.transfer import Extended, Mapped
 from tests.strategies import SMALL_ZOO, WHOLE_ZOO, budget, inputs, networks, small, transformer
 
 EXACT = [name for name, mutation in MUTATIONS.items() if mutation.preserves == "exact"]

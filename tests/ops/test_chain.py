@@ -12,9 +12,10 @@ import torch
 from graphs.errors import GraphError, UnknownName
 from graphs.genome import Genome
 from ops import MUTATIONS, NoSite, Record, certify, chain, propose, replay
+from ops.axis_maps import AxisMap
 from ops.mutation import Build, Site, Work
 from ops.table import CHAIN, replay_child
-from ops.transfer import AxisMap, Made, Mapped, Transfer
+from ops.transfer import Made, Mapped, Transfer
 from tests.strategies import inputs, lively, small
 
 CHAINS = {

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from graphs.kinds import TensorSpec
-from ops.transfer import AxisMap, AxisSum, Extended, Given, Mapped, New, Plan, Transfer
+from ops.axis_maps import AxisMap, AxisSum
+from ops.transfer import Extended, Given, Mapped, New, Plan, Transfer
 from tests.strategies import budget, small
 
 
