@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from graphs import explain, report
 from graphs.draft import Draft
 from graphs.execution import execute
 from graphs.genome import Genome
 from graphs.kinds import KINDS, TensorSpec
-from graphs.spaces import Space, explain, report
+from graphs.spaces import Space
 from graphs.structure import Graph, Node, Shape
 from ops.width import change_width
 from tests.strategies import SMALL_ZOO, around, budget, inputs, lively, networks, small
