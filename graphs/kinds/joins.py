@@ -125,7 +125,7 @@ def _side_by_side(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequ
     if any(parts):
         parts = [solver.channels(axis, shape[along], node) for axis, shape in zip(parts, shapes, strict=True)]
     others = _tied(solver, node, [(*dims[:along], (), *dims[along + 1 :]) for dims in axes], shapes, out)
-    return (*others[:along], solver.join(parts), *others[along + 1 :])
+    return (*others[:along], solver.concatenate(parts, node), *others[along + 1 :])
 
 
 def _flat(settings: Settings, shapes: Sequence[Shape]) -> Shape:
