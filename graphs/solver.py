@@ -23,6 +23,8 @@ Dims = tuple[Axis, ...]
 """An axis for each axis of a value, without the batch."""
 
 
+_DIVIDES = "divides them into several axes"
+
 _MOST_SEGMENTS = 2**16
 """What nodes read may fall into so many segments in all, beyond the first of each: a file can ask for any number."""
 
@@ -60,6 +62,8 @@ class Solver:
         self.draws_at: list[tuple[Axis, str]] = []
         self._tensors: dict[tuple[str, int], Touch] = {}
         self._left = _MOST_SEGMENTS
+        self._divided: dict[int, tuple[str, int]] = {}
+        self._told: dict[str, str] = {}
 
     def fresh(self, width: int) -> Axis:
         """A new axis of `width` independent channels."""
@@ -105,7 +109,37 @@ class Solver:
 
     def channels(self, axis: Axis, width: int, node: Node) -> Axis:
         """`axis`, or where it is one of places, fixed channels in their stead."""
-        return axis or self.fix(self.fresh(width), f"'{node.id}' mixes places, which are not channels")
+        return axis or self.fix(self.fresh(width), f"'{node.id}' mixes what is not known to be channels")
+
+    def instead(self, axes: Sequence[Axis], width: int, node: Node, what: str) -> Axis:
+        """Fixed channels in the stead of those of `axes`, which cannot be changed because of what `node` does."""
+        if not any(axes):
+            return ()
+        self.close(axes, node, what)
+        return self.fix(self.fresh(width), f"'{node.id}' {what}")
+
+    def divide(self, axes: Sequence[Axis], shape: Sequence[int], node: Node) -> Dims:
+        """As `instead`, with channels along several axes."""
+        dims = tuple(self.instead(axes, size, node, _DIVIDES) for size in shape)
+        self._divided.update({axis[0][0]: (node.id, place) for place, axis in enumerate(dims) if axis})
+        return dims
+
+    def cross(self, outer: Axis, inner: Axis, width: int, node: Node) -> Axis:
+        """As `instead`, for axes that `node` lays one within the other: a shuffle, where they were one before.
+
+        Copies of channels would have to stand at the same places on both sides of it, in all groups alike: no width of
+        one space can change by itself, nor can the copies that `widen` puts behind the channels of each.
+        """
+        origin, place = self._divided.get(outer[0][0], ("", 0))
+        other, behind = self._divided.get(inner[0][0], ("", 0))
+        if origin and origin == other and place > behind:
+            self._told[f"'{origin}' {_DIVIDES}"] = reason = f"they are shuffled from '{origin}' to '{node.id}'"
+            return self.fix(self.fresh(width), reason)
+        return self.instead([outer, inner], width, node, "lays two kinds of channels across each other")
+
+    def told(self, reason: str) -> str:
+        """A reason, or what is known better by now."""
+        return self._told.get(reason, reason)
 
     def close(self, dims: Sequence[Axis], node: Node, what: str = "works across them") -> None:
         """The channels of `dims` cannot be changed, because of what `node` does."""
@@ -167,7 +201,7 @@ class Solver:
     def tie(self, one: Axis, other: Axis, node: Node) -> None:
         """The two axes hold the same channels, entry by entry."""
         if not one or not other:
-            self.close([one, other], node, "pairs them with places, which are not channels")
+            self.close([one, other], node, "pairs them with what is not known to be channels")
             return
         left, right = list(reversed(self.resolve(one))), list(reversed(self.resolve(other)))
         while left and right:

@@ -98,7 +98,7 @@ def find_spaces(graph: Graph) -> tuple[Space, ...]:
     reasons: dict[int, str] = {}
     for axis, reason in solver.reasons:
         for variable, _ in solver.resolve(axis):
-            reasons.setdefault(variable, reason)
+            reasons.setdefault(variable, solver.told(reason))
     blocks, balanced = _divide(solver, reasons)
     draws: dict[int, list[str]] = defaultdict(list)
     for axis, node in solver.draws_at:
@@ -125,8 +125,12 @@ def explain(graph: Graph, node: str) -> str:
     Raises:
         GraphError: There is no such node.
     """
-    graph[node]
+    from graphs.kinds import KINDS
+
+    wall = KINDS[graph[node].kind].wall
     found = [space for space in graph.spaces if any(value.node == node for value in space.values)]
+    if wall:
+        return f"The axes of '{node}' cannot be changed: what it computes is not known to treat channels apart."
     if not found:
         return f"The axes of '{node}' are places, such as rows or tokens; it has no channels whose number could change."
     sentences = []

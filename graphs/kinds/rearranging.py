@@ -44,12 +44,11 @@ def merged(solver: Solver, node: Node, dims: Sequence[Axis], shape: Shape) -> Ax
     size = 1
     for inner, length in zip(dims, shape, strict=True):
         if axis and inner:
-            solver.close([axis, inner], node, "lays two kinds of channels across each other")
-            axis = ()
+            axis = solver.cross(axis, inner, size * length, node)
         elif axis:
             axis = solver.repeat(axis, length)
         elif inner and len(inner) * size > _MOST_COPIES:
-            solver.close([inner], node, f"lays them at {size} places")
+            axis = solver.instead([inner], size * length, node, f"lays them at {size} places")
         elif inner:
             axis = solver.join([inner] * size)
         size *= length
@@ -101,7 +100,8 @@ def _reshape_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: 
         if len(long) == 1:
             dims[long[0]] = merged(solver, node, sources, tuple(shapes[0][place] for place in before))
         else:
-            solver.close(sources, node, "divides them into several axes")
+            divided = solver.divide(sources, [out[place] for place in long], node)
+            dims = [divided[long.index(place)] if place in long else axis for place, axis in enumerate(dims)]
     return tuple(dims)
 
 
@@ -142,13 +142,12 @@ def _slice(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training
 
 def _slice_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
     axis = node.settings["axis"]
-    part: Axis | None = ()
-    if axes[0][axis]:
-        if node.settings["step"] == 1:
-            part = solver.cut(axes[0][axis], node.settings["start"], node.settings["stop"])
-        if not part:
-            solver.close([axes[0][axis]], node, "cuts through them")
-    return (*axes[0][:axis], part or (), *axes[0][axis + 1 :])
+    part: Axis | None = None
+    if node.settings["step"] == 1:
+        part = solver.cut(axes[0][axis], node.settings["start"], node.settings["stop"])
+    if not part:
+        part = solver.instead([axes[0][axis]], out[axis], node, "cuts through them")
+    return (*axes[0][:axis], part, *axes[0][axis + 1 :])
 
 
 def _slice_resize(settings: Settings, change: Change) -> Settings:
@@ -216,9 +215,10 @@ def _pad(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: 
 
 
 def _pad_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
-    grown = [any(margin) for margin in node.settings["margins"]]
-    solver.close([axis for axis, more in zip(axes[0], grown, strict=True) if more], node, "adds to them")
-    return tuple(() if more else axis for axis, more in zip(axes[0], grown, strict=True))
+    return tuple(
+        solver.instead([axis], size, node, "adds to them") if any(margin) else axis
+        for axis, size, margin in zip(axes[0], out, node.settings["margins"], strict=True)
+    )
 
 
 def _first_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:

@@ -539,6 +539,67 @@ def test_a_value_concatenated_with_itself_is_one_space_at_two_places() -> None:
     assert {("read", "fc.weight", 1, 0, 1), ("read", "fc.weight", 1, 4, 1)} <= uses(space)
 
 
+def shuffled(draft: Draft, x: str, groups: int) -> list[str]:
+    """The nodes of a channel shuffle of 8 channels on 4×4 places, in order."""
+    parts = draft.add("reshape", x, shape=(groups, 8 // groups, 4, 4))
+    turned = draft.add("permute", parts, order=(1, 0, 2, 3))
+    return [parts, turned, draft.add("reshape", turned, shape=(8, 4, 4))]
+
+
+def test_a_shuffle_is_the_reason_why_channels_around_it_are_fixed() -> None:
+    draft = Draft()
+    image = draft.input((3, 4, 4))
+    sides = [draft.add("conv2d", image, path=path, out=4) for path in ("left", "right")]
+    both = draft.add("concat", sides)
+    nodes = shuffled(draft, both, 2)
+    half = draft.add("slice", nodes[-1], stop=4)
+    joined = draft.add("concat", [draft.add("conv2d", half, path="free", out=4), half])
+    last = draft.add("conv2d", joined, path="last", out=5)
+    graph = finished(draft, last)
+    reason = f"cannot be changed: they are shuffled from '{nodes[0]}' to '{nodes[-1]}'."
+    for node in (*sides, both, *nodes, half):
+        text = explain(graph, node)
+        assert reason in text and text.count(".") == text.count(reason), node
+    assert "can be changed." in explain(graph, joined) and reason in explain(graph, joined)
+    check_partition(graph)
+
+
+def test_channels_that_are_divided_and_laid_together_again_are_not_shuffled() -> None:
+    draft = Draft()
+    image = draft.add("conv2d", draft.input((3, 4, 4)), path="image", out=8)
+    parts = draft.add("reshape", image, shape=(2, 4, 4, 4))
+    graph = finished(draft, draft.add("reshape", parts, shape=(8, 4, 4)))
+    assert f"'{parts}' divides them into several axes" in explain(graph, image)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "shape", "why"),
+    [
+        ("slice", {"stop": 8, "step": 2}, 4, "cuts through them"),
+        ("pad", {"margins": [[1, 1], [0, 0], [0, 0]]}, 10, "adds to them"),
+    ],
+)
+def test_fixed_channels_are_not_taken_for_places(kind: str, settings: dict[str, object], shape: int, why: str) -> None:
+    draft = Draft()
+    image = draft.add("conv2d", draft.input((3, 4, 4)), path="image", out=8)
+    changed = draft.add(kind, image, **settings)
+    graph = finished(draft, draft.add("relu", changed))
+    for node, width in ((image, 8), (changed, shape)):
+        text = f"The {width} channels that start at '{node}:0' cannot be changed: '{changed}' {why}."
+        assert explain(graph, node) == text
+
+
+def test_what_is_opaque_is_said_to_be_so() -> None:
+    draft = Draft()
+    image = draft.add("linear", draft.input((6,)), path="image", out=8)
+    program = [["torch.cumsum", [{"in": 0}, 1], {}]]
+    total = draft.add("opaque", image, program=program, reads=[[8]], shape=[8], held=[])
+    joined = draft.add("concat", [total, image])
+    graph = finished(draft, joined)
+    assert "not known to treat channels apart" in explain(graph, total)
+    assert f"'{joined}' mixes what is not known to be channels" in explain(graph, joined)
+
+
 def test_channels_that_are_doubled_for_ever_are_followed_no_further_than_can_be() -> None:
     """Thirty concatenations lay 2³⁰ copies side by side; a small file can ask for that."""
     draft = Draft()
