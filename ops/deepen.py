@@ -108,6 +108,7 @@ DEEPEN = Mutation(
     name="deepen",
     preserves="exact",
     summary="insert an identity layer behind an idempotent activation",
+    needs="an activation that, applied twice, gives what it gives once, such as ReLU",
     find=_find,
     choose=_choose,
     build=_build,

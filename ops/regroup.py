@@ -42,7 +42,7 @@ def _more(graph: Graph, node: Node) -> list[int]:
     return [count for count in range(2 * groups, most + 1, groups) if most % count == 0]
 
 
-def _mutation(name: str, options: Options, preserves: str, summary: str) -> Mutation:
+def _mutation(name: str, options: Options, preserves: str, summary: str, needs: str) -> Mutation:
     def find(genome: Genome) -> Iterable[Site]:
         graph, shared = genome.graph, shared_tensors(genome.graph)
         for node in graph.nodes.values():
@@ -53,7 +53,15 @@ def _mutation(name: str, options: Options, preserves: str, summary: str) -> Muta
         found = options(genome.graph, genome.graph[place["node"]])
         return {"groups": found[int(rng.integers(len(found)))]}
 
-    return Mutation(name=name, preserves=preserves, summary=summary, find=find, choose=choose, build=_build)
+    return Mutation(
+        name=name,
+        preserves=preserves,
+        summary=summary,
+        needs=f"a two-dimensional convolution with filters of its own, {needs}",
+        find=find,
+        choose=choose,
+        build=_build,
+    )
 
 
 def _build(work: Work) -> Build:
@@ -64,5 +72,13 @@ def _build(work: Work) -> Build:
     return Build(draft.finish(), Transfer({weight: Regrouped(weight, node.settings["groups"], groups)}))
 
 
-GROUP_TO_DENSE = _mutation("group_to_dense", _fewer, "exact", "merge groups of a convolution, with zeros between them")
-DENSE_TO_GROUP = _mutation("dense_to_group", _more, "approximate", "split a convolution into groups, dropping the rest")
+GROUP_TO_DENSE = _mutation(
+    "group_to_dense", _fewer, "exact", "merge groups of a convolution, with zeros between them", "in groups"
+)
+DENSE_TO_GROUP = _mutation(
+    "dense_to_group",
+    _more,
+    "approximate",
+    "split a convolution into groups, dropping the rest",
+    "whose groups can be split, what is read and what is made, into equal parts",
+)

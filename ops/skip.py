@@ -77,6 +77,7 @@ SKIP = Mutation(
     name="skip",
     preserves="exact",
     summary="let a layer read an earlier value, with zero weights at first",
+    needs="a layer that mixes all of its channels with weights of its own, and an earlier value of the same size",
     find=_find,
     choose=_choose,
     build=_build,
