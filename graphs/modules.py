@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
@@ -41,7 +42,7 @@ def to_torch(genome: Genome) -> fx.GraphModule:
     plan = _Plan(graph)
     for path, (name, arguments, _) in plan.modules.items():
         if path:
-            _attach(root, path, getattr(nn, name)(**arguments) if name else nn.Module())
+            _attach(root, path, _bare(getattr(nn, name))(**arguments) if name else nn.Module())
     _load(root, plan, genome, torch)
     emitted = _emit(graph, plan, training=True)
     if any(head.training_only for head in graph.heads):
@@ -242,6 +243,25 @@ def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
     for name, child in owner._modules.get(last, nn.Module()).named_children():  # type: ignore[union-attr]
         module.add_module(name, child)
     owner.add_module(last, module)
+
+
+def _bare(layer: Any) -> Any:
+    """Makes a layer without drawing its first weights, which are replaced at once."""
+    if not hasattr(layer, "reset_parameters"):
+        return layer
+    bare = _without_start(layer)
+
+    def make(**arguments: Any) -> nn.Module:
+        made: nn.Module = bare(**arguments)
+        made.__class__ = layer
+        return made
+
+    return make
+
+
+@cache
+def _without_start(layer: Any) -> Any:
+    return type(layer.__name__, (layer,), {"reset_parameters": lambda self: None})
 
 
 def _load(root: nn.Module, plan: _Plan, genome: Genome, torch: Any) -> None:

@@ -23,7 +23,7 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
     """Records one mode.
 
     Args:
-        module: A copy that may be changed; see `graphs.importing.tracing.copied`.
+        module: A copy that may be changed; see `graphs.importing.copying`.
         given: The example by argument.
         training: The mode.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ def from_torch(module: nn.Module, example_input: Any) -> Genome:
     import torch
 
     from graphs.importing.exported import trace_exported
-    from graphs.importing.tracing import copied, examples, trace
+    from graphs.importing.tracing import examples, trace
 
     if not isinstance(module, torch.nn.Module):
         raise GraphError(f"expected a torch.nn.Module, got {type(module).__name__}")
@@ -50,31 +51,33 @@ def from_torch(module: nn.Module, example_input: Any) -> Genome:
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         try:
-            return _taken_in(module, copied(module), given, trace)
-        except GraphError as error:
+            return _taken_in(module, given, trace)
+        except GraphError:
             with contextlib.suppress(GraphError):
-                return _taken_in(module, copied(module), given, trace_exported)
-            raise error
+                return _taken_in(module, given, trace_exported)
+            # To note the lines of the user's code takes long, so it is done where one has to be named.
+            return _taken_in(module, given, functools.partial(trace, lines=True))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _taken_in(
     module: nn.Module,
-    work: nn.Module,
     given: Mapping[str, Tensor],
     trace: Callable[[nn.Module, Mapping[str, Tensor], bool], Trace],
 ) -> Genome:
     """The genome by one way of tracing, compared with the original."""
+    from graphs.importing.copying import copied
     from graphs.importing.lowering import Lowering
-    from graphs.importing.observing import observe
     from graphs.importing.walking import walk
 
-    training, inference = trace(work, given, True), trace(work, given, False)
+    work = copied(module)
+    training = trace(work, given, True)
+    inference = trace(work, given, False) if training.asked else training
     lowering = Lowering(work, given)
     alike = _alike(training, inference)
-    trained = walk(lowering, training, inference if alike else None, observe(training, given))
-    evaluated = trained if alike else walk(lowering, inference, None, observe(inference, given))
+    trained = walk(lowering, training, inference if alike else None)
+    evaluated = trained if alike else walk(lowering, inference, None)
     _name_heads(lowering, trained, evaluated)
     genome = _finish(lowering)
     _compare(module, genome, given)
@@ -147,7 +150,7 @@ def _compare(module: nn.Module, genome: Genome, given: Mapping[str, Tensor]) -> 
     """
     import torch
 
-    from graphs.importing.tracing import copied
+    from graphs.importing.copying import copied
     from graphs.modules import to_torch
 
     original, made = copied(module).eval(), to_torch(genome).eval()

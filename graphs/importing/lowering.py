@@ -5,13 +5,14 @@ What has a kind becomes a node of that kind, what works on each element a `point
 
 from __future__ import annotations
 
+import functools
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
 from graphs.errors import GraphError
-from graphs.importing.observing import BATCHES, Seen
+from graphs.importing.observing import BATCHES, Seen, observe
 from graphs.importing.stand_ins import TRAINING, Held, Program, Ref, Size, Training, any_of, refs_of
 from graphs.importing.tracing import Trace
 from graphs.kinds.allowed import allowed
@@ -19,6 +20,7 @@ from graphs.kinds.pointwise import ELEMENTWISE
 from graphs.structure import Shape
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 __all__ = ["Lowering", "reach"]
@@ -30,6 +32,7 @@ class Lowering:
     Attributes:
         draft: What nodes are added to.
         shapes: Shapes of its nodes, without the batch.
+        types: Types of their entries.
         weights: The tensors that they use, by name.
     """
 
@@ -37,24 +40,64 @@ class Lowering:
         self.module, self.given = module, given
         self.draft = Draft()
         self.shapes: dict[str, Shape] = {}
+        self.types: dict[str, torch.dtype] = {}
         self.weights: dict[str, Tensor] = {}
         self.made: dict[Any, str] = {}
         self.held = _tensors_of(module)
         self.inputs: dict[str, str] = {}
         self.varying: set[str] = set()
         self.line = ""
-        self.now: Seen = Seen()
+        self.look: Callable[[], Any] | None = None
+        self.seen: Seen | None = None
         self.count: dict[Any, int] = {}
-        self.apart = False
+        self.apart, self.training = False, False
         self.root = module
 
     def begin(self, trace: Trace, alone: bool) -> None:
         """Starts with one mode; `alone` if it cannot be held against the other one, call by call."""
-        self.count, self.apart, self.root = {}, alone, trace.root
+        self.count, self.apart, self.root, self.training = {}, alone, trace.root, trace.training
 
-    def at(self, seen: Seen, line: str) -> None:
-        """Says what was observed of the value that comes next, and which line of the user's code it is from."""
-        self.now, self.line = seen, line
+    def at(self, line: str) -> None:
+        """Says which line of the user's code the value that comes next is from."""
+        self.line = line
+
+    def about(self, call: Callable[..., Any], arguments: list[Any], keywords: Mapping[str, Any]) -> None:
+        """Says what is called, so that what it gives can be observed where that is asked for."""
+        self.look, self.seen = lambda: observe(call, arguments, keywords, self._value), None
+
+    @property
+    def now(self) -> Seen:
+        """What the call gives that is being taken in.
+
+        Raises:
+            GraphError: It fails for a batch of another size than the example's.
+        """
+        if self.seen is None:
+            try:
+                self.seen = self.look() if self.look else Seen()
+            except GraphError:
+                raise
+            except Exception as error:
+                sizes, reason = " and ".join(map(str, BATCHES)), (str(error).splitlines() or [""])[0]
+                raise self.error(f"it fails for batches of {sizes}: {reason}") from error
+        return self.seen
+
+    def _value(self, value: Any, place: int) -> Any:
+        """A stand-in as the value that it would be in a batch of `BATCHES[place]`, a tensor without numbers."""
+        import torch
+
+        if isinstance(value, Size):
+            return value.factor * BATCHES[place]
+        if isinstance(value, Training):
+            return self.training
+        if isinstance(value, Held):
+            return value.tensor
+        if isinstance(value, Program):
+            return value.seen.values[place]
+        if isinstance(value, Ref):
+            first = () if value.bare else (BATCHES[place] if self.depends(value) else 1,)
+            return torch.empty((*first, *self.shape(value)), dtype=self.types[value.node], device="meta")
+        return value
 
     def input(self, name: str) -> Any:
         """The node of an argument of the forward pass; None for one that the example leaves out."""
@@ -70,7 +113,7 @@ class Lowering:
                 dtype = "boolean" if tensor.dtype == boolean else "integer"
                 most = int(tensor.max()) + 1 if dtype == "integer" else 1
             node = self.draft.add("input", (), name=name, shape=shape, dtype=dtype, most=max(most, 1))
-            self.shapes[node] = shape
+            self.shapes[node], self.types[node] = shape, tensor.dtype
             self.inputs[name] = node
             self.varying.add(node)
         return Ref(self.inputs[name])
@@ -126,10 +169,18 @@ class Lowering:
                 self.shapes[id] = KINDS[kind].infer(self.draft.nodes[id], [self.shapes[source] for source in ids])
             except GraphError as error:
                 raise self.error(str(error)) from error
+            self.types[id] = self._type_of(ids, (tensors or {}).values())
             self.made[key, turn] = id
             if any(source in self.varying for source in ids):
                 self.varying.add(id)
         return Ref(self.made[key, turn], operands[0].bare if bare is None and operands else bool(bare))
+
+    def _type_of(self, operands: Sequence[str], tensors: Iterable[str]) -> torch.dtype:
+        """The type of what a layer computes: its tensors', or what its operands' types are brought to."""
+        import torch
+
+        own = next((self.weights[name].dtype for name in tensors), None)
+        return own or functools.reduce(torch.promote_types, (self.types[operand] for operand in operands))
 
     def shape(self, value: Ref) -> Shape:
         """Shape of a node's value without the batch."""
@@ -198,7 +249,7 @@ class Lowering:
         if not any_of(lambda each: isinstance(each, Ref | Held | Program | Size), [*arguments, *keywords.values()]):
             return self._computed(target, arguments, keywords)
         made = Program(target, tuple(arguments), dict(keywords), self.now)
-        if self.now.parts is not None or not self.now.shapes or not (self.now.batched or self.now.constant):
+        if self.now.several or not self.now.shapes or not (self.now.batched or self.now.constant):
             return made
         pointwise = self._pointwise(made)
         return pointwise if pointwise is not None else self._opaque(made)
@@ -247,9 +298,11 @@ class Lowering:
             else:
                 given.append(each)
         try:
-            return self.add("pointwise", operands, program=[[made.target, given, made.keywords]], bare=refs[0].bare)
+            ref = self.add("pointwise", operands, program=[[made.target, given, made.keywords]], bare=refs[0].bare)
         except GraphError:
             return None
+        self.types[ref.node] = self.now.dtype
+        return ref
 
     def _opaque(self, made: Program) -> Ref:
         steps: list[Any] = []
@@ -298,7 +351,7 @@ class Lowering:
             steps.append(["method.unsqueeze", [{"step": len(steps) - 1}, 0], {}])
         else:
             shape, bare = shape[1:], False
-        return self.add(
+        ref = self.add(
             "opaque_random" if random else "opaque",
             operands,
             {str(place): self.use(held) for place, held in enumerate(tensors)},
@@ -308,6 +361,10 @@ class Lowering:
             shape=shape,
             held=[[tuple(held.tensor.shape), held.how, not held.tensor.is_floating_point()] for held in tensors],
         )
+        self.types[ref.node] = self.now.dtype
+        if not self.now.batched:
+            self.varying.discard(ref.node)
+        return ref
 
     def depends(self, ref: Ref) -> bool:
         """Whether a value depends on an input, so that its batch axis has N entries."""

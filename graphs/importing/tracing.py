@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +13,24 @@ from graphs.errors import GraphError
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
-__all__ = ["Trace", "copied", "examples", "trace"]
+__all__ = ["Trace", "examples", "trace"]
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One mode: the graph, the module that it calls and whose constants it names, and which mode it is."""
+    """One mode.
+
+    Attributes:
+        graph: The calls.
+        root: The module that they call and whose constants they name.
+        training: Which mode it is.
+        asked: The forward pass may have asked for the mode; if not, the other mode has the same calls.
+    """
 
     graph: fx.Graph
     root: nn.Module
     training: bool
+    asked: bool = True
 
 
 def examples(module: nn.Module, example: Any) -> dict[str, Tensor]:
@@ -57,18 +65,14 @@ def examples(module: nn.Module, example: Any) -> dict[str, Tensor]:
     return given
 
 
-def copied(module: nn.Module) -> nn.Module:
-    """A copy with the same parameters and with buffers of its own, so that running it leaves the original as it is."""
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in module.parameters()})
-
-
-def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool) -> Trace:
+def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines: bool = False) -> Trace:
     """Traces one mode; layers that have a kind are called, all other modules traced through.
 
     Args:
-        module: A copy that may be changed; see `copied`.
+        module: A copy that may be changed; see `graphs.importing.copying`.
         given: The example by argument.
         training: The mode.
+        lines: Calls know which line of the user's code they come from, which takes long.
 
     Raises:
         GraphError: The forward pass cannot be traced; names the line where it stopped.
@@ -85,17 +89,44 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool) -> Tra
 
     module.train(training)
     tracer = Tracer()
-    tracer.record_stack_traces = True
+    tracer.record_stack_traces = lines
     left_out = {
         name: parameter.default
         for name, parameter in inspect.signature(module.forward).parameters.items()
         if name not in given and parameter.default is not parameter.empty
     }
     try:
-        graph = tracer.trace(module, concrete_args=left_out or None)
+        with _asking(module) as asked:
+            graph = tracer.trace(module, concrete_args=left_out or None)
     except Exception as error:
         raise GraphError(f"{_where(error)}{error}".split("\n")[0] + _advice(error)) from error
-    return Trace(graph, module, training)
+    return Trace(graph, module, training, bool(asked))
+
+
+@contextmanager
+def _asking(module: nn.Module) -> Iterator[set[str]]:
+    """Notes the classes of modules that are asked for their mode, or that may keep it elsewhere."""
+    from torch import nn
+
+    asked = {type(each).__name__ for each in module.modules() if type(each).train is not nn.Module.train}
+
+    class Mode:
+        def __get__(self, owner: nn.Module | None, kind: type) -> bool:
+            if owner is None:
+                raise AttributeError("training")
+            asked.add(kind.__name__)
+            mode: bool = owner.__dict__["training"]
+            return mode
+
+        def __set__(self, owner: nn.Module, mode: bool) -> None:
+            asked.add(type(owner).__name__)
+            owner.__dict__["training"] = mode
+
+    nn.Module.training = Mode()  # type: ignore[assignment]
+    try:
+        yield asked
+    finally:
+        del nn.Module.training
 
 
 def _where(error: BaseException) -> str:

@@ -6,14 +6,13 @@ What a call becomes is said in two tables, `graphs.importing.layers` and `graphs
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
 from graphs.importing.calls import attention_layer, convert
 from graphs.importing.layers import layer_of
 from graphs.importing.lowering import Lowering, reach
-from graphs.importing.observing import Seen
 from graphs.importing.stand_ins import TRAINING, Held, Program, Ref
 from graphs.importing.tracing import Trace
 
@@ -23,14 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["walk"]
 
 
-def walk(low: Lowering, trace: Trace, other: Trace | None, seen: Mapping[str, Seen]) -> Any:
+def walk(low: Lowering, trace: Trace, other: Trace | None) -> Any:
     """Adds the nodes of one mode to a lowering's draft.
 
     Args:
         low: Where nodes are added.
         trace: The mode.
         other: The other mode, if its graph has the same nodes in the same order.
-        seen: What was observed of the values.
 
     Returns:
         The output, with stand-ins for its tensors.
@@ -41,7 +39,7 @@ def walk(low: Lowering, trace: Trace, other: Trace | None, seen: Mapping[str, Se
     low.begin(trace, alone=other is None)
     values: dict[fx.Node, Any] = {}
     for node, twin in zip(trace.graph.nodes, (other or trace).graph.nodes, strict=True):
-        low.at(seen.get(node.name, Seen()), _line_of(node))
+        low.at(_line_of(node))
         if node.op == "output":
             return _value(node.args[0], values, node.args[0])
         values[node] = _step(low, node, twin, values)
@@ -62,6 +60,8 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
         result, in_place = _layer(low, str(node.target), arguments, keywords)
     else:
         target, in_place = _target(node)
+        called: Any = _method(str(node.target)) if node.op == "call_method" else node.target
+        low.about(called, arguments, keywords)
         arguments, keywords, asked = _without_in_place(node.target, arguments, keywords)
         in_place = in_place or asked
         if target.partition(".")[2].startswith("_assert"):
@@ -111,6 +111,11 @@ def _value(argument: Any, values: Mapping[fx.Node, Any], twin: Any) -> Any:
     if isinstance(argument, slice):
         return slice(*(_value(each, values, each) for each in (argument.start, argument.stop, argument.step)))
     return argument
+
+
+def _method(name: str) -> Callable[..., Any]:
+    """A tensor's method as a function."""
+    return lambda tensor, *arguments, **keywords: getattr(tensor, name)(*arguments, **keywords)
 
 
 def _target(node: fx.Node) -> tuple[str, bool]:

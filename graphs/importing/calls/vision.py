@@ -39,12 +39,10 @@ def _patch_merging(low: Lowering, value: Any) -> Any:
 def _position_bias(low: Lowering, table: Any, index: Any, window: Any) -> Any:
     """The bias (1, heads, places, places) of a window, looked up in a table of relative positions."""
     places = window[0] * window[1]
-    seen = low.now
     rows = low.detached("operator.getitem", [table, index])
     rows = low.detached("method.view", [rows, places, places, -1])
     rows = low.detached("method.permute", [rows, 2, 0, 1])
     rows = low.detached("method.contiguous", [rows])
-    low.now = seen
     return low.call("method.unsqueeze", [rows, 0], {})
 
 
