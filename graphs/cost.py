@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from graphs.errors import UnknownName
-from graphs.kinds import KINDS, tensors
+from graphs.kinds import KINDS
 from graphs.structure import Graph
 
 __all__ = ["macs", "parameters"]
@@ -15,7 +15,7 @@ CONVENTIONS = ("products", "torchinfo")
 
 def parameters(graph: Graph) -> int:
     """Number of trainable parameters, as `sum(p.numel() for p in module.parameters())` counts them: tied ones once."""
-    return sum(prod(spec.shape) for spec in tensors(graph).values() if not spec.buffer)
+    return sum(prod(spec.shape) for spec in graph.tensors.values() if not spec.buffer)
 
 
 def macs(graph: Graph, convention: str = "products") -> int:

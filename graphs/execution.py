@@ -39,6 +39,7 @@ def execute(
     known: Run | None = None,
     adjust: Callable[[str, int, Tensor], Tensor] | None = None,
     only: Collection[str] | None = None,
+    keep: Collection[str] | None = None,
     differentiable: bool = False,
 ) -> Run:
     """Runs a graph.
@@ -53,6 +54,7 @@ def execute(
         known: Values that are taken as they are (and, in train mode, buffers): those nodes are not run.
         adjust: Called with (node id, position, value) for each operand of each node that is run; gives what it sees.
         only: Ids of the nodes to run; all if None.
+        keep: Ids of the nodes whose values are given back; all if None. Others are let go once they have been read.
         differentiable: The values know how they were made from those that require a gradient, also where the caller
             has switched that off.
 
@@ -63,6 +65,7 @@ def execute(
 
     values: dict[str, Tensor] = {}
     buffers: dict[str, Tensor] = dict(known.buffers) if known else {}
+    last = {} if keep is None else {source: node.id for node in graph.nodes.values() for source in node.inputs}
     with torch.set_grad_enabled(differentiable), torch.random.fork_rng(devices=[]):
         for node in graph.nodes.values():
             if only is not None and node.id not in only:
@@ -90,6 +93,9 @@ def execute(
                     operands = [adjust(node.id, position, operand) for position, operand in enumerate(operands)]
                 value = kind.compute(node.settings, operands, tensors, training)
             values[node.id] = value
+            for source in set(node.inputs):
+                if last.get(source) == node.id and source not in (keep or ()):
+                    values.pop(source, None)
     return Run(values, buffers)
 
 

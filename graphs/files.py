@@ -136,15 +136,13 @@ def _hash(text: str, rows: Iterable[tuple[str, str, tuple[int, ...], memoryview]
 
 def _read(file: io.BufferedIOBase, size: int, where: str) -> Genome:
     """Reads a genome from a file of `size` bytes, once, front to back."""
-    from graphs.kinds import tensors
-
     header, start = read_header(file, size, where)
     document = _metadata(header.pop("__metadata__", None), where)
     stored = document.pop("digest")
     text = canonical(document)
     graph = from_json(document["graph"], f"{where}: graph")
     entries = read_entries(header, size - start, where)
-    expected = tensors(graph)
+    expected = graph.tensors
     for name in sorted(expected.keys() ^ entries.keys()):
         raise FormatError(
             f"{where}: tensor '{name}' is missing"

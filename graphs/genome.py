@@ -42,11 +42,10 @@ class Genome:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        from graphs.kinds import tensors
 
         object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))
         object.__setattr__(self, "about", frozen(self.about))
-        expected = tensors(self.graph)
+        expected = self.graph.tensors
         for name, spec in expected.items():
             tensor = self.weights.get(name)
             if tensor is None:
@@ -62,7 +61,6 @@ class Genome:
     def for_inference(self) -> Genome:
         """The network without what exists in training only."""
         from graphs.draft import Draft
-        from graphs.kinds import tensors
 
         if not any(head.training_only for head in self.graph.heads):
             return self
@@ -70,7 +68,7 @@ class Genome:
         draft.heads = [head for head in draft.heads if not head.training_only]
         draft.prune()
         graph = draft.finish()
-        return Genome(graph, {name: self.weights[name] for name in tensors(graph)}, self.about)
+        return Genome(graph, {name: self.weights[name] for name in graph.tensors}, self.about)
 
     @cached_property
     def digest(self) -> str:

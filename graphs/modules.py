@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
 from graphs.genome import Genome
-from graphs.kinds import KINDS, TensorSpec, tensors
+from graphs.kinds import KINDS, TensorSpec
 from graphs.structure import Graph, Node
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def to_torch(genome: Genome) -> fx.GraphModule:
     for path, (name, arguments, _) in plan.modules.items():
         if path:
             _attach(root, path, _bare(getattr(nn, name))(**arguments) if name else nn.Module())
-    _load(root, plan, genome, torch)
+    _load(root, plan, {name: _dense(tensor) for name, tensor in genome.weights.items()}, torch)
     emitted = _emit(graph, plan, training=True)
     if any(head.training_only for head in graph.heads):
         _divide_by_mode(emitted, _emit(genome.for_inference().graph, plan, training=False))
@@ -188,7 +188,7 @@ class _Plan:
                     entry = self.modules.setdefault(holder, ("", {}, {}))
                     if tensor not in provided:
                         entry[2].setdefault(name, specs[role])
-        specs = tensors(graph)
+        specs = graph.tensors
         for tensor in self.tied.values():
             # The layer that had the shared tensor may be gone: then a holder stands in its place.
             holder, _, name = tensor.rpartition(".")
@@ -264,9 +264,8 @@ def _without_start(layer: Any) -> Any:
     return type(layer.__name__, (layer,), {"reset_parameters": lambda self: None})
 
 
-def _load(root: nn.Module, plan: _Plan, genome: Genome, torch: Any) -> None:
-    """Gives each module copies of the genome's tensors; shared ones are the same object."""
-    copies = {name: _dense(tensor) for name, tensor in genome.weights.items()}
+def _load(root: nn.Module, plan: _Plan, weights: Mapping[str, Tensor], torch: Any) -> None:
+    """Gives each module its tensors; shared ones are the same object."""
     parameters: dict[str, Any] = {}
     for path, (_, _, extra) in plan.modules.items():
         owner = root.get_submodule(path)
@@ -275,15 +274,15 @@ def _load(root: nn.Module, plan: _Plan, genome: Genome, torch: Any) -> None:
                 continue
             name = plan.tied.get(_name(path, role), _name(path, role))
             if role in extra and extra[role].buffer:
-                owner.register_buffer(role, copies[name], extra[role].persistent)
+                owner.register_buffer(role, weights[name], extra[role].persistent)
                 continue
             if name not in parameters:
-                parameters[name] = torch.nn.Parameter(copies[name])
+                parameters[name] = torch.nn.Parameter(weights[name])
             owner.register_parameter(role, parameters[name])
         for role in owner._buffers:
             if role not in extra:
                 name = plan.tied.get(_name(path, role), _name(path, role))
-                owner._buffers[role] = copies[name]
+                owner._buffers[role] = weights[name]
 
 
 def _dense(tensor: Tensor) -> Tensor:

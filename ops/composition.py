@@ -29,7 +29,7 @@ def compose(parent: Graph, parts: Sequence[Child]) -> Transfer:
     for number, part in enumerate(parts):
         found: dict[str, Plan] = {}
         factors: dict[str, float] = {}
-        for name, spec in tensors(part.genome.graph).items():
+        for name, spec in part.genome.graph.tensors.items():
             plan = part.transfer.plans.get(name, Mapped(name) if name in origins else New(spec.start))
             source = getattr(plan, "source", None) or name
             found[name] = _behind(origins, plan, spec, part.record.seed, name, number)

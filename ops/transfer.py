@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from graphs.initial import start_tensor
-from graphs.kinds import TensorSpec, tensors
+from graphs.kinds import TensorSpec
 from graphs.structure import Graph
 from ops.axis_maps import AxisMap, AxisSum
 
@@ -230,7 +230,7 @@ class Transfer:
         kinds = (tensor.dtype for tensor in weights.values() if tensor.is_floating_point())
         dtype = next(kinds, None)
         made: dict[str, Tensor] = {}
-        for name, spec in tensors(graph).items():
+        for name, spec in graph.tensors.items():
             plan = self.plans.get(name)
             if plan is None:
                 if name in weights:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
 from graphs.errors import GraphError
-from graphs.kinds import KINDS, tensors
+from graphs.kinds import KINDS
 from graphs.kinds.kind import Change
 from graphs.spaces import Space, Use, Value
 from graphs.structure import Graph, Shape
@@ -99,7 +99,7 @@ def change_widths(
     for node, changed in (settings or {}).items():
         draft.set(node, **changed)
     plans: dict[str, Plan] = {}
-    specs = tensors(graph)
+    specs = graph.tensors
     for tensor, axes in _by_axis(changes).items():
         maps = tuple(_axis_map(axis, specs[tensor].shape[axis], parts) for axis, parts in axes.items())
         fresh = [axis for axis, parts in axes.items() if any(map(_is_drawn, parts))]
@@ -114,7 +114,7 @@ def change_widths(
 
 def readers_map(graph: Graph, change: Resized) -> dict[str, Plan]:
     """What a change does to the weights with which a space is read, and to nothing else, by tensor."""
-    specs = tensors(graph)
+    specs = graph.tensors
     found: dict[str, Plan] = {}
     for tensor, axes in _by_axis([change]).items():
         reading = {axis: parts for axis, parts in axes.items() if parts[0][0].how == "read"}
@@ -139,7 +139,7 @@ def merge_channels(graph: Graph, space: Space, into: Index, born: int) -> Build:
     built = change_width(graph, space, kept, None, born)
     plans: dict[str, Plan] = {}
     ground: dict[str, Plan] = {}
-    specs = tensors(graph)
+    specs = graph.tensors
     first, again = Resized(space, kept), Resized(space, kept[into])
     for tensor, axes in _by_axis([first]).items():
         maps: list[AxisMap | AxisSum] = []

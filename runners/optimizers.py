@@ -11,7 +11,6 @@ import torch._dynamo  # every optimiser imports it when it is made: 2 s that wou
 from torch import nn
 
 from graphs.genome import Genome
-from graphs.kinds import tensors
 from runners.recipe import Recipe
 
 __all__ = ["OPTIMIZERS", "SCHEDULES", "learning_rate", "make_optimizer", "parameter_groups"]
@@ -63,7 +62,7 @@ def parameter_groups(genome: Genome, module: nn.Module, weight_decay: float) -> 
         module: What is trained.
         weight_decay: Of the first group.
     """
-    specs = tensors(genome.graph)
+    specs = genome.graph.tensors
     groups: list[dict[str, Any]] = [
         {"params": [], "weight_decay": weight_decay},
         {"params": [], "weight_decay": 0.0},

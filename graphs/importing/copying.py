@@ -24,6 +24,8 @@ def copied(module: nn.Module) -> nn.Module:
 
 
 def _copy(value: Any, memo: dict[int, Any]) -> Any:
+    from torch import Tensor
+
     kind: Any = type(value)
     if kind in _ATOMS:
         return value
@@ -31,19 +33,47 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
         return memo[id(value)]
     if kind in (set, tuple) and all(type(each) in _ATOMS for each in value):
         return kind(value)
-    if kind in (dict, OrderedDict) and all(type(key) in _ATOMS for key in value):
+    if kind is Tensor and not value.requires_grad:
+        made = memo[id(value)] = value.clone()
+        return made
+    if kind in _DICTIONARIES and all(type(key) in _ATOMS for key in value):
         made = memo[id(value)] = kind()
         made.update((key, _copy(each, memo)) for key, each in value.items())
         return made
     if _plain(kind):
         made = memo[id(value)] = kind.__new__(kind)
-        made.__setstate__({name: _copy(each, memo) for name, each in value.__dict__.items()})
+        made.__setstate__(_state(value.__dict__, memo))
         return made
     return copy.deepcopy(value, memo)
 
 
+def _state(attributes: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
+    """Copies of a module's attributes; what most of them are goes without a call."""
+    copies: dict[str, Any] = {}
+    own = _own_attributes()
+    for name, value in attributes.items():
+        kind = type(value)
+        if kind in _ATOMS:
+            copies[name] = value
+        elif kind in _DICTIONARIES and not value and name in own:
+            copies[name] = kind()
+        else:
+            copies[name] = _copy(value, memo)
+    return copies
+
+
 _ATOMS = frozenset((bool, int, float, str, type(None)))
 """Types of values that need no copy."""
+
+_DICTIONARIES = frozenset((dict, OrderedDict))
+
+
+@cache
+def _own_attributes() -> frozenset[str]:
+    """The attributes that every module has, which no two of them share."""
+    from torch import nn
+
+    return frozenset(vars(nn.Module()))
 
 
 @cache

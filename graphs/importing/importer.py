@@ -22,6 +22,9 @@ __all__ = ["from_torch"]
 
 _TOLERANCE = 1e-5
 
+_COMPARED = 2
+"""So many examples of a batch are compared: what mixes examples shows with two of them."""
+
 
 def from_torch(module: nn.Module, example_input: Any) -> Genome:
     """The genome of a module, weights included; `graphs.to_torch` gives an ordinary module back.
@@ -143,22 +146,26 @@ def _finish(low: Lowering) -> Genome:
 
 
 def _compare(module: nn.Module, genome: Genome, given: Mapping[str, Tensor]) -> None:
-    """Runs the original and what was made of it on the example, in eval mode.
+    """Runs the original and what was made of it on examples, in eval mode.
 
     Raises:
         GraphError: Their outputs differ.
     """
     import torch
 
+    from graphs.execution import execute
     from graphs.importing.copying import copied
-    from graphs.modules import to_torch
 
-    original, made = copied(module).eval(), to_torch(genome).eval()
+    given = {name: tensor[:_COMPARED] for name, tensor in given.items()}
+    heads = [head.node for head in genome.graph.heads if not head.training_only]
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        expected = _tensors(original(**given))
+        expected = _tensors(copied(module).eval()(**given))
         torch.manual_seed(0)
-        found = _tensors(made(**given))
+        run = execute(
+            genome.graph, genome.weights, given, training=False, only=genome.graph.upstream(heads), keep=heads
+        )
+    found = [run.values[head] for head in heads]
     for one, other in zip(expected, found, strict=True):
         if one.shape != other.shape or not torch.allclose(one, other, _TOLERANCE, _TOLERANCE, equal_nan=True):
             raise GraphError(

@@ -20,12 +20,14 @@ def _convolution(layer: Any) -> Layer | None:
     names = ("kernel_size", "stride", "padding", "dilation")
     kernel, stride, padding, dilation = (tuple(getattr(layer, name)) for name in names)
     settings = {"out": layer.out_channels, "kernel": kernel, "stride": stride, "padding": padding}
-    settings |= {"dilation": dilation, "groups": layer.groups, "bias": layer.bias is not None}
-    return f"conv{len(kernel)}d", settings, _own(layer)
+    own = _own(layer)
+    settings |= {"dilation": dilation, "groups": layer.groups, "bias": "bias" in own}
+    return f"conv{len(kernel)}d", settings, own
 
 
 def _linear(layer: Any) -> Layer | None:
-    return "linear", {"out": layer.out_features, "bias": layer.bias is not None}, _own(layer)
+    own = _own(layer)
+    return "linear", {"out": layer.out_features, "bias": "bias" in own}, own
 
 
 def _embedding(layer: Any) -> Layer | None:
@@ -41,15 +43,13 @@ def _batch_norm(layer: Any) -> Layer | None:
 
 
 def _layer_norm(layer: Any) -> Layer | None:
-    if layer.weight is None or layer.bias is None:
-        return None
-    return "layer_norm", {"axes": len(layer.normalized_shape), "eps": layer.eps}, _own(layer)
+    own = _own(layer)
+    return ("layer_norm", {"axes": len(layer.normalized_shape), "eps": layer.eps}, own) if len(own) == 2 else None
 
 
 def _rms_norm(layer: Any) -> Layer | None:
-    if layer.weight is None:
-        return None
-    return "rms_norm", {"axes": len(layer.normalized_shape), "eps": layer.eps}, _own(layer)
+    own = _own(layer)
+    return ("rms_norm", {"axes": len(layer.normalized_shape), "eps": layer.eps}, own) if own else None
 
 
 def _group_norm(layer: Any) -> Layer | None:
@@ -59,7 +59,11 @@ def _group_norm(layer: Any) -> Layer | None:
 
 
 def _own(layer: Any) -> dict[str, str]:
-    return {name: name for name, _ in [*layer.named_parameters(), *layer.named_buffers()]}
+    """The names of a layer's tensors, none of which is asked for: a trace would note that."""
+    if layer._modules:
+        return {name: name for name, _ in [*layer.named_parameters(), *layer.named_buffers()]}
+    held = [*layer._parameters.items(), *layer._buffers.items()]
+    return {name: name for name, tensor in held if tensor is not None}
 
 
 def _dropout(layer: Any) -> Layer | None:

@@ -84,8 +84,9 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
     class Tracer(fx.Tracer):
         proxy_buffer_attributes = True
 
-        def is_leaf_module(self, submodule: nn.Module, path: str) -> bool:
-            return layer_of(submodule) is not None
+        def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+            path = self.path_of_module(m)
+            return self.create_proxy("call_module", path, args, kwargs) if layer_of(m) else forward(*args, **kwargs)
 
     module.train(training)
     tracer = Tracer()
