@@ -243,6 +243,22 @@ def test_stirring_makes_every_channel_vary_in_both_modes() -> None:
     assert all(torch.equal(tensor, weights[name]) for name, tensor in Genome(parent.graph, weights).weights.items())
 
 
+def test_what_is_kept_stays_and_what_is_behind_it_is_shaped_for_it(parent: Genome) -> None:
+    """A closed gate lets more through than one that is half open."""
+    from graphs.execution import execute
+
+    child = child_of(parent, "branch").genome
+    gate = next(node for node in child.graph.nodes.values() if node.kind == "gate")
+    name, examples = gate.tensors["gate"], inputs(parent.graph)
+    bold = stir(child, examples, keep=[name])
+    assert float(child.weights[name]) == float(bold.weights[name]) == 0
+    run = execute(bold.graph, bold.weights, examples, training=False)
+    behind = child.graph.consumers[gate.id][0][0]
+    deviations = run.values[behind].movedim(1, 0).flatten(1).std(1, correction=0)
+    assert child.graph[behind].kind == "batch_norm"
+    assert 0.69 < float(deviations.min()) and float(deviations.max()) < 1.31
+
+
 def test_the_worst_mode_makes_a_certificate_broken() -> None:
     good, bad = Mode(0.0, 0.0, 1e-12, 1.0, "pass"), Mode(1.0, 0.0, 1e-12, 1.0, "broken")
     assert Certificate("float64", 8, "random", 0, False, good, bad).broken
