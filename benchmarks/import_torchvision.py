@@ -9,10 +9,11 @@ Method: fresh weights (no download), made lively: parameters that are zero or ne
 scales) and the statistics of norms are drawn anew, so that nothing is equal because it is hidden. The input is square,
 of the smallest side that the network accepts in both modes, and no smaller than --least. The fast path of
 torch.nn.MultiheadAttention, other arithmetic than its slow one, is off. What is not equal bit for bit is compared again
-on stirred weights; the unit is the deviation of each output over the batch, as in a certificate. For each role the
-first operator that has a site is certified at --sites of them, spread over those that eval mode reaches, on stirred
-weights in float64. A network that has no part for a role, such as convolutions and attention for growth, shows "-";
-where it has the part but no site, each reason is printed.
+on stirred weights in float64, as in a certificate; the unit is the deviation of each output over the batch. Beside it
+stands the noise: what the last bit of the images does to the original in float32. For each role the first operator that
+has a site is certified at --sites of them, spread over those that eval mode reaches, on stirred weights in float64. A
+network that has no part for a role, such as convolutions and attention for growth, shows "-"; where it has the part but
+no site, each reason is printed.
 Budget: no network is begun after --budget seconds, none takes more than --seconds or --memory GiB; what was measured is
 kept in --to, one JSON object a line, and not measured again, so the benchmark goes on where it ended.
 
@@ -96,11 +97,10 @@ def _there_and_back(name: str, least: int, row: dict[str, Any]) -> graphs.Genome
     row["buffers"] = _same(original.state_dict(), module.state_dict())
     if row["eval"] or row["train"]:
         bold = stir(genome, {node.settings["name"]: images.double() for node in genome.graph.inputs}, SEED)
-        weights = {name: tensor.to(genome.weights[name].dtype) for name, tensor in bold.weights.items()}
-        del bold
-        module = graphs.to_torch(graphs.Genome(genome.graph, weights))
-        original.load_state_dict(module.state_dict())
-        row["stirred"] = _compared(original, module, images)
+        stirred = graphs.to_torch(bold)
+        original.double().load_state_dict(stirred.state_dict())
+        row["stirred"] = _compared(original, stirred, images.double())
+        row["noise"] = _noise(original.float(), images)
     return genome
 
 
@@ -116,6 +116,15 @@ def _compared(original: nn.Module, module: nn.Module, images: Tensor) -> dict[st
                 outputs.append(_named(each(images)))
             found[mode] = _difference(*outputs)
     return found
+
+
+def _noise(module: nn.Module, images: Tensor) -> float:
+    """What the last bit of the images does to the outputs of a module in eval mode, as a difference."""
+    signs = torch.randint(0, 2, images.shape, generator=torch.Generator().manual_seed(SEED)) * 2 - 1
+    last = torch.finfo(images.dtype).eps * signs
+    with torch.no_grad():
+        found = _difference(*(_named(module.eval()(each)) for each in (images, images * (1 + last))))
+    return math.nan if found is None else found
 
 
 def _named(output: Any) -> list[Tensor]:
@@ -208,7 +217,8 @@ def line(row: Mapping[str, Any]) -> str:
     stirred = row.get("stirred", {"eval": 0.0, "train": 0.0})
     same = " ".join(f"{figure(found[mode]):>10s}" for found in (row, stirred) for mode in ("eval", "train"))
     verdicts = " ".join(f"{_verdicts(row, role):30s}" for role in ROLES)
-    text = f"{row['name']:20s} {facts} {same} {row['buffers']!s:>7s} {row['state']!s:>5s}  {verdicts}".rstrip()
+    noise = f"{row['noise']:8.0e}" if "noise" in row else f"{'-':>8s}"
+    text = f"{row['name']:20s} {facts} {same} {noise} {row['buffers']!s:>7s} {row['state']!s:>5s}  {verdicts}".rstrip()
     reasons = [row["refused"]] if row["refused"] else []
     reasons += [f"{role}: {reason}" for role, why in row.get("why", {}).items() for reason in why]
     return "\n".join([text, *(f"{'':20s} refused: {reason}" for reason in reasons)])
@@ -230,7 +240,9 @@ def counts(row: Mapping[str, Any]) -> str:
 def report(rows: Mapping[str, Mapping[str, Any]], wanted: list[str]) -> None:
     """Prints the tables and what they come to."""
     stirred = f"{'eval':>10s} {'train':>10s}"
-    titles = f"{'name':20s} side nodes seconds opaque {stirred} {'stirred':>10s} {'stirred':>10s} buffers state"
+    titles = (
+        f"{'name':20s} side nodes seconds opaque {stirred} {'stirred':>10s} {'stirred':>10s}    noise buffers state"
+    )
     print(f"{titles}  {' '.join(f'{role:30s}' for role in ROLES)}")
     done = [rows[name] for name in wanted if name in rows]
     for row in done:
