@@ -46,8 +46,10 @@ def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0, keep: Coll
     }
     sliced = {use.tensor for space in graph.spaces for use in space.uses if use.how != "read" and use.axis == 0}
     along, kept = _channel_axes(graph), frozenset(keep)
+    until = {source: number for number, node in enumerate(graph.nodes.values()) for source in node.inputs}
     values: dict[str, Tensor] = {}
-    for node in graph.nodes.values():
+    for number, node in enumerate(graph.nodes.values()):
+        values = {source: value for source, value in values.items() if until.get(source, 0) >= number}
         if not kept.isdisjoint(node.tensors.values()):
             values[node.id] = _value(graph, weights, inputs, values, node)
             continue
@@ -144,7 +146,7 @@ def _value(
     known = Run({source: values[source] for source in node.inputs}, {})
     # What draws in train mode passes its value on as in eval mode, so that no channel lives on its noise alone.
     training = not KINDS[node.kind].random
-    run = execute(graph, weights, inputs, training=training, known=known, only={*node.inputs, node.id})
+    run = execute(graph, weights, inputs, training=training, known=known, keep=[node.id])
     return run.values[node.id]
 
 

@@ -15,7 +15,7 @@ from graphs.draft import Draft
 from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.kinds import tensors
-from ops import MUTATIONS, BrokenPromise, Child, ReplayError, certify
+from ops import MUTATIONS, BrokenPromise, Child, ReplayError, certify, probe
 from ops.certificate import VERDICTS, Certificate, Mode
 from ops.stirring import stir
 from ops.table import replay_child
@@ -183,6 +183,18 @@ def test_what_is_remembered_does_not_leak_into_other_parents_and_probes(parent: 
     probe += 1
     assert certify(parent, cases[0][1], probe) != first
     assert certify(parent, cases[0][1], probes[0]) == first
+
+
+@pytest.mark.parametrize("name", ["widen", "insert_block", "split_head", "narrow", "remove_block"])
+def test_runs_that_are_too_large_to_be_remembered_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a certificate does not ask for is then neither kept nor computed."""
+    parent = lively(small("resnet").graph)
+    for place in (0, -1):
+        child = child_of(parent, name, place)
+        with monkeypatch.context() as patch:
+            whole = certify(parent, child)
+            patch.setattr(probe, "_REMEMBERED", 0)
+            assert certify(parent, child) == whole
 
 
 def test_a_child_of_another_parent_is_not_certified_by_its_record(parent: Genome) -> None:
