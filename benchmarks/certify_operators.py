@@ -4,8 +4,8 @@ Claim: wherever an operator has sites in these networks, it keeps what it promis
 Environment: a CPU; printed with the versions. n = --sites of each operator in each network: the first, the middle one,
 and others at random, of those that eval mode reaches.
 Method: as in `import_torchvision.py`: the smallest input that the network accepts in both modes, no smaller than
---least, and stirred weights in float64. An operator that has no site in the network itself and undoes another one is
-certified on what the other one leads to. Each network is measured in a process of its own.
+--least, and stirred weights in float64. An operator that undoes another one is certified on what the other one leads
+to as well, at sites where it promises something. Each network is measured in a process of its own.
 Budget: no network is begun after --budget seconds, none takes more than --seconds or --memory GiB; what was measured is
 kept in --to, one JSON object for each certificate, and not measured again, so the benchmark goes on where it ended.
 
@@ -59,7 +59,9 @@ NETWORKS = (
 
 VERDICTS = ("certified", "approximate", "blind", "broken", "unreached", "crashed")
 
-_DONE = 3
+_FINE = ("certified", "approximate")
+
+_TIMES = 3
 """How often something is done for it to be undone."""
 
 
@@ -77,30 +79,35 @@ def measured(
     for operator in operators:
         if operator in skip:
             continue
-        parent, places = _sites(bold, operator)
-        head = {"name": name, "side": images.shape[-1], "operator": operator, "sites": len(places)}
-        chosen = _spread(reached(parent.graph, places), sites)
-        for site in chosen:
+        trials = _trials(bold, operator, sites)
+        head = {"name": name, "side": images.shape[-1], "operator": operator, "of": max(1, len(trials))}
+        for parent, site in trials:
             begin = time.perf_counter()
             row = head | {"site": site.to_json(), "own": parent is bold} | _tried(parent, operator, site, inputs)
             yield row | {"seconds": time.perf_counter() - begin}
-        if not chosen:
+        if not trials:
             yield head
 
 
-def _sites(genome: graphs.Genome, operator: str) -> tuple[graphs.Genome, list[ops.Site]]:
-    """The sites of an operator, in the network or else in what the operator leads to that it undoes."""
+def _trials(genome: graphs.Genome, operator: str, sites: int) -> list[tuple[graphs.Genome, ops.Site]]:
+    """Where an operator is tried: in the network, and where it undoes something that was done to the network."""
     mutation = ops.MUTATIONS[operator]
-    found = mutation.sites(genome)
-    if found or not mutation.undoes:
-        return genome, found
+    found = [(genome, site) for site in _spread(reached(genome.graph, mutation.sites(genome)), sites)]
+    if mutation.undoes:
+        done = _done(genome, ops.MUTATIONS[mutation.undoes])
+        exact = [site for site in mutation.sites(done) if site.preserves != "approximate"]
+        found += [(done, site) for site in _spread(reached(done.graph, exact), sites)]
+    return found
+
+
+def _done(genome: graphs.Genome, mutation: ops.Mutation) -> graphs.Genome:
+    """The network after an operator, some times."""
     rng = numpy.random.default_rng(SEED)
-    done = ops.MUTATIONS[mutation.undoes]
-    for _ in range(_DONE):
+    for _ in range(_TIMES):
         # What is done changes where it can be done next.
-        if places := reached(genome.graph, done.sites(genome)):
-            genome = done.apply(genome, places[int(rng.integers(len(places)))], rng).genome
-    return genome, mutation.sites(genome)
+        if places := reached(genome.graph, mutation.sites(genome)):
+            genome = mutation.apply(genome, places[int(rng.integers(len(places)))], rng).genome
+    return genome
 
 
 def _spread(sites: list[ops.Site], count: int) -> list[ops.Site]:
@@ -125,7 +132,7 @@ def _tried(parent: graphs.Genome, operator: str, site: ops.Site, inputs: Mapping
 def report(rows: list[dict[str, Any]], wanted: Collection[str]) -> None:
     """Prints for each network what came of each operator, and all that is not as promised."""
     print(f"{'name':20s} side operators {' '.join(f'{verdict:>11s}' for verdict in VERDICTS)}  without a site")
-    latest = {(row["name"], row["operator"], str(row.get("site"))): row for row in rows}
+    latest = {_key(row): row for row in rows}
     done = [row for row in latest.values() if row["name"] in wanted]
     for name in wanted:
         mine = [row for row in done if row["name"] == name]
@@ -137,7 +144,7 @@ def report(rows: list[dict[str, Any]], wanted: Collection[str]) -> None:
         numbers = " ".join(f"{tally[verdict]:11d}" for verdict in VERDICTS)
         print(f"{name:20s} {mine[0]['side']:4d} {len(found):9d} {numbers}  {' '.join(without)}")
     for row in done:
-        if row.get("verdict", "certified") not in ("certified", "approximate"):
+        if row.get("verdict", "certified") not in _FINE:
             detail = row.get("error") or {mode: row[mode] for mode in ("eval", "train")}
             print(f"{row['verdict']}: {row['name']} {row['operator']} {row['site']} {detail}")
     print(f"{'operator':26s} {' '.join(f'{verdict:>11s}' for verdict in VERDICTS)}  networks with sites")
@@ -190,11 +197,23 @@ def main() -> None:
     report(rows, wanted)
 
 
+def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a row is about."""
+    return (row["name"], row["operator"], str(row.get("own")), str(row.get("site")))
+
+
 def _finished(rows: list[dict[str, Any]], name: str, again: bool) -> set[str]:
-    """The operators of which all was measured: those before the last one, which may have been cut, or none is cut."""
-    mine = {(row["operator"], str(row.get("site"))): row for row in rows if row["name"] == name}.values()
-    wrong = {row["operator"] for row in mine if row.get("verdict", "certified") not in ("certified", "approximate")}
-    return {row["operator"] for row in mine} - (wrong if again else set())
+    """The operators that need not be measured in a network: all their sites are, and what came of it may stay."""
+    found: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {}
+    for row in rows:
+        if row["name"] == name:
+            found.setdefault(row["operator"], {})[_key(row)] = row
+    return {
+        operator
+        for operator, mine in found.items()
+        if len(mine) >= next(iter(mine.values()))["of"]
+        and not (again and any(row.get("verdict", "certified") not in _FINE for row in mine.values()))
+    }
 
 
 if __name__ == "__main__":
