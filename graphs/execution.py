@@ -38,7 +38,6 @@ def execute(
     seed: int = 0,
     known: Run | None = None,
     adjust: Callable[[str, int, Tensor], Tensor] | None = None,
-    only: Collection[str] | None = None,
     keep: Collection[str] | None = None,
     differentiable: bool = False,
 ) -> Run:
@@ -53,26 +52,24 @@ def execute(
             not shift what the others draw.
         known: Values that are taken as they are (and, in train mode, buffers): those nodes are not run.
         adjust: Called with (node id, position, value) for each operand of each node that is run; gives what it sees.
-        only: Ids of the nodes to run; all if None.
-        keep: Ids of the nodes whose values are given back; all if None. Others are let go once they have been read.
+        keep: Ids of the nodes whose values are wanted; all if None. What none of them depends on is not run, and a
+            value that is not wanted is forgotten once it has been read.
         differentiable: The values know how they were made from those that require a gradient, also where the caller
             has switched that off.
 
     Returns:
-        All values, and in train mode the updated buffers of the nodes that were run or known.
+        The values, and in train mode the updated buffers of the nodes that were run or known.
     """
     import torch
 
-    values: dict[str, Tensor] = {}
+    given = known.values if known else {}
+    running = _running(graph, given, graph.nodes if keep is None else keep)
+    last = {source: node for node in running for source in graph[node].inputs}
+    values: dict[str, Tensor] = dict(given)
     buffers: dict[str, Tensor] = dict(known.buffers) if known else {}
-    last = {} if keep is None else {source: node.id for node in graph.nodes.values() for source in node.inputs}
     with torch.set_grad_enabled(differentiable), torch.random.fork_rng(devices=[]):
-        for node in graph.nodes.values():
-            if only is not None and node.id not in only:
-                continue
-            if known is not None and node.id in known.values:
-                values[node.id] = known.values[node.id]
-                continue
+        for id in running:
+            node = graph[id]
             kind = KINDS[node.kind]
             if kind.compute is None:
                 name = node.settings["name"]
@@ -93,10 +90,20 @@ def execute(
                     operands = [adjust(node.id, position, operand) for position, operand in enumerate(operands)]
                 value = kind.compute(node.settings, operands, tensors, training)
             values[node.id] = value
-            for source in set(node.inputs):
-                if last.get(source) == node.id and source not in (keep or ()):
-                    values.pop(source, None)
+            if keep is not None:
+                for source in node.inputs:
+                    if last[source] == node.id and source not in keep:
+                        values.pop(source, None)
     return Run(values, buffers)
+
+
+def _running(graph: Graph, given: Collection[str], wanted: Collection[str]) -> list[str]:
+    """The nodes that have to be run for those that are wanted, in execution order."""
+    found = {node for node in wanted if node not in given}
+    for node in reversed(list(graph.nodes.values())):
+        if node.id in found:
+            found.update(source for source in node.inputs if source not in given)
+    return [node for node in graph.nodes if node in found]
 
 
 def _node_seed(seed: int, node: str) -> int:

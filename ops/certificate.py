@@ -164,7 +164,7 @@ def _certify(parent: Genome, child: Child, inputs: dict[str, Tensor], source: st
         for turn in range(_TURNS):
             # What draws may have dropped all that there was to see, or few examples have missed it.
             inputs = inputs if turn == 0 else _inputs(parent, None, seed + turn, _MANY)
-            bold = _grounded(stir(parent, inputs, seed), again)
+            bold = _bold(parent, again, inputs, seed)
             stout = replay_child(bold, child.record, child.tensors)
             modes = _measure(bold, stout, Probe(inputs, seed + turn), promised, stirred)
             if "blind" not in (mode.verdict for mode in modes.values()):
@@ -204,6 +204,15 @@ def _drawn(node: Node, generator: Generator, batch: int) -> Tensor:
     if node.settings["dtype"] == "boolean":
         return torch.randint(0, 2, shape, generator=generator).bool()
     return torch.randint(0, node.settings["most"], shape, generator=generator)
+
+
+def _bold(parent: Genome, child: Child, inputs: Mapping[str, Tensor], seed: int) -> Genome:
+    """The parent's graph with weights that hide nothing but what the promise of its child rests on."""
+    stirred = stir(parent, inputs, seed)
+    if not child.ground.plans:
+        return stirred
+    # What is closed or alike now, what is behind it was not shaped for.
+    return _grounded(stir(_grounded(stirred, child), inputs, seed, child.ground.plans.keys()), child)
 
 
 def _grounded(parent: Genome, child: Child) -> Genome:

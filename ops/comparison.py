@@ -17,7 +17,7 @@ from graphs.kinds import KINDS
 from graphs.structure import Graph, Node
 from ops.differences import difference, largest, measured, size, statistics_error, unit
 from ops.mutation import Child
-from ops.probe import Probe, cast_up, prefix, run_parent
+from ops.probe import Probe, cast_up, frontier, moving, prefix, run_parent
 from ops.sensitivity import Edge, responses
 from ops.transfer import Extended, Given, Mapped, New, Plan
 
@@ -111,11 +111,13 @@ class Comparison:
         """Compares in one mode."""
         old = self._heads(self.old, training)
         new = self._heads(self.new, training)
-        touched = self.new.downstream(self.changed)
-        moved = old != new
-        if not moved and not any(node in touched for node in new.values()):
+        if old == new and self.new.downstream(self.changed).isdisjoint(new.values()):
             return Measures(0.0, 0.0, 0.0, hidden=False, reached=False)
-        before = run_parent(self.parent, self.probe, training)
+        touched = {touch.node for touch in self.child.touched}
+        moved = moving(self.new, self.changed)
+        shaken = moving(self.old, (node for node, _ in self.edges))
+        wanted = frontier(self.new, moved).union(frontier(self.old, shaken), old.values(), touched)
+        before = run_parent(self.parent, self.probe, training, wanted & self.old.nodes.keys())
         units = {name: unit(before.values[node]) for name, node in old.items() if measured(before.values[node])}
         flat = any(found is None for found in units.values())
         scales = {name: found or 1.0 for name, found in units.items()}
@@ -125,7 +127,8 @@ class Comparison:
             self.inputs,
             training=training,
             seed=self.seed,
-            known=prefix(self.new, touched, before),
+            known=prefix(self.new, moved, before),
+            keep=touched.union(new.values()) & self.new.nodes.keys(),
         )
         error = math.inf if old.keys() != new.keys() else 0.0
         for name in old.keys() & new.keys():
@@ -180,7 +183,8 @@ class Comparison:
             self.inputs,
             training=training,
             seed=self.seed,
-            known=prefix(self.old, self.old.downstream(node for node, _ in edges), before),
+            known=prefix(self.old, moving(self.old, (node for node, _ in edges)), before),
+            keep=[head.node for head in self.old.heads if training or not head.training_only],
             adjust=lambda node, slot, value: shake(value) if (node, slot) in edges else value,
         )
         return run, shake
@@ -206,7 +210,7 @@ class Comparison:
             self.old,
             cast_up(self.parent),
             self.inputs,
-            prefix(self.old, self.old.downstream(node for node, _ in edges), before),
+            prefix(self.old, moving(self.old, (node for node, _ in edges)), before),
             edges,
             units,
             training=training,

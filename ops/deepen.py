@@ -99,7 +99,7 @@ def _measure(genome: Genome, batch: Tensor, node: str) -> tuple[Tensor, Tensor]:
     graph: Graph = genome.graph
     name = graph.inputs[0].settings["name"]
     dtype = next((tensor.dtype for tensor in genome.weights.values() if tensor.is_floating_point()), batch.dtype)
-    run = execute(graph, genome.weights, {name: batch.to(dtype)}, training=True, only=graph.upstream([node]))
+    run = execute(graph, genome.weights, {name: batch.to(dtype)}, training=True, keep=[node])
     value = run.values[node].double().movedim(1, 0).flatten(1)
     return value.mean(1).float(), value.std(1, correction=0).float()
 

@@ -65,7 +65,17 @@ def responses(
         watched[node, slot] = seen
         return seen
 
-    run = execute(graph, weights, inputs, training=training, seed=seed, known=known, adjust=watch, differentiable=True)
+    run = execute(
+        graph,
+        weights,
+        inputs,
+        training=training,
+        seed=seed,
+        known=known,
+        keep=units.keys(),
+        adjust=watch,
+        differentiable=True,
+    )
     generator = torch.Generator().manual_seed(seed)
     outputs, signs = [], []
     for node, unit in units.items():

@@ -8,7 +8,7 @@ the stirred ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from graphs.execution import Run, execute
@@ -29,13 +29,14 @@ _LARGEST = 3.0
 without it, by each of many such layers in turn, until rounding is all that is left."""
 
 
-def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0) -> Genome:
+def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0, keep: Collection[str] = ()) -> Genome:
     """A genome of the same graph, in float64, whose channels vary on a probe.
 
     Args:
         genome: What to stir; left untouched.
         inputs: The probe by argument name, (N, *shape), in float64.
         seed: Replaces weights that are zero.
+        keep: Tensors that are to stay as they are. What else its node has then stays, too.
     """
     import torch
 
@@ -44,9 +45,14 @@ def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0) -> Genome:
         name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in genome.weights.items()
     }
     sliced = {use.tensor for space in graph.spaces for use in space.uses if use.how != "read" and use.axis == 0}
-    along = _channel_axes(graph)
+    along, kept = _channel_axes(graph), frozenset(keep)
+    until = {source: number for number, node in enumerate(graph.nodes.values()) for source in node.inputs}
     values: dict[str, Tensor] = {}
-    for node in graph.nodes.values():
+    for number, node in enumerate(graph.nodes.values()):
+        values = {source: value for source, value in values.items() if until.get(source, 0) >= number}
+        if not kept.isdisjoint(node.tensors.values()):
+            values[node.id] = _value(graph, weights, inputs, values, node)
+            continue
         shapes = [graph.shapes[source] for source in node.inputs]
         specs = KINDS[node.kind].tensors(node.settings, shapes)
         if not node.inputs:
@@ -140,7 +146,7 @@ def _value(
     known = Run({source: values[source] for source in node.inputs}, {})
     # What draws in train mode passes its value on as in eval mode, so that no channel lives on its noise alone.
     training = not KINDS[node.kind].random
-    run = execute(graph, weights, inputs, training=training, known=known, only={*node.inputs, node.id})
+    run = execute(graph, weights, inputs, training=training, known=known, keep=[node.id])
     return run.values[node.id]
 
 

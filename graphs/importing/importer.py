@@ -163,7 +163,7 @@ def _compare(module: nn.Module, genome: Genome, given: Mapping[str, Tensor]) -> 
         expected = _tensors(copied(module).eval()(**given))
         torch.manual_seed(0)
         run = execute(
-            genome.graph, genome.weights, given, training=False, only=genome.graph.upstream(heads), keep=heads
+            genome.graph, genome.weights, given, training=False, keep=heads
         )
     found = [run.values[head] for head in heads]
     for one, other in zip(expected, found, strict=True):

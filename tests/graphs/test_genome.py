@@ -53,6 +53,29 @@ def test_what_exists_in_training_only_is_left_out_for_inference() -> None:
     assert torch.equal(to_torch(lean).eval()(inputs), whole.values[graph.heads[1].node])
 
 
+def test_only_what_is_wanted_is_run_and_kept() -> None:
+    draft = Draft()
+    first = draft.add("linear", draft.input((3,)), path="first", out=4)
+    side, main = draft.add("linear", first, path="side", out=7), draft.add("relu", first)
+    draft.head(side, "side")
+    draft.head(draft.add("linear", main, path="main", out=2), "main")
+    graph = draft.finish()
+    weights, examples = initial_weights(graph, 0), {"x": torch.randn(5, 3)}
+    whole = execute(graph, weights, examples, training=False)
+    run: list[str] = []
+    found = execute(
+        graph,
+        weights,
+        examples,
+        training=False,
+        keep=[graph.heads[1].node],
+        adjust=lambda node, slot, value: run.append(node) or value,  # type: ignore[func-returns-value]
+    )
+    assert side not in run and first in run
+    assert {*found.values} == {graph.heads[1].node}
+    assert torch.equal(found.values[graph.heads[1].node], whole.values[graph.heads[1].node])
+
+
 def test_weights_fit_the_graph() -> None:
     genome = named("fc")
     with pytest.raises(GraphError, match=r"'fc\.bias' is missing"):
