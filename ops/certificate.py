@@ -50,7 +50,7 @@ VERDICTS = ("pass", "broken", "blind", "unreached", "approximate")
 _LEAST_TOLERANCE = 1e-12
 _FLOORS = 20
 _POWER = 1e6
-_TURNS, _MANY = 4, 32
+_TURNS, _MANY = 8, 32
 """How often stirred weights are measured before they are said to show nothing; with how many examples after once."""
 
 
@@ -164,7 +164,7 @@ def _certify(parent: Genome, child: Child, inputs: dict[str, Tensor], source: st
         for turn in range(_TURNS):
             # What draws may have dropped all that there was to see, or few examples have missed it.
             inputs = inputs if turn == 0 else _inputs(parent, None, seed + turn, _MANY)
-            bold = _grounded(stir(parent, inputs, seed), again)
+            bold = _grounded(stir(parent, inputs, seed + turn, wild=turn > 0), again)
             stout = replay_child(bold, child.record, child.tensors)
             modes = _measure(bold, stout, Probe(inputs, seed + turn), promised, stirred)
             if "blind" not in (mode.verdict for mode in modes.values()):
