@@ -50,7 +50,7 @@ VERDICTS = ("pass", "broken", "blind", "unreached", "approximate")
 _LEAST_TOLERANCE = 1e-12
 _FLOORS = 20
 _POWER = 1e6
-_TURNS, _MANY = 4, 32
+_TURNS, _MANY = 8, 32
 """How often stirred weights are measured before they are said to show nothing; with how many examples after once."""
 
 
@@ -164,7 +164,7 @@ def _certify(parent: Genome, child: Child, inputs: dict[str, Tensor], source: st
         for turn in range(_TURNS):
             # What draws may have dropped all that there was to see, or few examples have missed it.
             inputs = inputs if turn == 0 else _inputs(parent, None, seed + turn, _MANY)
-            bold = _bold(parent, again, inputs, seed)
+            bold = _bold(parent, again, inputs, seed + turn, wild=turn > 0)
             stout = replay_child(bold, child.record, child.tensors)
             modes = _measure(bold, stout, Probe(inputs, seed + turn), promised, stirred)
             if "blind" not in (mode.verdict for mode in modes.values()):
@@ -206,13 +206,13 @@ def _drawn(node: Node, generator: Generator, batch: int) -> Tensor:
     return torch.randint(0, node.settings["most"], shape, generator=generator)
 
 
-def _bold(parent: Genome, child: Child, inputs: Mapping[str, Tensor], seed: int) -> Genome:
+def _bold(parent: Genome, child: Child, inputs: Mapping[str, Tensor], seed: int, wild: bool) -> Genome:
     """The parent's graph with weights that hide nothing but what the promise of its child rests on."""
-    stirred = stir(parent, inputs, seed)
+    stirred = stir(parent, inputs, seed, wild=wild)
     if not child.ground.plans:
         return stirred
     # What is closed or alike now, what is behind it was not shaped for.
-    return _grounded(stir(_grounded(stirred, child), inputs, seed, child.ground.plans.keys()), child)
+    return _grounded(stir(_grounded(stirred, child), inputs, seed, child.ground.plans.keys(), wild), child)
 
 
 def _grounded(parent: Genome, child: Child) -> Genome:

@@ -32,8 +32,8 @@ def _find(genome: Genome) -> Iterable[Site]:
     if _nearest(graph, "", ("attention",)) is None:
         return
     for node in junctions(graph):
-        # A stream of tokens, their channels last, is a sum.
-        if graph[node].kind == "add" and len(graph.shapes[node]) == 2:
+        # A stream of tokens, their channels last, is a sum. What a norm makes of a single channel is always the same.
+        if graph[node].kind == "add" and len(graph.shapes[node]) == 2 and graph.shapes[node][-1] > 1:
             yield Site({"after": node}, "exact")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphs.genome import Genome
+from graphs.spaces import Space
 from ops.mutation import Build, Mutation, Site, Work
 from ops.narrow import important
 from ops.width import Resized, change_widths, changeable
@@ -24,17 +25,22 @@ _PARTS = (0.5, 0.75)
 
 
 def _find(genome: Genome) -> Iterable[Site]:
-    if sum(space.width // space.blocks >= 2 for space in changeable(genome.graph)) >= 2:
-        for part in _PARTS:
+    spaces = changeable(genome.graph)
+    for part in _PARTS:
+        if sum(_kept(space, part) < space.width // space.blocks for space in spaces) >= 2:
             yield Site({"to": part}, "approximate")
+
+
+def _kept(space: Space, part: float) -> int:
+    """How many channels of a block remain."""
+    return max(1, round(space.width // space.blocks * part))
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
     keep: dict[str, list[int]] = {}
     for space in changeable(genome.graph):
-        block = space.width // space.blocks
-        kept = max(1, round(block * place["to"]))
-        if kept < block:
+        kept = _kept(space, place["to"])
+        if kept < space.width // space.blocks:
             keep[space.name] = important(genome, space, kept)
     return {"keep": keep}
 

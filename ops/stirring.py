@@ -29,7 +29,9 @@ _LARGEST = 3.0
 without it, by each of many such layers in turn, until rounding is all that is left."""
 
 
-def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0, keep: Collection[str] = ()) -> Genome:
+def stir(
+    genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0, keep: Collection[str] = (), wild: bool = False
+) -> Genome:
     """A genome of the same graph, in float64, whose channels vary on a probe.
 
     Args:
@@ -37,6 +39,8 @@ def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0, keep: Coll
         inputs: The probe by argument name, (N, *shape), in float64.
         seed: Replaces weights that are zero.
         keep: Tensors that are to stay as they are. What else its node has then stays, too.
+        wild: Means of channels are drawn from a wide range, and their signs. What hardly varies, such as a token that
+            is the same for all examples, then stands now on this, now on that side of what it is compared with.
     """
     import torch
 
@@ -84,7 +88,7 @@ def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0, keep: Coll
             if not shifts:
                 # Nothing can bring the mean to 0, but it can be on the side that activations let through.
                 deviation = deviation.where(mean >= 0, -deviation)
-            offset, factor = _differences(seed, node.id, len(mean))
+            offset, factor = (_wild_differences if wild else _differences)(seed, node.id, len(mean))
             gain = factor / deviation
             for name in gains:
                 if weights[name].ndim > 1:
@@ -168,6 +172,14 @@ def _differences(seed: int, node: str, channels: int) -> Tensor:
 
     drawn = torch.from_numpy(uniform(stream(seed, f"stir/{node}"), (2, channels), 0, 1))
     return torch.stack([0.3 * drawn[0], 0.7 + 0.6 * drawn[1]])
+
+
+def _wild_differences(seed: int, node: str, channels: int) -> Tensor:
+    """Means from −1 to 1, and deviations as above of both signs: the other sign turns a channel upside down."""
+    import torch
+
+    means, signs = torch.from_numpy(uniform(stream(seed, f"stir/{node}/wild"), (2, channels), -1, 1))
+    return torch.stack([means, torch.copysign(_differences(seed, node, channels)[1], signs)])
 
 
 def _spread(channels: Tensor, like: Tensor) -> Tensor:

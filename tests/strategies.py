@@ -453,6 +453,14 @@ def _alike(kind: str, most: int) -> Callable[[Sketch], None]:
     return move
 
 
+def _gate(made: Sketch) -> None:
+    """A gate between two values: between one and itself it does nothing, and learns nothing."""
+    value = made.value()
+    other = made.like(value)
+    if other != value:
+        made.add("gate", [value, other])
+
+
 def _concat(made: Sketch) -> None:
     value = made.value()
     axis = made.rng.randrange(len(made.shapes[value]))
@@ -465,7 +473,7 @@ JOINING: dict[str, Callable[[Sketch], None]] = {
     "add": _alike("add", 3),
     "mean": _alike("mean", 3),
     "multiply": _alike("multiply", 2),
-    "gate": _alike("gate", 2),
+    "gate": _gate,
     "concat": _concat,
 }
 """For each kind with several operands, a move that adds one."""
@@ -548,7 +556,8 @@ def _expand(made: Sketch) -> None:
     """A token of its own in front of all others, or a value that is the same for all examples."""
     value = made.value()
     shape = made.shapes[value]
-    token = made.add("expand", [made.held("parameter", (1, *shape[1:])), value], rank=len(shape))
+    examples = next(node.id for node in made.draft.nodes.values() if node.kind == "input")
+    token = made.add("expand", [made.held("parameter", (1, *shape[1:])), examples], rank=len(shape))
     made.add("concat", [token, value], axis=0)
 
 

@@ -300,12 +300,12 @@ def test_another_process_replays_the_same_children(tmp_path: Path) -> None:
 # Learning -----------------------------------------------------------------------------------------------------------
 
 
-def trained(genome: Genome, steps: int, rate: float = 0.05) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
+def trained(genome: Genome, steps: int, seed: int = 0) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
     """The largest gradient that each entry of each parameter got in so many steps of SGD; the weights after them."""
     module = to_torch(genome)
-    optimiser = torch.optim.SGD(module.parameters(), lr=rate)
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.05)
     largest = {name: torch.zeros_like(parameter) for name, parameter in module.named_parameters()}
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     for step in range(steps):
         found = module(**inputs(genome.graph, 16, step, torch.float32))
         heads = [found] if isinstance(found, Tensor) else found.values()
@@ -355,15 +355,31 @@ def check_what_is_new_learns(name: str, parent: Genome) -> None:
 def test_what_is_new_in_random_networks_learns(parent: Genome, seed: int) -> None:
     """All gradients are finite; in a network that is not dead already, some new parameter gets one in two steps."""
     draws = numpy.random.default_rng(seed)
-    run = execute(parent.graph, parent.weights, inputs(parent.graph, 16, 0, torch.float32), training=True)
-    alive = all(bool(value.any()) for value in run.values.values())
     for name in EXACT:
         sites = MUTATIONS[name].sites(parent)
         if sites:
             child = MUTATIONS[name].apply(parent, sites[int(draws.integers(len(sites)))], draws)
-            gradients, _ = trained(child.genome, 2)
-            fresh = fresh_parameters(parent, child)
-            assert not (alive and fresh) or any(bool(gradients[each].any()) for each in fresh), child.record
+            assert learns(parent, child) or not alive(parent), child.record
+
+
+def alive(genome: Genome) -> bool:
+    """Whether no value of a network is zero on all examples."""
+    run = execute(genome.graph, genome.weights, inputs(genome.graph, 16, 0, torch.float32), training=True)
+    return all(bool(value.any()) for value in run.values.values())
+
+
+def learns(parent: Genome, child: Child) -> bool:
+    """Whether some new parameter gets a gradient in two steps, or there is none.
+
+    A network that draws may drop the site in both steps; it is drawn again.
+    """
+    fresh = fresh_parameters(parent, child)
+    tries = 4 if any(KINDS[node.kind].random for node in child.genome.graph.nodes.values()) else 1
+    for seed in range(tries):
+        gradients, _ = trained(child.genome, 2, seed)
+        if not fresh or any(bool(gradients[each].any()) for each in fresh):
+            return True
+    return False
 
 
 @pytest.mark.parametrize("model", SMALL_ZOO)

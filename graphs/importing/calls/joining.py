@@ -41,14 +41,15 @@ def _concat(low: Lowering, values: Any, dim: int = 0, **keywords: Any) -> Any:
     rank = len(low.shape(refs[0]))
     axis = dim - 1 if dim >= 0 else dim + rank
     operands = [low.ref(each, rank) for each in values]
-    batched = [ref for ref in operands if low.depends(ref)]
-    if axis < 0 or not batched:
+    if axis < 0 or not any(low.depends(ref) for ref in operands):
         raise Decline
-    operands = [ref if low.depends(ref) else _spread(low, ref, batched[0]) for ref in operands]
+    operands = [ref if low.depends(ref) else _spread(low, ref) for ref in operands]
     return low.add("concat", operands, axis=axis) if len(operands) > 1 else operands[0]
 
 
-def _spread(low: Lowering, value: Ref, like: Ref) -> Ref:
+def _spread(low: Lowering, value: Ref) -> Ref:
+    """The value for each example. How many there are an input says, which no mutation removes."""
+    like = Ref(next(iter(low.inputs.values())))
     return low.add("expand", [value, like], rank=len(low.shape(value)))
 
 
@@ -59,8 +60,7 @@ def _expand(low: Lowering, value: Any, *sizes: Any) -> Any:
         raise Decline
     if any(size not in (-1, have) for size, have in zip(wanted[1:], own[1:], strict=True)):
         raise Decline
-    like = Ref(next(iter(low.inputs.values())))
-    return _spread(low, low.ref(value, len(own) - 1), like)
+    return _spread(low, low.ref(value, len(own) - 1))
 
 
 def _filled(method: str) -> Converter:
