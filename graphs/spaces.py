@@ -9,6 +9,7 @@ the graph themselves.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
 from math import lcm
@@ -16,7 +17,7 @@ from math import lcm
 from graphs.solver import Axis, Solver, Touch, solve
 from graphs.structure import Graph
 
-__all__ = ["Space", "Use", "Value", "explain", "find_spaces", "report"]
+__all__ = ["Space", "Use", "Value", "explain", "find_channel_axes", "find_spaces", "report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +120,31 @@ def find_spaces(graph: Graph) -> tuple[Space, ...]:
     )
 
 
+def find_channel_axes(graph: Graph) -> dict[str, int]:
+    """For each node whose value has channels, the axis along which they lie; features have no other axis.
+
+    Where several axes hold channels, as between layers that mix tokens and layers that mix features, it is the one that
+    a layer or a norm has worked on last. `graph.channel_axes` is the same, remembered.
+    """
+    position = {id: place for place, id in enumerate(graph.nodes)}
+    newest: dict[str, tuple[int, int]] = {id: (-1, 0) for id, shape in graph.shapes.items() if len(shape) == 1}
+    for space in graph.spaces:
+        made = sorted(position[use.node] for use in space.uses if use.how != "read")
+        for value in space.values:
+            before = bisect_right(made, position[value.node])
+            found = (made[before - 1] if before else -1, value.axis)
+            newest[value.node] = max(found, newest.get(value.node, found))
+    return {id: axis for id, (_, axis) in newest.items()}
+
+
 def explain(graph: Graph, node: str) -> str:
     """Says in one sentence for each space of a node's value whether its width can be changed, and if not, why.
 
     Raises:
         GraphError: There is no such node.
     """
+    from graphs.silence import heard
+
     graph[node]
     found = [space for space in graph.spaces if any(value.node == node for value in space.values)]
     if not found:
@@ -142,7 +162,9 @@ def explain(graph: Graph, node: str) -> str:
             conditions.append("by whole multiples, because a norm runs over them")
         if space.draws:
             conditions.append(f"exactly in eval mode only, because '{space.draws[0]}' draws for each of them")
-        sentences.append(f"{where} can be changed{' ' if conditions else ''}{', '.join(conditions)}.")
+        deaf = None if space.balanced else heard(graph, space)
+        silent = f", but no new one can start at zero, because {deaf}" if deaf else ""
+        sentences.append(f"{where} can be changed{' ' if conditions else ''}{', '.join(conditions)}{silent}.")
     return " ".join(sentences)
 
 

@@ -174,6 +174,13 @@ class Graph:
         return find_spaces(self)
 
     @cached_property
+    def channel_axes(self) -> Mapping[str, int]:
+        """For each node whose value has channels, the axis along which they lie; see `graphs.spaces`."""
+        from graphs.spaces import find_channel_axes
+
+        return MappingProxyType(find_channel_axes(self))
+
+    @cached_property
     def fingerprint(self) -> str:
         """`graphs.fingerprint` of this graph, remembered."""
         from graphs.identity import fingerprint

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.draft import Draft
 from graphs.genome import Genome
 from graphs.structure import Graph
+from ops.mixing import is_layer
 from ops.mutation import Build, Mutation, Site, Work
 from ops.places import followed
 from ops.transfer import Mapped, Plan, Transfer
@@ -47,7 +48,7 @@ def _residuals(graph: Graph) -> Iterable[tuple[str, str]]:
 def _layers(graph: Graph) -> Iterable[tuple[str, str]]:
     """(input, end) of layers with their norm and activation."""
     for node in graph.nodes.values():
-        if node.kind in ("conv2d", "linear"):
+        if is_layer(node):
             yield node.inputs[0], followed(graph, node.id)[-1]
 
 

@@ -20,9 +20,10 @@ from graphs.draft import Draft
 from graphs.execution import execute
 from graphs.genome import Genome
 from graphs.kinds import KINDS
-from graphs.structure import Graph
+from ops.examples import Examples
+from ops.mixing import add_layer, fitting_kernel, layer_for, norm_near
 from ops.mutation import Build, Mutation, Site, Work
-from ops.places import dependent, norm_near
+from ops.places import dependent
 from ops.transfer import Given, New, Plan, Transfer
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def _find(genome: Genome) -> Iterable[Site]:
     graph = genome.graph
     varying = dependent(graph)
     for node in graph.nodes.values():
-        if not KINDS[node.kind].idempotent or len(graph.shapes[node.id]) not in (1, 2, 3):
+        if not KINDS[node.kind].idempotent or layer_for(graph, node.id) is None:
             continue
         yield Site({"after": node.id, "norm": False}, "exact")
         if norm_near(graph, node.id) and node.id in varying:
@@ -46,18 +47,14 @@ def _find(genome: Genome) -> Iterable[Site]:
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
-    shape = genome.graph.shapes[place["after"]]
-    return {"kernel": 3 if len(shape) == 3 and min(shape[1:]) > 1 else 1}
+    return {"kernel": fitting_kernel(genome.graph, place["after"])}
 
 
 def _build(work: Work) -> Build:
     after, norm = work.place["after"], work.place["norm"]
-    old, shape = work.graph[after], work.graph.shapes[after]
+    old = work.graph[after]
     draft = Draft(work.graph, work.born)
-    if len(shape) == 3:
-        layer = draft.add("conv2d", after, after=after, out=shape[0], kernel=work.choices["kernel"], bias=not norm)
-    else:
-        layer = draft.add("linear", after, after=after, out=shape[-1], bias=not norm)
+    layer = add_layer(draft, work.graph, after, after, kernel=work.choices["kernel"], bias=not norm)
     plans: dict[str, Plan] = {draft.nodes[layer].tensors["weight"]: New("identity")}
     last, tensors = layer, {}
     if norm:
@@ -84,7 +81,7 @@ def _statistics(work: Work, node: str, names: Mapping[str, str]) -> dict[str, Te
     channels = work.graph.shapes[node][0]
     mean, scale, eps = torch.zeros(channels), torch.ones(channels), _EPS
     if work.batch is not None:
-        mean, scale = _measure(work.genome, work.batch, node)
+        mean, scale = _measure(work.genome, Examples.of(work.graph, work.batch), node)
         # Scales above 4 need a larger eps, so that g² − eps keeps within the 24 bits of a float32.
         largest = float(scale.max())
         while largest > 4:
@@ -94,12 +91,9 @@ def _statistics(work: Work, node: str, names: Mapping[str, str]) -> dict[str, Te
     return {names[role]: value for role, value in zip(roles, (scale, mean, mean, scale**2 - eps), strict=True)}
 
 
-def _measure(genome: Genome, batch: Tensor, node: str) -> tuple[Tensor, Tensor]:
+def _measure(genome: Genome, examples: Examples, node: str) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel of a value over a batch in train mode, as float32."""
-    graph: Graph = genome.graph
-    name = graph.inputs[0].settings["name"]
-    dtype = next((tensor.dtype for tensor in genome.weights.values() if tensor.is_floating_point()), batch.dtype)
-    run = execute(graph, genome.weights, {name: batch.to(dtype)}, training=True, keep=[node])
+    run = execute(genome.graph, genome.weights, examples.like(genome.weights), training=True, keep=[node])
     value = run.values[node].double().movedim(1, 0).flatten(1)
     return value.mean(1).float(), value.std(1, correction=0).float()
 

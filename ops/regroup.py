@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.draft import Draft
 from graphs.genome import Genome
 from graphs.structure import Graph, Node
+from ops.mixing import is_convolution
 from ops.mutation import Build, Mutation, Site, Work
 from ops.places import shared_tensors
 from ops.transfer import Regrouped, Transfer
@@ -46,7 +47,7 @@ def _mutation(name: str, options: Options, preserves: str, summary: str) -> Muta
     def find(genome: Genome) -> Iterable[Site]:
         graph, shared = genome.graph, shared_tensors(genome.graph)
         for node in graph.nodes.values():
-            if node.kind == "conv2d" and node.tensors["weight"] not in shared and options(graph, node):
+            if is_convolution(node) and node.tensors["weight"] not in shared and options(graph, node):
                 yield Site({"node": node.id}, preserves)
 
     def choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from graphs.genome import Genome
 from graphs.kinds import KINDS
 from graphs.structure import Graph
 from ops.bypass import bypass, dropped, no_more_than
+from ops.mixing import is_layer
 from ops.mutation import Build, Mutation, Site, Work
 from ops.places import dependent
 from ops.transfer import New, Transfer
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     import numpy
 
 __all__ = ["REMOVE_BLOCK"]
-
-_SCALING = frozenset({"conv2d", "linear", "batch_norm", "layer_norm", "rms_norm", "group_norm"})
-"""Kinds whose value is zero where their weight and bias are."""
 
 
 def _find(genome: Genome) -> Iterable[Site]:
@@ -46,7 +44,7 @@ def _scales(graph: Graph, keep: str, drop: str) -> list[str]:
     if end.kind != "add" or len(end.inputs) != 2:
         return []
     last = graph[end.inputs[1] if end.inputs[0] == keep else end.inputs[0]]
-    if last.kind not in _SCALING:
+    if not KINDS[last.kind].affine:
         return []
     return [name for role, name in last.tensors.items() if role in ("weight", "bias")]
 
@@ -68,7 +66,7 @@ def _branches(graph: Graph) -> Iterable[tuple[str, str]]:
 def _layers(graph: Graph) -> Iterable[tuple[str, str]]:
     """(input, end) of each layer that keeps the shape, with the norms and activations that only follow it."""
     for node in graph.nodes.values():
-        if node.kind not in ("conv2d", "linear") or graph.shapes[node.id] != graph.shapes[node.inputs[0]]:
+        if not is_layer(node) or graph.shapes[node.id] != graph.shapes[node.inputs[0]]:
             continue
         end = node.id
         while len(graph.consumers[end]) == 1:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from graphs.draft import Draft
 from graphs.genome import Genome
 from ops.axis_maps import AxisMap
+from ops.mixing import mixed_axis, reads_all_channels
 from ops.mutation import Build, Mutation, Site, Work
-from ops.places import mixed_axis
 from ops.transfer import Mapped, Plan, Transfer
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ _PARTS = (0.25, 0.5, 0.75)
 def _find(genome: Genome) -> Iterable[Site]:
     outputs = {head.node for head in genome.graph.heads}
     for node in genome.graph.nodes.values():
-        dense = node.kind == "linear" or (node.kind == "conv2d" and node.settings["groups"] == 1)
-        if dense and node.settings["out"] > 1 and node.id not in outputs:
+        if reads_all_channels(node) and node.settings["out"] > 1 and node.id not in outputs:
             yield Site({"node": node.id}, "exact")
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "Completed",
     "Extended",
     "Given",
     "Made",
@@ -160,7 +161,37 @@ class Extended:
         return Mapped(self.source, self.axes).rate(factor, adaptive)
 
 
-Source = Mapped | Regrouped | Extended
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """As `Mapped`, but new slices along one axis are those of a tensor that was computed, `given`.
+
+    That tensor holds nothing but these slices, and is stored beside the record.
+    """
+
+    source: str
+    axes: tuple[AxisMap, ...]
+    along: int
+    given: str
+
+    def apply(self, weights: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Tensor:
+        """The child's tensor."""
+        import torch
+
+        out = Mapped(self.source, self.axes).apply(weights)
+        (axis,) = (axis for axis in self.axes if axis.axis == self.along)
+        new = torch.from_numpy(axis.index < 0).nonzero().flatten()
+        return out.index_copy_(self.along, new, given[self.given].to(out.dtype))
+
+    def carry(self, tensor: Tensor, power: int) -> Tensor:
+        """See `AxisMap.carry`."""
+        return Mapped(self.source, self.axes).carry(tensor, power)
+
+    def rate(self, factor: Tensor, adaptive: bool) -> Tensor:
+        """See `AxisMap.rate`."""
+        return Mapped(self.source, self.axes).rate(factor, adaptive)
+
+
+Source = Mapped | Regrouped | Extended | Completed
 """Plans that start from one of the parent's tensors."""
 
 
@@ -255,6 +286,8 @@ def _make(
         return plan.apply(weights)
     if isinstance(plan, Extended):
         return plan.apply(weights, spec, seed, name)
+    if isinstance(plan, Completed):
+        return plan.apply(weights, given)
     if isinstance(plan, Made):
         tensor = _make(plan.plan, plan.spec, plan.seed, plan.name, weights, given, dtype)
         for each in plan.later:

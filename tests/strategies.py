@@ -26,19 +26,22 @@ from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.initial import initial_weights, stream, uniform
 from graphs.kinds import KINDS, tensors
-from graphs.kinds.weighted import slide
+from graphs.kinds.weighted import PLACES, slide
 from graphs.structure import Graph, Shape
 
 __all__ = [
     "JOINING",
+    "MADE",
     "MISSING",
     "PARTICULAR",
     "UNARY",
     "around",
     "budget",
+    "channels_last",
     "graphs",
     "inputs",
     "lively",
+    "mapped",
     "networks",
     "sketch",
     "small",
@@ -280,15 +283,22 @@ def _conv(rng: Random, shape: Shape) -> Settings:
 
 
 def _window(rng: Random, shape: Shape) -> Settings:
-    if len(shape) != 3 or min(shape[1:]) < 2:
+    if min(shape[1:]) < 2:
         return None
-    if rng.random() < 0.5:
-        return {"kernel": rng.choice([2, (1, 2), (2, 1)]), "ceil": rng.random() < 0.5}
-    return {"kernel": 3, "padding": 1, "stride": rng.choice([1, 2, (2, 1)]), "ceil": rng.random() < 0.5}
+    # Torch averages a volume only if it is as large as the kernel.
+    if rng.random() < 0.5 or (len(shape) == 4 and min(shape[1:]) < 3):
+        return {"kernel": _sizes(rng, shape, [2, (1, 2), (2, 1)]), "ceil": rng.random() < 0.5}
+    stride = _sizes(rng, shape, [1, 2, (2, 1)])
+    return {"kernel": 3, "padding": 1, "stride": stride, "ceil": rng.random() < 0.5}
 
 
 def _adaptive(rng: Random, shape: Shape) -> Settings:
-    return {"size": rng.choice([1, 2, (1, 2), 3])} if len(shape) == 3 else None
+    return {"size": _sizes(rng, shape, [1, 2, (1, 2), 3])}
+
+
+def _sizes(rng: Random, shape: Shape, options: Sequence[int | tuple[int, int]]) -> int | tuple[int, ...]:
+    """One of several sizes for the axes of places of a map; sizes of two axes are for images only."""
+    return rng.choice([size for size in options if isinstance(size, int) or len(shape) == 3])
 
 
 def _layer_norm(rng: Random, shape: Shape) -> Settings:
@@ -308,7 +318,7 @@ def _group_norm(rng: Random, shape: Shape) -> Settings:
 
 
 def _batch_norm(rng: Random, shape: Shape) -> Settings:
-    if len(shape) not in (1, 3):
+    if len(shape) > 4 or (len(shape) == 2 and shape[1] < 3):
         return None
     return {"eps": rng.choice([1e-5, 1e-3]), "momentum": rng.choice([0.1, 0.01, 1.0])}
 
@@ -423,14 +433,14 @@ UNARY: dict[str, Callable[[Random, Shape], Settings]] = {
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
-    "max_pool2d": _window,
-    "avg_pool2d": _window,
-    "adaptive_avg_pool2d": _adaptive,
-    "adaptive_max_pool2d": _adaptive,
+    **{f"{what}_pool{places}d": _ranked(_window, 1 + places) for what in ("max", "avg") for places in PLACES},
+    **{
+        f"adaptive_{what}_pool{places}d": _ranked(_adaptive, 1 + places) for what in ("avg", "max") for places in PLACES
+    },
     "flatten": lambda rng, shape: {} if prod(shape) <= 96 else None,
     "identity": _plain,
     "dropout": lambda rng, shape: {"p": rng.choice([0.5, 0.2])},
-    "dropout2d": lambda rng, shape: {"p": 0.3} if len(shape) == 3 else None,
+    **{f"dropout{places}d": _ranked(lambda rng, shape: {"p": 0.3}, 1 + places) for places in PLACES},
     "stochastic_depth": lambda rng, shape: {"p": 0.3, "mode": rng.choice(["row", "batch"])},
     "reshape": _reshape,
     "permute": _permute,
@@ -599,6 +609,15 @@ def _one(kinds: Sequence[str]) -> Callable[[Sketch], None]:
     return move
 
 
+def _on_places(made: Sketch) -> None:
+    """A pool, or dropout of whole channels, on a map over as many axes of places as there are."""
+    value = made.value()
+    places = len(made.shapes[value]) - 1
+    if places in PLACES:
+        kinds = [name for name in UNARY if name.endswith(f"{places}d") and not name.startswith("conv")]
+        made.unary(made.rng.choice(kinds), value)
+
+
 def _residual(made: Sketch) -> None:
     """A residual sum, x + F(x), where F ends in a norm."""
     value = made.value()
@@ -678,6 +697,7 @@ MOVES: list[Callable[[Sketch], None]] = [
     *[_one(_ACTIVATIONS)] * 3,
     *[_one(["batch_norm", "batch_norm", "layer_norm", "group_norm"])] * 2,
     *[_one([kind for kind in UNARY if kind not in {*_ACTIVATIONS, *_REARRANGING}])] * 4,
+    *[_on_places] * 2,
     *[_one(_REARRANGING)] * 2,
     *JOINING.values(),
     *PARTICULAR.values(),
@@ -729,6 +749,50 @@ def transformer() -> Genome:
     draft.head(draft.add("linear", draft.add("average", draft.add("layer_norm", stream, axes=1), axes=(0,)), out=4))
     return lively(draft.finish(), 5)
 
+
+@cache
+def mapped(places: int) -> Genome:
+    """A network over so many axes of places, 1 to 3: residual, dense, grouped and separable."""
+    draft, kind = Draft(), f"conv{places}d"
+
+    def normed(source: str, activation: str = "relu", **settings: Any) -> str:
+        return draft.add(activation, draft.add("batch_norm", draft.add(kind, source, bias=False, **settings)))
+
+    stem = normed(draft.input((3, *[4] * places)), out=4)
+    total = draft.add("relu", draft.add("add", [stem, draft.add("batch_norm", draft.add(kind, stem, out=4))]))
+    grouped = normed(total, "gelu", out=6, groups=2, stride=2)
+    pooled = draft.add(f"avg_pool{places}d", total, kernel=2)
+    joined = draft.add("concat", [pooled, draft.add(f"max_pool{places}d", stem, kernel=2), grouped])
+    dense = draft.add("relu", draft.add("batch_norm", joined))
+    apart = draft.add("prelu", draft.add(kind, draft.add(kind, dense, out=6, kernel=1), out=6, groups=6))
+    last = draft.add("silu", draft.add("group_norm", draft.add(kind, apart, out=4), groups=2))
+    flat = draft.add("flatten", draft.add(f"adaptive_avg_pool{places}d", last, size=1))
+    draft.head(draft.add("linear", flat, out=5))
+    return lively(draft.finish(), 7)
+
+
+@cache
+def channels_last() -> Genome:
+    """Images whose channels lie last between the depthwise convolutions, as in ConvNeXt and Swin."""
+    draft = Draft()
+    stem = draft.add("permute", draft.add("conv2d", draft.input((3, 6, 8)), out=6, kernel=2, stride=2), order=(1, 2, 0))
+    hidden = draft.add("gelu", draft.add("linear", draft.add("layer_norm", stem, axes=1), out=10))
+    total = draft.add("add", [stem, draft.add("linear", hidden, out=6)])
+    bent = draft.add("relu", draft.add("linear", total, out=5))
+    first = draft.add("permute", bent, order=(2, 0, 1))
+    apart = draft.add("relu", draft.add("conv2d", first, out=5, groups=5))
+    draft.head(draft.add("linear", draft.add("flatten", draft.add("adaptive_avg_pool2d", apart)), out=4))
+    return lively(draft.finish(), 6)
+
+
+MADE: dict[str, Callable[[], Genome]] = {
+    "sequence": lambda: mapped(1),
+    "image": lambda: mapped(2),
+    "volume": lambda: mapped(3),
+    "channels last": channels_last,
+    "transformer": transformer,
+}
+"""Networks made for the laws: over one, two and three axes of places, with channels first and last, and of tokens."""
 
 _IMAGE = (3, 8, 8)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from graphs.kinds.weighted import PLACES
+
 __all__ = ["Layer", "layer_of"]
 
 Layer = tuple[str, dict[str, Any], dict[str, str]]
@@ -67,11 +69,7 @@ def _own(layer: Any) -> dict[str, str]:
 
 
 def _dropout(layer: Any) -> Layer | None:
-    return "dropout", {"p": layer.p}, {}
-
-
-def _dropout2d(layer: Any) -> Layer | None:
-    return "dropout2d", {"p": layer.p}, {}
+    return type(layer).__name__.lower(), {"p": layer.p}, {}
 
 
 def _plain(kind: str, **names: str) -> Callable[[Any], Layer | None]:
@@ -91,30 +89,38 @@ def _flatten(layer: Any) -> Layer | None:
     return ("flatten", {}, {}) if (layer.start_dim, layer.end_dim) == (1, -1) else None
 
 
-def _two(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+def _each(value: Any, places: int) -> tuple[int, ...]:
+    return (value,) * places if isinstance(value, int) else tuple(value)
 
 
-def _max_pool(layer: Any) -> Layer | None:
-    if layer.return_indices:
-        return None
-    settings = {"kernel": _two(layer.kernel_size), "stride": _two(layer.stride), "padding": _two(layer.padding)}
-    return "max_pool2d", settings | {"dilation": _two(layer.dilation), "ceil": layer.ceil_mode}, {}
+def _max_pool(places: int) -> Callable[[Any], Layer | None]:
+    def convert(layer: Any) -> Layer | None:
+        if layer.return_indices:
+            return None
+        window = {"kernel": layer.kernel_size, "stride": layer.stride, "padding": layer.padding}
+        settings = {name: _each(size, places) for name, size in {**window, "dilation": layer.dilation}.items()}
+        return f"max_pool{places}d", settings | {"ceil": layer.ceil_mode}, {}
+
+    return convert
 
 
-def _avg_pool(layer: Any) -> Layer | None:
-    if not layer.count_include_pad or layer.divisor_override is not None:
-        return None
-    settings = {"kernel": _two(layer.kernel_size), "stride": _two(layer.stride), "padding": _two(layer.padding)}
-    return "avg_pool2d", settings | {"ceil": layer.ceil_mode}, {}
+def _avg_pool(places: int) -> Callable[[Any], Layer | None]:
+    def convert(layer: Any) -> Layer | None:
+        if not layer.count_include_pad or getattr(layer, "divisor_override", None) is not None:
+            return None
+        window = {"kernel": layer.kernel_size, "stride": layer.stride, "padding": layer.padding}
+        settings: dict[str, Any] = {name: _each(size, places) for name, size in window.items()}
+        return f"avg_pool{places}d", settings | {"ceil": layer.ceil_mode}, {}
+
+    return convert
 
 
-def _adaptive(kind: str) -> Callable[[Any], Layer | None]:
+def _adaptive(what: str, places: int) -> Callable[[Any], Layer | None]:
     def convert(layer: Any) -> Layer | None:
         size = layer.output_size
         if getattr(layer, "return_indices", False) or size is None or None in (size if isinstance(size, tuple) else ()):
             return None
-        return kind, {"size": _two(size)}, {}
+        return f"adaptive_{what}_pool{places}d", {"size": _each(size, places)}, {}
 
     return convert
 
@@ -125,20 +131,20 @@ def _attention(layer: Any) -> Layer | None:
 
 
 _LAYERS: dict[str, Callable[[Any], Layer | None]] = {
-    "Conv1d": _convolution,
-    "Conv2d": _convolution,
-    "Conv3d": _convolution,
     "Linear": _linear,
     "NonDynamicallyQuantizableLinear": _linear,
     "Embedding": _embedding,
-    "BatchNorm1d": _batch_norm,
-    "BatchNorm2d": _batch_norm,
-    "BatchNorm3d": _batch_norm,
     "LayerNorm": _layer_norm,
     "RMSNorm": _rms_norm,
     "GroupNorm": _group_norm,
     "Dropout": _dropout,
-    "Dropout2d": _dropout2d,
+    **{f"Conv{places}d": _convolution for places in PLACES},
+    **{f"BatchNorm{places}d": _batch_norm for places in PLACES},
+    **{f"Dropout{places}d": _dropout for places in PLACES},
+    **{f"MaxPool{places}d": _max_pool(places) for places in PLACES},
+    **{f"AvgPool{places}d": _avg_pool(places) for places in PLACES},
+    **{f"AdaptiveAvgPool{places}d": _adaptive("avg", places) for places in PLACES},
+    **{f"AdaptiveMaxPool{places}d": _adaptive("max", places) for places in PLACES},
     "Identity": _plain("identity"),
     "ReLU": _plain("relu"),
     "ReLU6": _plain("relu6"),
@@ -152,10 +158,6 @@ _LAYERS: dict[str, Callable[[Any], Layer | None]] = {
     "Hardsigmoid": _plain("hardsigmoid"),
     "PReLU": _prelu,
     "Flatten": _flatten,
-    "MaxPool2d": _max_pool,
-    "AvgPool2d": _avg_pool,
-    "AdaptiveAvgPool2d": _adaptive("adaptive_avg_pool2d"),
-    "AdaptiveMaxPool2d": _adaptive("adaptive_max_pool2d"),
     "MultiheadAttention": _attention,
 }
 

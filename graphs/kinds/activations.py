@@ -26,7 +26,9 @@ def _elementwise(
 
         return getattr(functional, function)(inputs[0], **given)
 
-    return Kind(name=name, settings=settings or {}, compute=compute, activation=True, idempotent=idempotent)
+    return Kind(
+        name=name, settings=settings or {}, compute=compute, activation=True, elementwise=True, idempotent=idempotent
+    )
 
 
 def _prelu_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
@@ -69,6 +71,7 @@ PRELU = Kind(
     tensors=_prelu_tensors,
     channels=_prelu_channels,
     activation=True,
+    elementwise=True,
 )
 
 ACTIVATIONS = (

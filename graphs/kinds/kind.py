@@ -127,6 +127,13 @@ class Kind:
         idempotent: Applied twice it gives what it gives once, for example ReLU.
         activation: It is a non-linear function of each element.
         normalisation: Its train-mode output depends on the statistics of the batch.
+        elementwise: Each element of its value depends on the same element of each operand, and on nothing else.
+        silent: A channel that is zero in all operands, and in the tensor `bias`, is zero in its value too, but not for
+            ever: what would come in would come out.
+        window: For a layer whose tensor `weight`, (out, in / groups, …), sums over its operand's channels: how many
+            axes of places, behind that of the channels, it slides over. None for all other kinds.
+        affine: Its value is zero where its tensors `weight` and `bias` are.
+        pooling: It makes a map smaller, channel by channel.
         wall: What it computes is not known here; no mutation builds on its value.
     """
 
@@ -147,6 +154,11 @@ class Kind:
     idempotent: bool = False
     activation: bool = False
     normalisation: bool = False
+    elementwise: bool = False
+    silent: bool = False
+    window: int | None = None
+    affine: bool = False
+    pooling: bool = False
     wall: bool = False
 
     def __post_init__(self) -> None:

@@ -76,6 +76,8 @@ BATCH_NORM = Kind(
     roles=_batch_norm_roles,
     tensors=_batch_norm_tensors,
     channels=_batch_norm_channels,
+    affine=True,
+    silent=True,
     normalisation=True,
 )
 
@@ -124,6 +126,7 @@ LAYER_NORM = Kind(
     roles=_affine_roles,
     tensors=_layer_norm_tensors,
     channels=_layer_norm_channels,
+    affine=True,
 )
 
 
@@ -151,6 +154,7 @@ RMS_NORM = Kind(
     roles=lambda settings: ("weight",),
     tensors=_rms_norm_tensors,
     channels=_layer_norm_channels,
+    affine=True,
 )
 """Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, arXiv 1910.07467. Without `eps`, the least number
 that makes a difference to 1 in the type that is computed in."""
@@ -200,4 +204,5 @@ GROUP_NORM = Kind(
     roles=_affine_roles,
     tensors=_group_norm_tensors,
     channels=_group_norm_channels,
+    affine=True,
 )

@@ -50,4 +50,5 @@ POINTWISE = Kind(
     shape=_shape,
     compute=run_program,
     channels=broadcast_channels,
+    elementwise=True,
 )

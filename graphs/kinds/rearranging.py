@@ -239,6 +239,7 @@ REARRANGING = (
         settings={"shape": (_counts, REQUIRED)},
         shape=_reshaped,
         compute=_reshape,
+        silent=True,
         channels=_reshape_channels,
         resize=_reshape_resize,
     ),
@@ -247,6 +248,7 @@ REARRANGING = (
         settings={"order": (_axes, REQUIRED)},
         shape=_permuted,
         compute=_permute,
+        silent=True,
         channels=_permute_channels,
     ),
     Kind(
@@ -254,6 +256,7 @@ REARRANGING = (
         settings={"axis": (whole, 0), "start": (whole, 0), "stop": (count, REQUIRED), "step": (count, 1)},
         shape=_sliced,
         compute=_slice,
+        silent=True,
         channels=_slice_channels,
         resize=_slice_resize,
     ),
@@ -262,6 +265,7 @@ REARRANGING = (
         settings={"axis": (whole, 0), "index": (whole, 0)},
         shape=_selected,
         compute=_select,
+        silent=True,
         channels=_select_channels,
     ),
     Kind(
@@ -269,6 +273,7 @@ REARRANGING = (
         settings={"axes": (_axes, REQUIRED), "keep": (boolean, False)},
         shape=_averaged,
         compute=_average,
+        silent=True,
         channels=_average_channels,
     ),
     Kind(
@@ -276,6 +281,7 @@ REARRANGING = (
         settings={"margins": (_margins, REQUIRED)},
         shape=_padded,
         compute=_pad,
+        silent=True,
         channels=_pad_channels,
     ),
     Kind(
@@ -284,6 +290,7 @@ REARRANGING = (
         operands=(2, 2),
         shape=_first_shape,
         compute=_expand,
+        silent=True,
         channels=_expand_channels,
     ),
 )

@@ -27,8 +27,8 @@ from ops.axis_maps import AxisMap, AxisSum
 from ops.bypass import bypass
 from ops.mutation import Build, Work
 from ops.stirring import stir
-from ops.transfer import Extended, Given, Mapped, New, Plan, Regrouped, Transfer
-from tests.strategies import inputs, lively, small, transformer
+from ops.transfer import Completed, Extended, Given, Mapped, New, Plan, Regrouped, Transfer
+from tests.strategies import channels_last, inputs, lively, mapped, small, transformer
 
 EXACT = [name for name, mutation in MUTATIONS.items() if mutation.preserves == "exact"]
 
@@ -56,6 +56,18 @@ class BentExtension(Extended):
 
     def fill(self, weights: Any, fresh: Tensor) -> Tensor:
         return bend(Extended(self.source, self.axes, self.along).fill(weights, fresh), self.entry, self.by)
+
+
+@dataclass(frozen=True)
+class BentCompletion(Completed):
+    """A completed tensor, one entry of which is off."""
+
+    entry: int = 0
+    by: float = 0.0
+
+    def apply(self, weights: Any, given: Any) -> Tensor:
+        made = Completed(self.source, self.axes, self.along, self.given).apply(weights, given)
+        return bend(made, self.entry, self.by)
 
 
 @dataclass(frozen=True)
@@ -121,6 +133,14 @@ def planted(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
                 f"an entry of {name} off by a millionth",
                 with_plan(build, name, BentExtension(plan.source, plan.axes, plan.along, 0, by)),
             )
+        elif isinstance(plan, Completed):
+            old = parent.weights[plan.source]
+            for number, axis in enumerate(plan.axes):
+                for what, wrong in wrong_axes(axis, old.shape[axis.axis]):
+                    axes = (*plan.axes[:number], wrong, *plan.axes[number + 1 :])
+                    yield f"{what} of {name}", with_plan(build, name, replace(plan, axes=axes))
+            bent = BentCompletion(plan.source, plan.axes, plan.along, plan.given, 0, 1e-6 * float(old.abs().max()))
+            yield f"an entry of {name} off by a millionth", with_plan(build, name, bent)
         elif isinstance(plan, New):
             shape = tensors(build.graph)[name].shape
             # At the centre of a kernel, since on small images a corner may meet dark pixels only; and off the
@@ -129,8 +149,8 @@ def planted(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
             place = int(numpy.ravel_multi_index(where, shape)) if shape else 0
             yield f"the start of {name} off by 1e-9", with_plan(build, name, BentStart(plan.start, place, 1e-9))
         elif isinstance(plan, Given):
-            bent = bend(build.tensors[name], -1, 1e-6)
-            yield f"{name} off by a millionth", replace(build, tensors={**build.tensors, name: bent})
+            off = bend(build.tensors[name], -1, 1e-6)
+            yield f"{name} off by a millionth", replace(build, tensors={**build.tensors, name: off})
 
 
 def wrong_axes(axis: AxisMap | AxisSum, size: int) -> Iterator[tuple[str, Any]]:
@@ -398,6 +418,15 @@ def read_at_once(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     yield from no_copies(build, parent)
 
 
+def started_at_zero(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    """What makes the new channels is drawn, though they are read."""
+    for name, plan in build.transfer.plans.items():
+        if isinstance(plan, Mapped) and parent.weights[name].ndim > 1:
+            axes = tuple(replace(axis, index=numpy.maximum(axis.index, -1)) for axis in plan.axes)
+            yield f"{name} fresh for new channels", with_plan(build, name, Extended(name, axes, axes[0].axis))
+    yield from no_copies(build, parent)
+
+
 def compared(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     """New keys that are drawn, or a scale that follows the width."""
     (attention,) = changed_settings(build, parent, "attention")
@@ -469,6 +498,7 @@ GRAPH_FAULTS: dict[str, Callable[[Build, Genome], Iterator[tuple[str, Build]]]] 
     "add_skip": added,
     "replicate_branch": split,
     "widen_zero": read_at_once,
+    "widen_gradmax": started_at_zero,
     "merge_twins": no_sums,
     "remove_branch": bypassed,
     "remove_block": bypassed,
@@ -519,6 +549,8 @@ PARENTS: dict[str, Callable[[], Genome]] = {
     "densenet": cache(lambda: alive(small("densenet"))),
     "mixed": cache(lambda: alive(mixed())),
     "transformer": cache(lambda: alive(transformer())),
+    "volume": cache(lambda: alive(mapped(3))),
+    "channels last": cache(lambda: alive(channels_last())),
 }
 
 
@@ -600,6 +632,7 @@ KINDS_OF_FAULTS = {
     "replicate_branch": {"an entry", "running_mean new", "running_var new", "a sum for the mean"},
     "split_head": {"an entry", "running_mean new", "running_var new", "a sum for the mean"},
     "widen_zero": {"two entries", "a new entry", "an entry", "as it was", "fresh for"},
+    "widen_gradmax": {"two entries", "a new entry", "an entry", "as it was", "fresh for"},
     "remove_branch": {"the other operand", "an entry"},
     "remove_block": {"the other operand", "an entry"},
     "remove_head": {"an entry"},

@@ -34,7 +34,7 @@ from ops import MUTATIONS, Child, Record, Site, certify, replay
 from ops.axis_maps import AxisMap
 from ops.stirring import stir
 from ops.transfer import Extended, Mapped
-from tests.strategies import SMALL_ZOO, WHOLE_ZOO, budget, inputs, networks, small, transformer
+from tests.strategies import MADE, SMALL_ZOO, WHOLE_ZOO, budget, inputs, mapped, networks, small, transformer
 
 EXACT = [name for name, mutation in MUTATIONS.items() if mutation.preserves == "exact"]
 
@@ -74,15 +74,43 @@ def test_zoo(name: str, model: str) -> None:
         check_child(small(model), MUTATIONS[name].apply(small(model), site, draws, born=7))
 
 
+@cache
+def made(model: str) -> Genome:
+    """A network made for the laws, with weights that hide nothing."""
+    return bold(MADE[model]())
+
+
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_transformer(name: str) -> None:
-    draws, parent = numpy.random.default_rng(1), bold(transformer())
-    for genome in (transformer(), parent):
+@pytest.mark.parametrize("model", MADE)
+def test_made_networks(name: str, model: str) -> None:
+    draws, parent = numpy.random.default_rng(1), made(model)
+    for genome in (MADE[model](), parent):
         for site in some_sites(name, genome):
             check_child(genome, MUTATIONS[name].apply(genome, site, draws, born=7))
     for site in some_sites(name, parent):
         child = MUTATIONS[name].apply(parent, site, draws)
         check_float32(parent, child.genome, modes(child), 1e-5)
+
+
+NEITHER = {"widen_keys", "add_heads", "drop_heads", "insert_transformer_layer"}
+"""What works on attention, and so not on a network without."""
+
+
+@pytest.mark.parametrize("name", MUTATIONS.keys() - NEITHER)
+@pytest.mark.parametrize("places", [1, 3])
+def test_sequences_and_volumes_have_the_sites_that_images_have(name: str, places: int) -> None:
+    parent, image = mapped(places), mapped(2)
+    undone = MUTATIONS[name].undoes
+    if undone is not None:
+        parent, image = (_at_every_site(genome, undone) for genome in (parent, image))
+    assert len(MUTATIONS[name].sites(parent)) == len(MUTATIONS[name].sites(image)) > 0
+
+
+def _at_every_site(genome: Genome, name: str) -> Genome:
+    """A network in which a mutation has been at work, at the first site and at the last."""
+    for end in (0, -1):
+        genome = MUTATIONS[name].apply(genome, MUTATIONS[name].sites(genome)[end], numpy.random.default_rng(3)).genome
+    return genome
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
@@ -331,8 +359,9 @@ def test_what_is_new_learns_within_two_steps(name: str, model: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_what_is_new_in_a_transformer_learns_within_two_steps(name: str) -> None:
-    check_what_is_new_learns(name, bold(transformer()))
+@pytest.mark.parametrize("model", MADE)
+def test_what_is_new_in_a_made_network_learns_within_two_steps(name: str, model: str) -> None:
+    check_what_is_new_learns(name, made(model))
 
 
 def check_what_is_new_learns(name: str, parent: Genome) -> None:

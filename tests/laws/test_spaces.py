@@ -181,15 +181,15 @@ def _attention(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins
 
 
 PASSING = {
-    *(name for name, kind in KINDS.items() if kind.activation),
-    *("batch_norm", "layer_norm", "rms_norm", "group_norm", "identity", "dropout", "dropout2d", "stochastic_depth"),
+    *(name for name, kind in KINDS.items() if kind.activation or name.startswith("dropout")),
+    *("batch_norm", "layer_norm", "rms_norm", "group_norm", "identity", "stochastic_depth"),
     *("add", "mean", "gate"),
 }
 """Kinds whose channels are those of their operands."""
 
 FORWARDS: dict[str, Callable[[Node, Graph, Sequence[Origins]], Origins]] = {
     **dict.fromkeys(PASSING, _operand),
-    **dict.fromkeys(("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"), _window),
+    **dict.fromkeys((name for name, kind in KINDS.items() if kind.pooling), _window),
     **dict.fromkeys(("input", "parameter", "constant"), _own),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _conv),
     **dict.fromkeys(("multiply", "pointwise"), _broadcast),
