@@ -33,6 +33,11 @@ class Feed:
         return len(self._labels)
 
     @property
+    def labels(self) -> Tensor:
+        """Of all examples, `(N,)`."""
+        return self._labels
+
+    @property
     def device(self) -> torch.device:
         """Where the examples are."""
         return self._labels.device

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from runners.freezeout import FreezeOut
+from runners.hydra import Hydra
 from runners.settings_errors import CheckedModel
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Recipe(CheckedModel):
         perturb: p of that.
         distill: How it learns from a teacher, where it has one.
         freezeout: When which part freezes; None for never.
+        hydra: How it becomes a body with several heads, and how these are trained; None for not at all.
         precision: `float32`, or `bfloat16` under autocast. None: what `fastest_precision` says.
 
     `resolved` replaces the Nones by what they stand for, but for those that stand for nothing.
@@ -123,6 +125,7 @@ class Recipe(CheckedModel):
     perturb: float = Field(0.0, ge=0, le=1)
     distill: Distillation = Field(default_factory=lambda: Distillation.model_validate({}))
     freezeout: FreezeOut | None = None
+    hydra: Hydra | None = None
     precision: Literal["float32", "bfloat16"] | None = None
 
     @field_validator("milestones")

@@ -20,10 +20,12 @@ from graphs.genome import Genome
 from graphs.initial import initial_weights
 from graphs.modules import genome_from_module
 from runners.augmentation import mixed
+from runners.ensembles import every_head, report
 from runners.faults import CandidateFault, candidate_faults
 from runners.feeding import Feed, shuffled
 from runners.freezeout import Stage, speedup
 from runners.freezing import Freezer
+from runners.hydra import Weights, body, split, weighted_norms
 from runners.losses import Targets, candidate_loss, example_losses
 from runners.measuring import built, check_fit, logits, measure, memory_format
 from runners.optimizers import load_moments, make_optimizer, moments
@@ -76,8 +78,14 @@ class Session:
         self._teacher: nn.Module | None = None
         self._averaged: AveragedModel | None = None
         self._stages: list[Stage] = []
+        self._weights: Weights | None = None
+        self._body: frozenset[str] = frozenset()
         with candidate_faults("building the network"):
             check_fit(genome.graph, task)
+            if recipe.hydra is not None and len(genome.graph.heads) == 1:
+                genome = split(
+                    genome, recipe.hydra.heads, recipe.hydra.split_point, recipe.hydra.start, seed=order % 2**63
+                )
             layout = memory_format(genome.graph)
             self._train = Feed(task, task.train, device, layout)
             self._validation = Feed(task, task.validation, device, layout)
@@ -88,6 +96,11 @@ class Session:
                     recipe = recipe.changed(epochs=max(recipe.epochs, round(recipe.epochs / (1 - saved))))
             self.recipe, self._genome = recipe, shrunk(genome, recipe, order)
             self._module = built(self._genome, device)
+            if recipe.hydra is not None:
+                self._body = body(genome.graph)
+                self._norms = weighted_norms(genome, self._module)
+                count, most = len(task.train), recipe.batch
+                self._weights = Weights(recipe.hydra, len(genome.graph.heads), count, most, order % 2**63, device)
             self._freezer = Freezer(genome, self._module)
             self._optimizer = make_optimizer(genome, self._module, recipe, [stage.nodes for stage in self._stages])
             if recipe.ema:
@@ -128,7 +141,8 @@ class Session:
                         )
                 if recipe.snapshots > 1 and self._step < steps and cycle(self._step, steps, recipe.cycles)[0] == 0:
                     self.kept = [*self.kept, self._snapshot()][-(recipe.snapshots - 1) :]
-            accuracy, val_loss = measure(self._measured(), self._genome.graph, self._validation)
+            found = self._measure()
+            accuracy, val_loss = found["accuracy"], found["loss"]
         if not math.isfinite(val_loss):
             raise CandidateFault("diverged", f"the validation loss is {val_loss} after epoch {number}")
         entry = {
@@ -140,22 +154,27 @@ class Session:
         }
         if self._stages:
             entry["frozen"] = sum(stage.frozen(self._step, steps) for stage in self._stages)
+        if "members" in found:
+            entry |= {"heads": found["members"], "oracle": found["oracle"], "disagreement": found["disagreement"]}
         self.curves.append(entry)
         return entry
 
     def _set_rates(self, steps: int, losses: list[float]) -> None:
         """Sets the rate of each group for the step to come, and freezes what has learned for its time."""
+        frozen = [stage.frozen(self._step, steps) for stage in self._stages]
+        nodes = {node for stage, done in zip(self._stages, frozen, strict=True) if done for node in stage.nodes}
+        if self.recipe.hydra is not None and len(self.curves) < self.recipe.hydra.frozen:
+            nodes |= self._body
+        if nodes != self._freezer.nodes:
+            self._freezer.freeze(nodes)
+            self._freezer.train()
         if not self._stages:
             rate = learning_rate(self.recipe, self._step, steps, losses)
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
             return
-        frozen = [stage.frozen(self._step, steps) for stage in self._stages]
-        nodes = {node for stage, done in zip(self._stages, frozen, strict=True) if done for node in stage.nodes}
-        if nodes != self._freezer.nodes:
-            self._freezer.freeze(nodes)
-            self._freezer.train()
-            gone = [group for group in self._optimizer.param_groups if frozen[group["stage"]]]
+        gone = [group for group in self._optimizer.param_groups if frozen[group["stage"]]]
+        if gone:
             for group in gone:
                 for parameter in group["params"]:
                     self._optimizer.state.pop(parameter, None)
@@ -174,6 +193,11 @@ class Session:
             images, others, share = mixed(images, recipe.mixup, self._moves)
             targets = Targets(labels, labels[others], share)
         weight = recipe.distill.weight_at(progress)
+        weights = None if self._weights is None else self._weights.of(rows)
+        if weights is not None:
+            for mine, norms in zip(weights, self._norms.values(), strict=True):
+                for norm in norms:
+                    norm.weights = mine
         with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             wanted = None
             if self._teacher is not None and weight:
@@ -192,7 +216,8 @@ class Session:
                     temperature=recipe.distill.temperature,
                 )
                 for head in heads
-            ]
+            ],
+            () if weights is None else list(weights),
         )
         self._optimizer.zero_grad()
         if loss.requires_grad:
@@ -201,6 +226,15 @@ class Session:
         if self._averaged is not None:
             self._averaged.update_parameters(self._module)
         return loss.detach()
+
+    def _measure(self) -> Mapping[str, Any]:
+        """Accuracy and loss on the validation split; of several heads, together and each alone."""
+        graph, module = self._genome.graph, self._measured()
+        if self.recipe.hydra is None:
+            accuracy, loss = measure(module, graph, self._validation)
+            return {"accuracy": accuracy, "loss": loss}
+        members = list(every_head(module, graph, self._validation).values())
+        return report(members, self._validation.labels.cpu(), of=self.recipe.hydra.average)
 
     def _measured(self) -> nn.Module:
         return self._module if self._averaged is None else self._averaged.module
