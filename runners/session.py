@@ -102,7 +102,7 @@ class Session:
                 count, most = len(task.train), recipe.batch
                 self._weights = Weights(recipe.hydra, len(genome.graph.heads), count, most, order % 2**63, device)
             self._freezer = Freezer(genome, self._module)
-            self._optimizer = make_optimizer(genome, self._module, recipe, [stage.nodes for stage in self._stages])
+            self._optimizer = make_optimizer(genome, self._module, recipe, self._groups())
             if recipe.ema:
                 average = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
                 self._averaged = AveragedModel(self._module, multi_avg_fn=average, use_buffers=True)
@@ -159,6 +159,14 @@ class Session:
         self.curves.append(entry)
         return entry
 
+    def _groups(self) -> list[frozenset[str]]:
+        """The nodes that begin and end to learn together: of each stage those in the body, and those that are not.
+
+        A group whose tensors differ in whether they have moments yet is refused by fused optimisers.
+        """
+        nodes = [frozenset(stage.nodes) for stage in self._stages] or [frozenset(self._genome.graph.nodes)]
+        return [part for each in nodes for part in (each & self._body, each - self._body)]
+
     def _set_rates(self, steps: int, losses: list[float]) -> None:
         """Sets the rate of each group for the step to come, and freezes what has learned for its time."""
         frozen = [stage.frozen(self._step, steps) for stage in self._stages]
@@ -173,16 +181,16 @@ class Session:
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
             return
-        gone = [group for group in self._optimizer.param_groups if frozen[group["stage"]]]
+        gone = [group for group in self._optimizer.param_groups if frozen[group["stage"] // 2]]
         if gone:
             for group in gone:
                 for parameter in group["params"]:
                     self._optimizer.state.pop(parameter, None)
             self._optimizer.param_groups[:] = [
-                group for group in self._optimizer.param_groups if not frozen[group["stage"]]
+                group for group in self._optimizer.param_groups if not frozen[group["stage"] // 2]
             ]
         for group in self._optimizer.param_groups:
-            group["lr"] = self.recipe.lr * self._stages[group["stage"]].factor(self._step, steps)
+            group["lr"] = self.recipe.lr * self._stages[group["stage"] // 2].factor(self._step, steps)
 
     def _learn(self, rows: Tensor, progress: float) -> Tensor:
         """One step; returns the batch's loss."""
