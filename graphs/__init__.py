@@ -17,6 +17,7 @@ A `Genome` is a `Graph` with its weights. Both are frozen: a change makes a new 
 | `execution`, `modules` | running a graph node by node; the ordinary module that comes out |
 | `files`, `documents`, `container` | the one file format: its digest, its JSON, its bytes |
 | `identity`, `partition` | fingerprints of structures |
+| `unit` | layers and blocks in order: what is frozen, split at, shared |
 | `zoo` | networks to start from |
 
 This package knows nothing of mutations, training or searches.
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from graphs.structure import Graph as Graph
     from graphs.structure import Head as Head
     from graphs.structure import Node as Node
+    from graphs.unit import Unit as Unit
+    from graphs.unit import units as units
 
 _EXPORTS = {
     "Draft": "graphs.draft",
@@ -53,6 +56,7 @@ _EXPORTS = {
     "Head": "graphs.structure",
     "KINDS": "graphs.kinds",
     "Node": "graphs.structure",
+    "Unit": "graphs.unit",
     "explain": "graphs.spaces",
     "fingerprint": "graphs.identity",
     "from_torch": "graphs.importing.importer",
@@ -63,6 +67,7 @@ _EXPORTS = {
     "parameters": "graphs.cost",
     "save": "graphs.files",
     "to_torch": "graphs.modules",
+    "units": "graphs.unit",
 }
 
 __all__ = [*_EXPORTS, "zoo"]

@@ -22,7 +22,7 @@ from graphs.structure import Graph, Node
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
-__all__ = ["genome_from_module", "source", "to_torch"]
+__all__ = ["genome_from_module", "module_paths", "source", "to_torch"]
 
 
 def to_torch(genome: Genome) -> fx.GraphModule:
@@ -64,6 +64,11 @@ def to_torch(genome: Genome) -> fx.GraphModule:
             "role there, such as 'layer1.conv.weight'"
         )
     return module
+
+
+def module_paths(graph: Graph) -> dict[str, str]:
+    """For each node that `to_torch` makes a module for, the path of that module."""
+    return dict(_Plan(graph).paths)
 
 
 def genome_from_module(genome: Genome, module: nn.Module) -> Genome:

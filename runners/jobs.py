@@ -213,6 +213,7 @@ def perform(job: Job, report: Report | None = None) -> Outcome:
         teacher=job.teacher,
         threads=job.threads,
         device=job.device,
+        newest=job.id,
         report=report,
     )
     if outcome.genome is None:

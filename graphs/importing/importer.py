@@ -162,9 +162,7 @@ def _compare(module: nn.Module, genome: Genome, given: Mapping[str, Tensor]) -> 
         torch.manual_seed(0)
         expected = _tensors(copied(module).eval()(**given))
         torch.manual_seed(0)
-        run = execute(
-            genome.graph, genome.weights, given, training=False, keep=heads
-        )
+        run = execute(genome.graph, genome.weights, given, training=False, keep=heads)
     found = [run.values[head] for head in heads]
     for one, other in zip(expected, found, strict=True):
         if one.shape != other.shape or not torch.allclose(one, other, _TOLERANCE, _TOLERANCE, equal_nan=True):
