@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from graphs.genome import Genome
 from graphs.initial import initial_weights
 from graphs.modules import genome_from_module
 from runners.augmentation import mixed
-from runners.ensembles import every_head, report
+from runners.ensembles import agreed, every_head, report
 from runners.faults import CandidateFault, candidate_faults
 from runners.feeding import Feed, shuffled
 from runners.freezeout import Stage, speedup
@@ -46,7 +46,7 @@ class Session:
         genome: Where training starts.
         recipe: How to train; nothing in it is open.
         task: What to train on.
-        teacher: Network to distil from.
+        teachers: Networks to distil from.
         device: Where to compute.
         order: Seed of the order of the examples.
         moves: Seed of augmentation.
@@ -66,7 +66,7 @@ class Session:
         genome: Genome,
         recipe: Recipe,
         task: Task,
-        teacher: Genome | None,
+        teachers: Sequence[Genome],
         device: str,
         order: int,
         moves: int,
@@ -75,7 +75,6 @@ class Session:
         self._device = torch.device(device)
         self._order = torch.Generator().manual_seed(order)
         self._moves = torch.Generator().manual_seed(moves)
-        self._teacher: nn.Module | None = None
         self._averaged: AveragedModel | None = None
         self._stages: list[Stage] = []
         self._weights: Weights | None = None
@@ -106,10 +105,12 @@ class Session:
             if recipe.ema:
                 average = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
                 self._averaged = AveragedModel(self._module, multi_avg_fn=average, use_buffers=True)
-        if teacher is not None and recipe.distill.weight > 0:
+        self._teachers: list[nn.Module] = []
+        if recipe.distill.weight > 0:
             with candidate_faults("building the teacher"):
-                check_fit(teacher.graph, task)
-                self._teacher = built(teacher, device).eval().requires_grad_(False)
+                for teacher in teachers:
+                    check_fit(teacher.graph, task)
+                    self._teachers.append(built(teacher, device).eval().requires_grad_(False))
         self._step = 0
         self.curves: list[dict[str, Any]] = []
         self.kept: list[Genome] = []
@@ -208,9 +209,9 @@ class Session:
                     norm.weights = mine
         with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             wanted = None
-            if self._teacher is not None and weight:
+            if self._teachers and weight:
                 with torch.no_grad():
-                    wanted = logits(self._teacher(images))[0]
+                    wanted = agreed([head for each in self._teachers for head in logits(each(images))])
             heads = logits(self._module(images))
         loss = candidate_loss(
             [

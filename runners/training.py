@@ -17,14 +17,17 @@ here, and the caller's random state and thread count are put back.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from graphs.genome import Genome
+from runners.checkpoints import Checkpoint
 from runners.faults import CandidateFault
 from runners.measuring import evaluate
 from runners.outcome import Outcome
@@ -41,11 +44,12 @@ def train(
     task: Task,
     seed: int = 0,
     *,
-    teacher: Genome | None = None,
+    teacher: Genome | Sequence[Genome] | None = None,
     threads: int | None = None,
     device: str = "cpu",
     newest: int | None = None,
     report: Callable[[dict[str, Any]], None] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Outcome:
     """Trains a network on the training split and measures it on the validation split after each epoch.
 
@@ -54,25 +58,50 @@ def train(
         recipe: How to train.
         task: What to train on; its test split is not touched.
         seed: Of the order of the examples, of augmentation and of dropout.
-        teacher: Network to distil from, with `recipe.distill.weight`; None for labels alone.
+        teacher: Network to distil from, as `recipe.distill` says, or several, whose probabilities are averaged; None
+            for labels alone.
         threads: Number of CPU threads to compute with; None for those of the process. The result depends on it.
         device: `cpu`, `cuda` or `cuda:N`.
         newest: Number of the candidate whose mutation made the network; what appeared there is frozen last.
         report: Called with each epoch's entry of the curves, and `epochs`, as soon as it is there.
+        checkpoint: File, ending in `.safetensors`, in which the state is written down after each epoch. Where it exists
+            the training goes on from there, to the same bits as if it had never been interrupted.
 
     Returns:
         The trained network, that of the last epoch, with its validation accuracy and curves; or a failure: `diverged`,
         `out-of-memory`, or `invalid` where network and task do not fit. Exceptions of `report` pass through.
+
+    Raises:
+        FormatError: The checkpoint is damaged, or of another training.
     """
     start = time.perf_counter()
     curves: list[dict[str, Any]] = []
     order, moves, masks = np.random.SeedSequence(seed).generate_state(3, np.uint64).tolist()
     with _threads(threads), _seeded(masks, device):
         try:
-            session = Session(genome, recipe.resolved(task, device), task, teacher, device, order, moves, newest)
+            recipe = recipe.resolved(task, device)
+            teachers = [] if teacher is None else [teacher] if isinstance(teacher, Genome) else list(teacher)
+            session = Session(genome, recipe, task, teachers, device, order, moves, newest)
+            kept = None
+            if checkpoint is not None:
+                kept = Checkpoint(
+                    Path(checkpoint),
+                    {
+                        "network": genome.digest,
+                        "recipe": recipe.model_dump(mode="json"),
+                        "data": {name: task.spec[name] for name in ("digest", "limit")},
+                        "teachers": [each.digest for each in teachers],
+                        "seed": seed,
+                        "threads": torch.get_num_threads(),
+                        "device": torch.device(device).type,
+                    },
+                )
+                kept.read_into(session)
             curves = session.curves
             while len(curves) < session.recipe.epochs:
                 entry = session.epoch()
+                if kept is not None:
+                    kept.write(session)
                 if report is not None:
                     report(entry | {"epochs": session.recipe.epochs})
             trained = session.trained()
@@ -80,7 +109,7 @@ def train(
             seconds = time.perf_counter() - start
             return Outcome(None, None, curves=curves, failure=fault.failure, seconds=seconds)
     seconds = time.perf_counter() - start
-    return Outcome(trained, curves[-1]["val_accuracy"], curves=curves, seconds=seconds)
+    return Outcome(trained, curves[-1]["val_accuracy"], curves=curves, seconds=seconds, members=session.kept)
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ def digits() -> Task:
 def started(digits: Task, settings: dict[str, Any]) -> Session:
     recipe = Recipe(epochs=5, **settings).resolved(digits)
     torch.manual_seed(3)
-    return Session(small(digits), recipe, digits, small(digits, seed=9), "cpu", 1, 2)
+    return Session(small(digits), recipe, digits, [small(digits, seed=9)], "cpu", 1, 2)
 
 
 @pytest.mark.parametrize("name", RECIPES)
