@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Index = numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]
 
-__all__ = ["Reading", "readings"]
+__all__ = ["Reading", "by_channel", "readings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def readings(graph: Graph, axis: int | None = None) -> dict[str, Reading]:
             continue
         behind = [found.get(reader) for reader, _ in graph.consumers[node.id]]
         if _each_channel(node, axis) and node.id not in outputs and behind and None not in behind:
-            whole = Reading(_by_channel(graph, node))
+            whole = Reading(by_channel(graph, node))
             for each in behind:
                 whole += each or Reading()
             found[node.id] = whole
@@ -84,7 +84,7 @@ def _each_channel(node: Node, axis: int | None) -> bool:
     return (kind.activation or kind.normalisation) and (not node.tensors or axis == 0)
 
 
-def _by_channel(graph: Graph, node: Node) -> tuple[str, ...]:
+def by_channel(graph: Graph, node: Node) -> tuple[str, ...]:
     """The tensors of a node that have an entry for each channel: those that are longer where there are more of them."""
     specs, shape = KINDS[node.kind].tensors, graph.shapes[node.id]
     if not node.tensors:

@@ -1,9 +1,9 @@
 """Remove block: let the readers of a block's output read its input instead, and drop what nobody reads any more.
 
 A block is a residual branch (its sum becomes the shortcut), or a layer with its norm and activation that keeps the
-shape. Law: exact in both modes where the last layer or norm of a residual branch has zeros only, bit for bit what
-`insert_block` was made from; elsewhere none, and the child is repaired by distillation from its parent (LEMONADE:
-Elsken, Metzen, Hutter, 2019, arXiv 1804.09081).
+shape. Law: exact in both modes where the last layer or norm of what is added has zeros only, bit for bit what
+`insert_block` was made from, or `add_skip`; elsewhere none, and the child is repaired by distillation from its parent
+(LEMONADE: Elsken, Metzen, Hutter, 2019, arXiv 1804.09081).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["REMOVE_BLOCK"]
 def _find(genome: Genome) -> Iterable[Site]:
     graph = genome.graph
     varying = dependent(graph)
-    for keep, drop in [*_branches(graph), *_layers(graph)]:
+    for keep, drop in dict.fromkeys([*_branches(graph), *_layers(graph), *_projections(genome)]):
         if drop in varying and keep not in varying:
             continue
         lost = dropped(graph, bypass(graph, keep, drop))
@@ -61,6 +61,15 @@ def _branches(graph: Graph) -> Iterable[tuple[str, str]]:
             for shortcut, branch in ((one, other), (other, one)):
                 if shortcut != branch and shortcut in graph.upstream([branch]):
                     yield shortcut, node.id
+
+
+def _projections(genome: Genome) -> Iterable[tuple[str, str]]:
+    """(operand, sum) of sums whose other operand is nothing, as what `add_skip` adds is at first."""
+    for node in genome.graph.nodes.values():
+        if node.kind == "add" and len(node.inputs) == 2:
+            yield from (
+                (keep, node.id) for keep in node.inputs if _is_zero(genome, _scales(genome.graph, keep, node.id))
+            )
 
 
 def _layers(graph: Graph) -> Iterable[tuple[str, str]]:

@@ -1,8 +1,9 @@
 """Split head: copy the network from a point to its output, and average the two outputs.
 
-TreeNets (Lee et al., "Why M Heads are Better than One", 2015, arXiv 1511.06314). The average is a learnable gate that
-starts uneven: under an even mean two equal copies receive equal gradients and stay tied for ever, under an uneven one
-they part without any noise. Law: exact in both modes; in eval mode only where the copied part draws random numbers.
+TreeNets (Lee et al., "Why M Heads are Better than One", 2015, arXiv 1511.06314). The outputs are averaged as they are:
+logits, or probabilities where a network ends in them. The average is a learnable gate that starts uneven: under an even
+mean two equal copies receive equal gradients and stay tied for ever, under an uneven one they part without any noise.
+Law: exact in both modes; in eval mode only where the copied part draws random numbers.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 from graphs.draft import Draft
 from graphs.genome import Genome
 from graphs.structure import Graph
+from ops.copying import copy_nodes
 from ops.mutation import Build, Mutation, Site, Work
 from ops.places import junctions, random_nodes, shares_statistics
-from ops.transfer import Mapped, New, Plan, Transfer
+from ops.transfer import New, Plan, Transfer
 
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["SPLIT_HEAD"]
+__all__ = ["SPLIT_HEAD", "cuts"]
 
 _SHARE = 0.375
 
@@ -30,7 +32,7 @@ def _find(genome: Genome) -> Iterable[Site]:
     if len(graph.heads) != 1:
         return
     wanted = set(junctions(graph))
-    for cut in _cuts(graph):
+    for cut in cuts(graph):
         if cut not in wanted:
             continue
         suffix = _suffix(graph, cut)
@@ -39,7 +41,7 @@ def _find(genome: Genome) -> Iterable[Site]:
             yield Site({"cut": cut}, "exact" if alone else "eval-exact")
 
 
-def _cuts(graph: Graph) -> list[str]:
+def cuts(graph: Graph) -> list[str]:
     """Nodes through which every path from an input to an output leads."""
     position = {id: place for place, id in enumerate(graph.nodes)}
     reach, found = 0, []
@@ -63,24 +65,15 @@ def _build(work: Work) -> Build:
     suffix = _suffix(graph, cut)
     head = graph.heads[0]
     draft = Draft(graph, work.born)
-    copies = {cut: cut}
-    plans: dict[str, Plan] = {}
-    names: dict[str, str] = {}
-    for id in graph.nodes:
-        if id not in suffix:
-            continue
-        old = graph[id]
-        inputs = [copies.get(source, source) for source in old.inputs]
-        copies[id] = draft.add(old.kind, inputs, **old.settings)
-        fresh = draft.nodes[copies[id]].tensors
-        draft.name_tensors(copies[id], {role: names.setdefault(old.tensors[role], fresh[role]) for role in fresh})
-        plans.update({names[name]: Mapped(name) for name in old.tensors.values()})
+    copies, copied = copy_nodes(draft, graph, suffix, {cut: cut})
+    plans: dict[str, Plan] = {**copied}
     gate = draft.add("gate", [head.node, copies[head.node]])
     share = float(work.choices["share"])
     plans[draft.nodes[gate].tensors["gate"]] = New(share)
     draft.move_heads(head.node, gate)
     rest = {name for node in graph.nodes.values() if node.id not in suffix for name in node.tensors.values()}
-    gradients = {name: 1 - share for name in names if name not in rest} | dict.fromkeys(names.values(), share)
+    originals = {plan.source for plan in copied.values()} - rest
+    gradients = dict.fromkeys(originals, 1 - share) | dict.fromkeys(copied, share)
     return Build(draft.finish(), Transfer(plans, gradients))
 
 

@@ -36,6 +36,7 @@ from ops.shrink_kernel import SHRINK_KERNEL
 from ops.skip import SKIP
 from ops.split_branch import SPLIT_BRANCH
 from ops.split_head import SPLIT_HEAD
+from ops.split_outputs import SPLIT_OUTPUTS
 from ops.widen import WIDEN
 from ops.widen_gradmax import WIDEN_GRADMAX
 from ops.widen_keys import WIDEN_KEYS
@@ -59,6 +60,7 @@ MUTATIONS: dict[str, Mutation] = {
         SKIP,
         GROW_KERNEL,
         SPLIT_HEAD,
+        SPLIT_OUTPUTS,
         INSERT_SE,
         BLEND_ACTIVATION,
         GROUP_TO_DENSE,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from graphs.initial import start_tensor
@@ -94,30 +95,20 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Regrouped:
-    """The weight of a convolution of `before` groups, for one of `after` groups; one of them divides the other.
+    """The weight of a convolution for other numbers of groups, one after the other; of two, one divides the other.
 
     Where groups are merged, the blocks that no group had are zero; where they are split, such blocks are dropped.
     """
 
     source: str
-    before: int
-    after: int
+    groups: tuple[int, ...]
 
     def apply(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The child's tensor, (out, in / after, …), from the parent's, (out, in / before, …)."""
+        """The child's tensor, (out, in / last, …), from the parent's, (out, in / first, …)."""
         tensor = weights[self.source]
-        finest, ratio = max(self.before, self.after), max(self.before, self.after) // min(self.before, self.after)
-        channels = tensor.shape[1] * self.before
-        size, filters = channels // finest, tensor.shape[0] // finest
-        out = tensor.new_zeros((tensor.shape[0], channels // self.after, *tensor.shape[2:]))
-        for group in range(finest):
-            rows = slice(group * filters, (group + 1) * filters)
-            columns = slice(group % ratio * size, (group % ratio + 1) * size)
-            if self.after < self.before:
-                out[rows, columns] = tensor[rows]
-            else:
-                out[rows] = tensor[rows, columns]
-        return out
+        for before, after in pairwise(self.groups):
+            tensor = _regroup(tensor, before, after)
+        return tensor
 
     def carry(self, tensor: Tensor, power: int) -> Tensor:
         """See `AxisMap.carry`: entries keep their gradients, new ones have none yet."""
@@ -127,6 +118,21 @@ class Regrouped:
         """See `AxisMap.rate`."""
         known = self.apply({self.source: factor.new_ones(factor.shape)})
         return self.apply({self.source: factor}).where(known > 0, 1.0)
+
+
+def _regroup(tensor: Tensor, before: int, after: int) -> Tensor:
+    finest, ratio = max(before, after), max(before, after) // min(before, after)
+    channels = tensor.shape[1] * before
+    size, filters = channels // finest, tensor.shape[0] // finest
+    out = tensor.new_zeros((tensor.shape[0], channels // after, *tensor.shape[2:]))
+    for group in range(finest):
+        rows = slice(group * filters, (group + 1) * filters)
+        columns = slice(group % ratio * size, (group % ratio + 1) * size)
+        if after < before:
+            out[rows, columns] = tensor[rows]
+        else:
+            out[rows] = tensor[rows, columns]
+    return out
 
 
 @dataclass(frozen=True, slots=True)

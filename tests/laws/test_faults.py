@@ -90,7 +90,7 @@ class BentGroups(Regrouped):
     roll: int = 0
 
     def apply(self, weights: Any) -> Tensor:
-        made = Regrouped(self.source, self.before, self.after).apply(weights).roll(self.roll, 1)
+        made = Regrouped(self.source, self.groups).apply(weights).roll(self.roll, 1)
         return bend(made, int(numpy.ravel_multi_index(self.entry, made.shape)), self.by) if self.entry else made
 
 
@@ -208,8 +208,8 @@ def no_copies(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
 
 
 def deepened(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
-    layer = fresh_nodes(build, parent, "conv2d", "linear")[0]
-    (end,) = fresh_nodes(build, parent, *(name for name, kind in KINDS.items() if kind.idempotent))
+    layer = fresh_nodes(build, parent, *(name for name, kind in KINDS.items() if kind.window is not None))[0]
+    end = [id for id in build.graph.nodes if id not in parent.graph.nodes][-1]
     names = build.graph[layer].tensors
     yield "a weight that is no identity", with_plan(build, names["weight"], BentStart("identity", 0, -1e-6))
     if "bias" in names:
@@ -293,7 +293,7 @@ def merged(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     centre = tuple(size // 2 for size in made.shape[2:])
     between = (0, made.shape[1] - 1, *centre)
     largest = tuple(int(place) for place in numpy.unravel_index(int(made.abs().argmax()), made.shape))
-    groups = (plan.source, plan.before, plan.after)
+    groups = (plan.source, plan.groups)
     by = 1e-6 * float(made[largest].abs())
     yield "a weight between groups not zero", with_plan(build, name, BentGroups(*groups, entry=between, by=1e-9))
     yield "a weight off by a millionth", with_plan(build, name, BentGroups(*groups, entry=largest, by=by))
@@ -301,8 +301,15 @@ def merged(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     yield "a weight as it was", with_plan(build, name, Mapped(plan.source))
 
 
+def parted(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    (node,) = (id for id in build.graph.nodes if build.graph[id] != parent.graph[id])
+    yield "as few groups as before", altered(build, node, groups=parent.graph[node].settings["groups"])
+    yield from (pair for pair in merged(build, parent) if "between groups" not in pair[0])
+
+
 def skipped(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
-    (joined,) = fresh_nodes(build, parent, "concat")
+    # Where a part of the network is copied, with what is concatenated there, it is the last one.
+    joined = fresh_nodes(build, parent, "concat")[-1]
     given, source = build.graph[joined].inputs
 
     def reverse(draft: Draft) -> None:
@@ -314,10 +321,15 @@ def skipped(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
 
 def divided(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     yield from skipped(build, parent)
-    for part in fresh_nodes(build, parent, "conv2d", "linear"):
+    for part in fresh_nodes(build, parent, *(name for name, kind in KINDS.items() if kind.affine)):
         names = build.graph[part].tensors
         if "bias" in names:
             yield f"{names['bias']} new", with_plan(build, names["bias"], New("zeros"))
+
+
+def shared_out(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    yield from skipped(build, parent)
+    yield from without_plans(build, parent)
 
 
 def added(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
@@ -491,9 +503,11 @@ GRAPH_FAULTS: dict[str, Callable[[Build, Genome], Iterator[tuple[str, Build]]]] 
     "skip": skipped,
     "grow_kernel": grown,
     "split_head": split,
+    "split_outputs": shared_out,
     "insert_se": excited,
     "blend_activation": branched,
     "group_to_dense": merged,
+    "dense_to_group": parted,
     "split_branch": divided,
     "add_skip": added,
     "replicate_branch": split,
@@ -627,10 +641,12 @@ KINDS_OF_FAULTS = {
     "insert_se": {"the start", "wrong way round", "a product"},
     "blend_activation": {"the start", "wrong way round"},
     "group_to_dense": {"between groups", "off by a millionth", "beside their place", "as it was"},
+    "dense_to_group": {"off by a millionth", "beside their place", "as it was", "as few groups"},
     "split_branch": {"an entry", "two entries", "the last entry", "wrong way round", "new"},
     "add_skip": {"the start", "a mean for a sum", "twice"},
     "replicate_branch": {"an entry", "running_mean new", "running_var new", "a sum for the mean"},
     "split_head": {"an entry", "running_mean new", "running_var new", "a sum for the mean"},
+    "split_outputs": {"an entry", "two entries", "the last entry", "running_mean new", "wrong way round"},
     "widen_zero": {"two entries", "a new entry", "an entry", "as it was", "fresh for"},
     "widen_gradmax": {"two entries", "a new entry", "an entry", "as it was", "fresh for"},
     "remove_branch": {"the other operand", "an entry"},
