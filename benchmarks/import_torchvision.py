@@ -23,6 +23,7 @@ kept in --to, one JSON object a line, and not measured again, so the benchmark g
 from __future__ import annotations
 
 import argparse
+import gc
 import math
 import platform
 import time
@@ -65,10 +66,17 @@ def measured(name: str, least: int, sites: int, threads: int) -> Iterator[dict[s
     torch.backends.mha.set_fastpath_enabled(False)
     row: dict[str, Any] = {"name": name, "refused": None}
     try:
-        genome = _there_and_back(name, least, row)
+        original, images = prepared(name, least)
+        genome = _there_and_back(original, images, row)
+        row["sites"] = {name: len(mutation.sites(genome)) for name, mutation in ops.MUTATIONS.items()}
         yield row
-        bold, inputs = _places(genome, row)
+        inputs = probe(genome)
+        bold = stir(genome, inputs, SEED)
         del genome
+        if row["eval"] or row["train"]:
+            _stirred(original, bold, images, row)
+        del original
+        gc.collect()
         for role in ROLES:
             _certify(bold, role, sites, inputs, row)
             yield row
@@ -80,28 +88,37 @@ def measured(name: str, least: int, sites: int, threads: int) -> Iterator[dict[s
     yield row
 
 
-def _there_and_back(name: str, least: int, row: dict[str, Any]) -> graphs.Genome:
+def _there_and_back(original: nn.Module, images: Tensor, row: dict[str, Any]) -> graphs.Genome:
     """Imports the network, writes into `row` how the module that comes out differs, and gives the genome."""
-    original, images = prepared(name, least)
     row["side"] = images.shape[-1]
-    begin = time.perf_counter()
+    begin, work = time.perf_counter(), time.process_time()
     genome = graphs.from_torch(original, images)
-    row["seconds"] = time.perf_counter() - begin
+    row["seconds"], row["cpu"] = time.perf_counter() - begin, time.process_time() - work
     row["nodes"] = len(genome.graph.nodes)
     row["parameters"] = graphs.parameters(genome.graph)
     row["opaque"] = [node.id for node in genome.graph.nodes.values() if node.kind == "opaque"]
     row["rewritten"] = sum(node.kind in REWRITTEN for node in genome.graph.nodes.values())
+    row["certified"], row["why"] = {}, {}
     module = graphs.to_torch(genome)
     row["state"] = _same(original.state_dict(), module.state_dict())
     row |= _compared(original, module, images)
     row["buffers"] = _same(original.state_dict(), module.state_dict())
-    if row["eval"] or row["train"]:
-        bold = stir(genome, {node.settings["name"]: images.double() for node in genome.graph.inputs}, SEED)
-        stirred = graphs.to_torch(bold)
-        original.double().load_state_dict(stirred.state_dict())
-        row["stirred"] = _compared(original, stirred, images.double())
-        row["noise"] = _noise(original.float(), images)
     return genome
+
+
+def _stirred(original: nn.Module, bold: graphs.Genome, images: Tensor, row: dict[str, Any]) -> None:
+    """Compares again on stirred weights, in float64, and notes the noise beside it.
+
+    The original takes the genome's tensors over, but for its buffers: there may be no room for one more copy.
+    """
+    buffers = dict(original.named_buffers())
+    state = {
+        name: bold.weights[name].clone() if name in buffers else bold.weights[name] for name in original.state_dict()
+    }
+    original.load_state_dict(state, assign=True)
+    row["stirred"] = _compared(original.double(), graphs.to_torch(bold), images.double())
+    gc.collect()
+    row["noise"] = _noise(original.float(), images)
 
 
 def _compared(original: nn.Module, module: nn.Module, images: Tensor) -> dict[str, float | None]:
@@ -148,14 +165,6 @@ def _difference(expected: list[Tensor], got: list[Tensor]) -> float | None:
 
 def _same(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> bool:
     return expected.keys() == got.keys() and all(torch.equal(tensor, got[name]) for name, tensor in expected.items())
-
-
-def _places(genome: graphs.Genome, row: dict[str, Any]) -> tuple[graphs.Genome, dict[str, Tensor]]:
-    """Counts sites, and gives the stirred network with its probe."""
-    row["sites"] = {name: len(mutation.sites(genome)) for name, mutation in ops.MUTATIONS.items()}
-    row["certified"], row["why"] = {}, {}
-    inputs = probe(genome)
-    return stir(genome, inputs, SEED), inputs
 
 
 def _certify(bold: graphs.Genome, role: str, sites: int, inputs: Mapping[str, Tensor], row: dict[str, Any]) -> None:
@@ -213,7 +222,7 @@ def line(row: Mapping[str, Any]) -> str:
     """The row of one network: what came out, and what was certified."""
     if "buffers" not in row:
         return f"{row['name']:20s} refused: {row['refused']}"
-    facts = f"{row['side']:4d} {row['nodes']:5d} {row['seconds']:7.2f} {len(row['opaque']):6d}"
+    facts = f"{row['side']:4d} {row['nodes']:5d} {row['seconds']:7.2f} {row['cpu']:7.2f} {len(row['opaque']):6d}"
     stirred = row.get("stirred", {"eval": 0.0, "train": 0.0})
     same = " ".join(f"{figure(found[mode]):>10s}" for found in (row, stirred) for mode in ("eval", "train"))
     verdicts = " ".join(f"{_verdicts(row, role):30s}" for role in ROLES)
@@ -239,10 +248,8 @@ def counts(row: Mapping[str, Any]) -> str:
 
 def report(rows: Mapping[str, Mapping[str, Any]], wanted: list[str]) -> None:
     """Prints the tables and what they come to."""
-    stirred = f"{'eval':>10s} {'train':>10s}"
-    titles = (
-        f"{'name':20s} side nodes seconds opaque {stirred} {'stirred':>10s} {'stirred':>10s}    noise buffers state"
-    )
+    differences = " ".join(f"{title:>10s}" for title in ("eval", "train", "stirred", "stirred"))
+    titles = f"{'name':20s} side nodes seconds     cpu opaque {differences}    noise buffers state"
     print(f"{titles}  {' '.join(f'{role:30s}' for role in ROLES)}")
     done = [rows[name] for name in wanted if name in rows]
     for row in done:
