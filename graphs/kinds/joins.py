@@ -197,7 +197,7 @@ def _gate(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training:
 
 JOINS = (
     INPUT,
-    Kind(name="add", operands=(2, None), shape=_alike, compute=_sum, channels=_tied, commutative=True),
+    Kind(name="add", operands=(2, None), shape=_alike, compute=_sum, channels=_tied, commutative=True, spare=True),
     Kind(name="mean", operands=(2, None), shape=_alike, compute=_mean, channels=_tied, commutative=True),
     Kind(
         name="multiply",
@@ -214,6 +214,7 @@ JOINS = (
         shape=_concatenated,
         compute=_concat,
         channels=_side_by_side,
+        spare=True,
     ),
     Kind(name="flatten", shape=_flat, compute=_flatten, channels=_flat_channels),
     Kind(name="identity", compute=_same),

@@ -77,6 +77,7 @@ BATCH_NORM = Kind(
     tensors=_batch_norm_tensors,
     channels=_batch_norm_channels,
     normalisation=True,
+    spare=True,
 )
 
 

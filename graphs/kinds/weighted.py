@@ -153,6 +153,7 @@ def _convolution(places: int) -> Kind:
         channels=_conv_channels,
         resize=_conv_resize,
         macs=_conv_macs,
+        spare=True,
     )
 
 
