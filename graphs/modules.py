@@ -106,7 +106,8 @@ def _emit(graph: Graph, plan: _Plan, training: bool) -> fx.Graph:
                 flag = emitted.create_node("get_attr", "training")
             tensors = {role: fx.Proxy(emitted.get_attr(name), tracer) for role, name in node.tensors.items()}
             operands = [values[source] for source in node.inputs]
-            value = kind.compute(node.settings, operands, tensors, fx.Proxy(flag, tracer))  # type: ignore[arg-type]
+            compute = kind.overwrite if kind.overwrite and _is_spare(graph, node.inputs[0]) else kind.compute
+            value = compute(node.settings, operands, tensors, fx.Proxy(flag, tracer))  # type: ignore[arg-type]
         values[node.id] = value
     if flag is not None and not flag.users:
         emitted.erase_node(flag)
@@ -114,6 +115,12 @@ def _emit(graph: Graph, plan: _Plan, training: bool) -> fx.Graph:
     emitted.output(next(iter(outputs.values())) if len(outputs) == 1 else outputs)
     emitted.lint()
     return emitted
+
+
+def _is_spare(graph: Graph, source: str) -> bool:
+    """Whether the value of a node may be overwritten by its only reader."""
+    alone = len(graph.consumers[source]) == 1 and all(head.node != source for head in graph.heads)
+    return alone and KINDS[graph[source].kind].spare
 
 
 def _divide_by_mode(whole: fx.Graph, inference: fx.Graph) -> None:

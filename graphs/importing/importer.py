@@ -26,7 +26,7 @@ _COMPARED = 2
 """So many examples of a batch are compared: what mixes examples shows with two of them."""
 
 
-def from_torch(module: nn.Module, example_input: Any) -> Genome:
+def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) -> Genome:
     """The genome of a module, weights included; `graphs.to_torch` gives an ordinary module back.
 
     The forward pass is traced with `torch.fx`, or recorded by `torch.export` where that cannot be done, in train and in
@@ -38,6 +38,8 @@ def from_torch(module: nn.Module, example_input: Any) -> Genome:
         module: Any `torch.nn.Module` whose forward pass does not branch on the values of tensors. Left as it is.
         example_input: A tensor (N, ...), a tuple of them for several arguments, or a dictionary by argument name.
             Names, types and shapes (not N) are kept, and the greatest value of integer inputs.
+        verify: Compare the result with the original on two of the examples, in eval mode. Without it, which saves two
+            forward passes, a module whose forward pass depends on values in a way that no trace shows goes unnoticed.
 
     Raises:
         GraphError: The module cannot be taken in; names the line of its code, and what to do.
@@ -54,12 +56,12 @@ def from_torch(module: nn.Module, example_input: Any) -> Genome:
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         try:
-            return _taken_in(module, given, trace)
+            return _taken_in(module, given, trace, verify)
         except GraphError:
             with contextlib.suppress(GraphError):
-                return _taken_in(module, given, trace_exported)
+                return _taken_in(module, given, trace_exported, verify)
             # To note the lines of the user's code takes long, so it is done where one has to be named.
-            return _taken_in(module, given, functools.partial(trace, lines=True))
+            return _taken_in(module, given, functools.partial(trace, lines=True), verify)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 
@@ -68,8 +70,9 @@ def _taken_in(
     module: nn.Module,
     given: Mapping[str, Tensor],
     trace: Callable[[nn.Module, Mapping[str, Tensor], bool], Trace],
+    verify: bool,
 ) -> Genome:
-    """The genome by one way of tracing, compared with the original."""
+    """The genome by one way of tracing."""
     from graphs.importing.copying import copied
     from graphs.importing.lowering import Lowering
     from graphs.importing.walking import walk
@@ -83,7 +86,8 @@ def _taken_in(
     evaluated = trained if alike else walk(lowering, inference, None)
     _name_heads(lowering, trained, evaluated)
     genome = _finish(lowering)
-    _compare(module, genome, given)
+    if verify:
+        _compare(module, genome, given)
     return genome
 
 

@@ -202,7 +202,14 @@ def _gate(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training:
 JOINS = (
     INPUT,
     Kind(
-        name="add", operands=(2, None), shape=_alike, compute=_sum, channels=_tied, commutative=True, elementwise=True
+        name="add",
+        operands=(2, None),
+        shape=_alike,
+        compute=_sum,
+        channels=_tied,
+        commutative=True,
+        elementwise=True,
+        spare=True,
     ),
     Kind(
         name="mean", operands=(2, None), shape=_alike, compute=_mean, channels=_tied, commutative=True, elementwise=True
@@ -224,6 +231,7 @@ JOINS = (
         compute=_concat,
         channels=_side_by_side,
         silent=True,
+        spare=True,
     ),
     Kind(name="flatten", shape=_flat, compute=_flatten, channels=_flat_channels, silent=True),
     Kind(name="identity", compute=_same, elementwise=True),

@@ -113,6 +113,8 @@ class Kind:
         shape: `(settings, input shapes) -> output shape`; raises `ShapeError` without naming the node.
         compute: `(settings, inputs, tensors by role, training) -> value`, with `torch` operations; may update buffers
             in place. With batch axes in front of all shapes.
+        overwrite: As `compute`, but the result takes the place of the only operand; None where that cannot be, or where
+            a gradient would need the operand. The emitted forward pass uses it where the operand is `spare`.
         module: `(settings, input shapes) -> (name in torch.nn, keyword arguments)` where an ordinary module stands for
             it; None where `compute` itself is emitted into the generated forward.
         roles: `settings -> names of its tensors`.
@@ -134,6 +136,7 @@ class Kind:
             axes of places, behind that of the channels, it slides over. None for all other kinds.
         affine: Its value is zero where its tensors `weight` and `bias` are.
         pooling: It makes a map smaller, channel by channel.
+        spare: Its value is memory of its own, and no gradient of it needs the value: a sole reader may overwrite it.
         wall: What it computes is not known here; no mutation builds on its value.
     """
 
@@ -143,6 +146,7 @@ class Kind:
     operands: tuple[int, int | None] = (1, 1)
     shape: Callable[[Settings, Sequence[Shape]], Shape] = same_shape
     compute: Callable[[Settings, Sequence[Any], Tensors, bool], Any] | None = None
+    overwrite: Callable[[Settings, Sequence[Any], Tensors, bool], Any] | None = None
     module: Callable[[Settings, Sequence[Shape]], tuple[str, dict[str, Any]]] | None = None
     roles: Callable[[Settings], tuple[str, ...]] = _no_roles
     tensors: Callable[[Settings, Sequence[Shape]], Mapping[str, TensorSpec]] = _no_tensors
@@ -159,6 +163,7 @@ class Kind:
     window: int | None = None
     affine: bool = False
     pooling: bool = False
+    spare: bool = False
     wall: bool = False
 
     def __post_init__(self) -> None:

@@ -79,6 +79,7 @@ BATCH_NORM = Kind(
     affine=True,
     silent=True,
     normalisation=True,
+    spare=True,
 )
 
 

@@ -157,6 +157,7 @@ def _convolution(places: int) -> Kind:
         window=places,
         silent=True,
         affine=True,
+        spare=True,
     )
 
 

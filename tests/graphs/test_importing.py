@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import namedtuple
 from collections.abc import Callable
@@ -445,6 +446,15 @@ class Baked(nn.Module):
         return x.view(4, -1) * x.shape[0]
 
 
+class Changing(nn.Module):
+    """It depends on state that no trace shows and no copy holds."""
+
+    turns = itertools.count(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * next(self.turns)
+
+
 class Loose(nn.Module):
     """The output has no batch in front."""
 
@@ -489,6 +499,55 @@ def test_refusals_say_where_and_why(name: str) -> None:
     with pytest.raises(GraphError) as caught:
         graphs.from_torch(make(), example)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_example_shows_what_no_trace_does_unless_that_is_left_out() -> None:
+    with pytest.raises(GraphError, match="does not compute what the module does"):
+        graphs.from_torch(Changing(), torch.randn(2, 3))
+    graphs.from_torch(Changing(), torch.randn(2, 3), verify=False)
+
+
+class Remembering(nn.Module):
+    """Its forward pass writes down what it has seen, in containers of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.seen, self.last = nn.Linear(3, 3), [], None
+        self.shared = self.kept = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(1)
+        self.last = self.kept["x"] = self.fc(x)
+        return self.shared["x"]
+
+
+def test_what_a_forward_pass_leaves_behind_stays_on_a_copy() -> None:
+    module = Remembering()
+    genome = graphs.from_torch(module, torch.randn(2, 3))
+    assert (module.seen, module.last, module.kept) == ([], None, {}) and module.shared is module.kept
+    assert genome.weights["fc.weight"].data_ptr() != module.fc.weight.data_ptr()
+
+
+class Modes(nn.Module):
+    """It asks for the mode by way of a part, or keeps a mode of its own."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.fc, self.own, self.wide = nn.Linear(3, 3), own, True
+
+    def train(self, mode: bool = True) -> Modes:
+        self.wide = mode
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        training = self.wide if self.own else self.fc.training
+        return functional.dropout(self.fc(x), 0.25, training)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_mode_that_is_asked_for_is_found(own: bool) -> None:
+    genome = graphs.from_torch(Modes(own), torch.randn(2, 3))
+    assert [node.kind for node in genome.graph.nodes.values()] == ["input", "linear", "dropout"]
 
 
 def test_no_module() -> None:

@@ -168,3 +168,35 @@ def test_a_tensor_without_a_place_is_named() -> None:
     graph = draft.finish()
     with pytest.raises(GraphError, match="tensor 'w' has no place in a module"):
         to_torch(Genome(graph, initial_weights(graph, 0)))
+
+
+def overwriting(readers: int, head: bool) -> str:
+    """The code of a convolution under an activation, whose value others read too, or that is an output."""
+    draft = Draft()
+    made = draft.add("conv2d", draft.input((3, 4, 4)), out=3)
+    value = draft.add("relu", made)
+    for _ in range(readers):
+        value = draft.add("add", [value, made])
+    draft.head(draft.add("flatten", value))
+    if head:
+        draft.head(made, "other")
+    graph = draft.finish()
+    code: str = to_torch(Genome(graph, initial_weights(graph, 0))).code
+    return code
+
+
+def test_an_activation_overwrites_what_nobody_else_reads() -> None:
+    assert "inplace = True" in overwriting(0, head=False)
+    assert "inplace = True" not in overwriting(1, head=False)
+    assert "inplace = True" not in overwriting(0, head=True)
+
+
+def test_inputs_and_views_are_not_overwritten() -> None:
+    draft = Draft()
+    image = draft.input((4, 2, 2))
+    bent = draft.add("relu", image)
+    flat = draft.add("flatten", draft.add("conv2d", bent, out=4))
+    draft.head(draft.add("relu", flat))
+    graph = draft.finish()
+    module = to_torch(Genome(graph, initial_weights(graph, 0)))
+    assert "inplace = True" not in module.code

@@ -50,6 +50,7 @@ def check_all(genome: Genome) -> None:
     check_state(genome, module)
     check_cost(genome, module)
     check_outputs(genome, module)
+    check_gradients(genome, module)
     check_outputs(genome, rebuilt(genome))
 
 
@@ -116,6 +117,37 @@ def check_outputs(genome: Genome, module: nn.Module) -> None:
             state = dict(module.named_buffers())
             for name in buffers(graph):
                 assert torch.equal(state[name], run.buffers.get(name, genome.weights[name])), name
+
+
+def check_gradients(genome: Genome, module: nn.Module) -> None:
+    """What is overwritten on the way was needed by nobody: gradients are those of the run that keeps all values."""
+    graph, specs = genome.graph, tensors(genome.graph)
+    examples = inputs(graph, 5, dtype=torch.float32)
+    kept = {name: value.clone() for name, value in examples.items()}
+    for value in examples.values():
+        value.requires_grad_(value.is_floating_point())
+    weights = {name: tensor.clone().requires_grad_(not specs[name].buffer) for name, tensor in genome.weights.items()}
+    module.load_state_dict(genome.weights, strict=False)
+    modes = (False,) if any(KINDS[node.kind].random for node in graph.nodes.values()) else (False, True)
+    for training in modes:
+        run = execute(graph, weights, examples, training=training, differentiable=True)
+        heads = {head.name: run.values[head.node] for head in graph.heads if training or not head.training_only}
+        expected = gradients(heads, {**examples, **weights})
+        found = check_heads(genome, module.train(training)(**examples), training)
+        assert all(torch.equal(found[name], value) for name, value in heads.items())
+        for name, gradient in gradients(found, {**examples, **dict(module.named_parameters())}).items():
+            one, other = gradient, expected.get(name)
+            assert (one is None) == (other is None) and (one is None or torch.equal(one, other)), (name, training)
+    assert all(torch.equal(examples[name], value) for name, value in kept.items())
+
+
+def gradients(outputs: dict[str, Tensor], leaves: dict[str, Tensor]) -> dict[str, Tensor | None]:
+    """Of a sum over all outputs, each element weighted by its place, by the name of the leaf."""
+    total = sum((value.flatten() * torch.linspace(-1, 1, value.numel())).sum() for value in outputs.values())
+    asked = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
+    assert isinstance(total, Tensor)
+    found = torch.autograd.grad(total, list(asked.values()), allow_unused=True)
+    return dict(zip(asked, found, strict=True))
 
 
 def buffers(graph: Graph) -> list[str]:
