@@ -16,6 +16,7 @@ magnitudes, and the classifier left alone; `nan` stands where the network that i
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import platform
 import statistics
 import time
@@ -93,12 +94,12 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(NETWORKS), help="names, with commas between them")
     given = parser.parse_args()
     try:
-        import torch_pruning
-    except ImportError:
+        importlib.metadata.version("torch-pruning")
+    except importlib.metadata.PackageNotFoundError:
         parser.error("torch-pruning is not installed here; install it with 'pip install torch-pruning'")
     torch.set_num_threads(given.threads)
     machine = f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {given.threads} threads"
-    print(f"{machine}, torch-pruning {torch_pruning.__version__}, n={given.n}")
+    print(f"{machine}, torch-pruning {importlib.metadata.version('torch-pruning')}, n={given.n}")
     head = ("network", "ours s", "change s", "size", "theirs s", "size", "unchecked s", "group ours", "group theirs")
     head += ("theirs/ours", "th./unchecked")
     print(f"{head[0]:<20}" + "".join(f"{word:>14}" for word in head[1:]))
