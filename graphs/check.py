@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphs.errors import GraphError
 from graphs.kinds import kind_of, tensors
+from graphs.names import check_label
 from graphs.shapes import infer
 from graphs.structure import Graph
 
@@ -11,7 +12,7 @@ __all__ = ["check"]
 
 
 def check(graph: Graph) -> None:
-    """Checks a graph whole: order, operands, settings, heads, reachability, shapes, tensors.
+    """Checks a graph whole: order, names, operands, settings, heads, reachability, shapes, tensors.
 
     Raises:
         GraphError: Something is wrong; the message names the node.
@@ -20,6 +21,7 @@ def check(graph: Graph) -> None:
     for id, node in graph.nodes.items():
         if id != node.id:
             raise GraphError(f"node '{node.id}' stands under the name '{id}'")
+        check_label(id, "a node")
         for source in node.inputs:
             if source not in graph.nodes:
                 raise GraphError(f"node '{id}' reads '{source}', which is not in the graph")
@@ -33,6 +35,7 @@ def check(graph: Graph) -> None:
     if all(head.training_only for head in graph.heads):
         raise GraphError("the graph has no output in eval mode; at least one head must not be for training only")
     for head in graph.heads:
+        check_label(head.name, "a head")
         if head.node not in done:
             raise GraphError(f"head '{head.name}' reads '{head.node}', which is not in the graph")
     if not graph.inputs:

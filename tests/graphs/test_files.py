@@ -360,6 +360,16 @@ def edit_settings(place: int, **fields: Any) -> bytes:
     return changed(lambda document: document["graph"]["nodes"][place]["settings"].update(fields))
 
 
+def tensors_called(path: str, other: str = "") -> bytes:
+    """The small genome's file with the tensors of its last layer at other paths."""
+    header, document, body = taken_apart(files.encode(small()))
+    names = {"weight": f"{path}.weight", "bias": f"{other or path}.bias"}
+    document["graph"]["nodes"][-1]["tensors"] = names
+    for role, name in names.items():
+        header[name] = header.pop(f"fc.{role}")
+    return sealed(header, document, body)
+
+
 def edit_head(**fields: Any) -> bytes:
     return changed(lambda document: document["graph"]["heads"][0].update(fields))
 
@@ -559,6 +569,17 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "settings are a list": (lambda: edit_node(1, settings=[]), "settings: expected an object"),
     "tensors are a list": (lambda: edit_node(1, tensors=[]), "tensors: expected an object"),
     "tensors without a role": (lambda: edit_node(1, tensors={}), "names tensors for []"),
+    "code in the name of a tensor": (
+        lambda: tensors_called('b",print("X"))or(getattr)(self,"b'),
+        "cannot stand in a module",
+    ),
+    "a tensor called as a method": (lambda: tensors_called("forward"), "'forward' is taken there"),
+    "a tensor without a name": (lambda: tensors_called("."), "cannot stand in a module"),
+    "a tensor within a tensor": (lambda: tensors_called("fc", "fc.weight"), "'fc.weight' is a tensor, and no place"),
+    "code in the name of a head": (lambda: edit_head(name='x""";print("X");"""'), "a head has the name"),
+    "code in the name of a node": (lambda: with_graph([INPUT, node('a");print("X', "relu", ["x"])]), "a node has the"),
+    "an input called as what the code calls": (lambda: edit_settings(0, name="getattr"), "Python and torch leave free"),
+    "an input that Python calls otherwise": (lambda: edit_settings(0, name="ｏｕｔ"), "Python and torch leave free"),
     "shared tensor of two shapes": (
         lambda: edit_node(6, tensors={"weight": "one.weight", "bias": "fc.bias"}),
         "one.weight",
