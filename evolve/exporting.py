@@ -199,13 +199,18 @@ def _module(source: str, config: Mapping[str, Any]) -> str:
     gives = f"(N, {config['classes']}) logits" if len(names) == 1 else f"a dictionary with {', '.join(names)}"
     return _MODULE.format(
         title="A network" if number is None else f"Candidate {number} of a search",
-        interface=f"(N, {shape}) float32 -> {gives}",
+        interface=_quoted(f"(N, {shape}) float32 -> {gives}"),
         preparation="Inputs are as the network was trained on them."
         if scale is None
         else "Images are pixels from 0 to 1, minus the mean, divided by the deviation of their channel; both are the\n"
         "`normalisation` in config.json.",
         source=source,
     )
+
+
+def _quoted(text: str) -> str:
+    """`text` as it can stand in a docstring, which no name can then end."""
+    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _compare(folder: Path, genome: Genome) -> None:

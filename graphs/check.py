@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from graphs.errors import GraphError
 from graphs.kinds import kind_of
+from graphs.names import check_label
 from graphs.structure import Graph
 
 __all__ = ["check"]
 
 
 def check(graph: Graph) -> None:
-    """Checks a graph whole: order, operands, settings, heads, reachability, shapes, tensors.
+    """Checks a graph whole: order, names, operands, settings, heads, reachability, shapes, tensors.
 
     Raises:
         GraphError: Something is wrong; the message names the node.
@@ -19,6 +20,7 @@ def check(graph: Graph) -> None:
     for id, node in graph.nodes.items():
         if id != node.id:
             raise GraphError(f"node '{node.id}' stands under the name '{id}'")
+        check_label(id, "a node")
         for source in node.inputs:
             if source not in graph.nodes:
                 raise GraphError(f"node '{id}' reads '{source}', which is not in the graph")
@@ -32,6 +34,7 @@ def check(graph: Graph) -> None:
     if all(head.training_only for head in graph.heads):
         raise GraphError("the graph has no output in eval mode; at least one head must not be for training only")
     for head in graph.heads:
+        check_label(head.name, "a head")
         if head.node not in done:
             raise GraphError(f"head '{head.name}' reads '{head.node}', which is not in the graph")
     if not graph.inputs:

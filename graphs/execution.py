@@ -78,6 +78,8 @@ def execute(
                 value = inputs[name]
             else:
                 tensors = {role: buffers.get(name, weights[name]) for role, name in node.tensors.items()}
+                if kind.wall:  # a program may change its statistics, in eval mode too
+                    tensors = {role: tensor.clone() for role, tensor in tensors.items()}
                 if training:
                     shapes = [graph.shapes[source] for source in node.inputs]
                     for role, spec in kind.tensors(node.settings, shapes).items():

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.container import FLOATING, Entry, memory, pack, read_entries, read_header, read_tensors, type_of
 from graphs.documents import canonical, fields, from_json, name_of, parse, shallow, to_json
 from graphs.durable import write_bytes
-from graphs.errors import EvolutionError, FormatError
+from graphs.errors import EvolutionError, FormatError, GraphError
 from graphs.genome import Genome
 
 if TYPE_CHECKING:
@@ -158,7 +158,10 @@ def _read(file: io.BufferedIOBase, size: int, where: str) -> Genome:
             f"{where}: damaged: its content has the digest {found[:12]}…, "
             f"but {stored[:12]}… is recorded; use another copy"
         )
-    return Genome(graph, {name: weights[name] for name in expected}, document["about"])
+    try:
+        return Genome(graph, {name: weights[name] for name in expected}, document["about"])
+    except GraphError as error:
+        raise FormatError(f"{where}: {error}") from None
 
 
 def _metadata(value: Any, where: str) -> dict[str, Any]:

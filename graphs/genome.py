@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import keyword
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["Genome"]
-
-_WORD = re.compile(r"[^\s.]+")
-"""What a module may call a part of itself; `torch` allows much that Python does not, such as `block1-0`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +29,8 @@ class Genome:
             of an input from 0 to 1) and `labels` (names of the classes) are understood by `export`.
 
     Raises:
-        GraphError: A tensor is missing, superfluous, or of a shape that its node does not expect.
+        GraphError: A tensor is missing, superfluous, of a shape that its node does not expect, or of a name that cannot
+            stand in a module.
     """
 
     graph: Graph
@@ -42,6 +38,7 @@ class Genome:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        from graphs.names import check_tensors
 
         object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))
         object.__setattr__(self, "about", frozen(self.about))
@@ -52,9 +49,8 @@ class Genome:
                 raise GraphError(f"tensor '{name}' is missing; its node expects shape {spec.shape}")
             if tuple(tensor.shape) != spec.shape:
                 raise GraphError(f"tensor '{name}' has shape {tuple(tensor.shape)}; its node expects {spec.shape}")
+        check_tensors(expected)
         extra = self.weights.keys() - expected.keys()
-        for name in expected:
-            _check_name(name)
         if extra:
             raise GraphError(f"no node refers to tensor '{min(extra)}' (and {len(extra) - 1} more)")
 
@@ -76,21 +72,3 @@ class Genome:
         from graphs.files import digest
 
         return digest(self)
-
-
-def _check_name(name: str) -> None:
-    """Checks that a tensor's name can be a path in a module.
-
-    Raises:
-        GraphError: A part of it is no name, or one that every module has already.
-    """
-    for part in name.split("."):
-        if not part or keyword.iskeyword(part) or not _WORD.fullmatch(part) or part in _module_names():
-            raise GraphError(f"tensor '{name}' cannot stand in a module: '{part}' is taken there, or no name in Python")
-
-
-@cache
-def _module_names() -> frozenset[str]:
-    from torch import nn
-
-    return frozenset(dir(nn.Module()))

@@ -8,6 +8,7 @@ emitted as the function that the kind computes.
 
 from __future__ import annotations
 
+import builtins
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.kinds import KINDS, TensorSpec
+from graphs.names import is_free
 from graphs.structure import Graph, Node
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def to_torch(genome: Genome) -> fx.GraphModule:
     input's name, and gives the only head's tensor, or a dictionary by name where there are several heads.
 
     Raises:
-        GraphError: The name of a tensor is not that of a layer's parameter.
+        GraphError: The name of a tensor is not that of a layer's parameter, or is taken by a layer.
     """
     import torch
     from torch import fx, nn
@@ -92,13 +94,13 @@ def _emit(graph: Graph, plan: _Plan, training: bool) -> fx.Graph:
 
     emitted = fx.Graph()
     tracer = fx.proxy.GraphAppendingTracer(emitted)
-    values: dict[str, fx.Proxy] = {}
+    values = {id: fx.Proxy(argument, tracer) for id, argument in _arguments(graph, emitted).items()}
     flag: fx.Node | None = None
     for node in graph.nodes.values():
         kind = KINDS[node.kind]
         if kind.compute is None:
-            value = fx.Proxy(emitted.placeholder(node.settings["name"]), tracer)
-        elif node.id in plan.paths:
+            continue
+        if node.id in plan.paths:
             sources = tuple(values[source].node for source in node.inputs)
             value = fx.Proxy(emitted.call_module(plan.paths[node.id], sources), tracer)
         else:
@@ -121,6 +123,22 @@ def _is_spare(graph: Graph, source: str) -> bool:
     """Whether the value of a node may be overwritten by its only reader."""
     alone = len(graph.consumers[source]) == 1 and all(head.node != source for head in graph.heads)
     return alone and KINDS[graph[source].kind].spare
+
+
+def _arguments(graph: Graph, emitted: fx.Graph) -> dict[str, fx.Node]:
+    """The arguments of the forward pass by the id of their input.
+
+    They come first, so that no value takes the name of an argument. `torch.fx` gives those that are called like a
+    function of Python's another name inside; it must not be that of another argument.
+    """
+    names = [node.settings["name"] for node in graph.inputs]
+    found: dict[str, fx.Node] = {}
+    for node, name in zip(graph.inputs, names, strict=True):
+        inside = name
+        while hasattr(builtins, inside) or (inside != name and inside in names):
+            inside += "_"
+        found[node.id] = emitted.create_node("placeholder", name, name=inside)
+    return found
 
 
 def _divide_by_mode(whole: fx.Graph, inference: fx.Graph) -> None:
@@ -170,6 +188,8 @@ class _Plan:
         paths: node id -> path of the module that is called for it.
         tied: dotted name of a module's tensor -> dotted name of the tensor that it shares.
         users: path -> number of nodes that have tensors there.
+        names: names of all tensors.
+        layers: the nodes with tensors for which a module of `torch.nn` stands.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -178,6 +198,7 @@ class _Plan:
         self.tied: dict[str, str] = {}
         self.users = Counter(prefix for node in graph.nodes.values() for prefix in _prefixes(node))
         owners: dict[str, tuple[Mapping[str, str], Any]] = {}
+        self.names = {name for node in graph.nodes.values() for name in node.tensors.values()}
         self.layers = _layers(graph)
         provided = {name for id in self.layers for name in graph[id].tensors.values()}
         # Layers come first, then what uses tensors directly, so that nothing takes the place of a layer; what has no
@@ -213,8 +234,10 @@ class _Plan:
         """Where the node's module lives: where its tensors' names say, if no other module is there."""
         # Where it shares some of its tensors, its place is where those are that it does not share.
         path = min(_prefixes(node), key=lambda prefix: self.users[prefix], default="")
-        plain = re.sub(r"\W", "_", node.id)
+        plain = re.sub(r"\W", "_", node.id).lstrip("_")
         while not path or (path in self.modules and owners.get(path) != content):
+            while not is_free(plain) or plain in self.names:
+                plain += "_"
             path, plain = plain, f"{plain}_"
         owners[path] = content
         return path
@@ -252,7 +275,11 @@ def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
         if part not in owner._modules:
             owner.add_module(part, nn.Module())
         owner = owner.get_submodule(part)
+    if hasattr(owner, last) and last not in owner._modules:
+        raise GraphError(f"no module can stand at '{path}': a {type(owner).__name__} has that name already")
     for name, child in owner._modules.get(last, nn.Module()).named_children():  # type: ignore[union-attr]
+        if hasattr(module, name):
+            raise GraphError(f"no module can stand at '{path}.{name}': a {type(module).__name__} has that name already")
         module.add_module(name, child)
     owner.add_module(last, module)
 

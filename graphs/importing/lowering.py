@@ -15,8 +15,7 @@ from graphs.errors import GraphError
 from graphs.importing.observing import BATCHES, Seen, observe
 from graphs.importing.stand_ins import TRAINING, Held, Program, Ref, Size, Training, any_of, refs_of
 from graphs.importing.tracing import Trace
-from graphs.kinds.allowed import allowed
-from graphs.kinds.pointwise import ELEMENTWISE
+from graphs.kinds.allowed import ELEMENTWISE, allowed
 from graphs.structure import Shape
 
 if TYPE_CHECKING:
@@ -160,7 +159,10 @@ class Lowering:
         from graphs.kinds import KINDS
 
         ids = tuple(operand.node for operand in operands)
-        filled = KINDS[kind].fill(path or kind, settings)
+        try:
+            filled = KINDS[kind].fill(path or kind, settings)
+        except GraphError as error:
+            raise self.error(str(error)) from error
         key = (kind, repr(sorted(filled.items())), ids, tuple(sorted((tensors or {}).items())))
         turn = self.count[key] = self.count.get(key, 0) + 1
         if (key, turn) not in self.made:

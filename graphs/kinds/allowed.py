@@ -13,7 +13,7 @@ from typing import Any
 
 from graphs.errors import GraphError
 
-__all__ = ["PREFIXES", "allowed", "function"]
+__all__ = ["ELEMENTWISE", "PREFIXES", "allowed", "function"]
 
 PREFIXES = ("torch", "functional", "method", "operator", "special", "linalg", "fft")
 """Where a function may come from."""
@@ -26,7 +26,7 @@ _NAMES = frozenset(
     batch_norm bernoulli bfloat16 bilinear bitwise_and bitwise_not bitwise_or bitwise_xor bmm bool broadcast_to
     bucketize cat ceil celu channel_shuffle chunk clamp clamp_max clamp_min clone concat constant_pad_nd contiguous
     conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d copysign cos cosh cosine_similarity
-    count_nonzero cross cummax cummin cumprod cumsum deg2rad detach diag diag_embed diagonal diff digamma dim div
+    count_nonzero cross cummax cummin cumprod cumsum deg2rad detach diag diag_embed diagonal diff digamma div
     divide dot double dropout dropout1d dropout2d dropout3d dstack einsum elu embedding embedding_bag eq erf erfc
     erfinv exp exp2 expand expand_as expm1 feature_alpha_dropout feature_dropout fft2 fftn flatten flip fliplr
     flipud float floor floor_divide floordiv fmod fold frac gather ge gelu getitem glu grid_sample group_norm gru gt
@@ -37,16 +37,27 @@ _NAMES = frozenset(
     long lp_pool1d lp_pool2d lstm lt masked_fill masked_select matmul matrix_norm max max_pool1d max_pool2d
     max_pool3d maximum mean median meshgrid min minimum mish mm mod mode moveaxis movedim mul
     multi_head_attention_forward multiply mv nan_to_num nanmean nansum narrow native_channel_shuffle ne neg negative
-    new_full new_ones new_zeros norm normalize numel one_hot ones_like or_ outer pad pairwise_distance permute
+    new_full new_ones new_zeros norm normalize one_hot ones_like or_ outer pad pairwise_distance permute
     pixel_shuffle pixel_unshuffle polygamma pos positive pow prelu prod quantile rad2deg rand_like randn_like
     reciprocal relu relu6 remainder renorm repeat repeat_interleave reshape reshape_as rfft rfft2 rms_norm rnn_relu
     rnn_tanh roll rot90 round rrelu rsqrt rsub scaled_dot_product_attention scatter scatter_add select selu sigmoid
-    sign silu sin sinc sinh size slice_scatter softmax softmin softplus softshrink softsign sort split sqrt square
+    sign silu sin sinc sinh slice_scatter softmax softmin softplus softshrink softsign sort split sqrt square
     squeeze stack std std_mean sub subtract sum swapaxes swapdims t take take_along_dim tan tanh tanhshrink
     tensor_split tensordot threshold tile to topk transpose tril triu true_divide truediv trunc type_as unbind
     unflatten unfold unsqueeze upsample var var_mean vector_norm view view_as vstack where xor zeros_like
     """.split()
 )  # fmt: skip
+
+
+ELEMENTWISE = frozenset(
+    """
+    abs add acos asin atan ceil celu clamp clamp_max clamp_min cos cosh div divide elu erf exp expm1 floor floor_divide
+    hardshrink hardtanh log log10 log1p log2 logsigmoid maximum minimum mish mul multiply neg negative pos positive pow
+    reciprocal relu remainder round rsqrt rsub selu sigmoid sign sin sinh softplus softshrink softsign sqrt square sub
+    subtract tan tanh tanhshrink threshold true_divide truediv trunc
+    """.split()
+)
+"""Functions whose result at a place depends on the operands at that place alone."""
 
 
 def allowed(target: str) -> bool:

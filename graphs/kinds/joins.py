@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import ShapeError
 from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors, TensorSpec
 from graphs.kinds.rearranging import merged
-from graphs.kinds.values import choice, count, fraction, text, whole
+from graphs.kinds.values import choice, count, fraction, whole
 from graphs.kinds.weighted import PLACES
+from graphs.names import check_argument
 from graphs.structure import Node, Shape
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def _input_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Se
 INPUT = Kind(
     name="input",
     settings={
-        "name": (text, "x"),
+        "name": (check_argument, "x"),
         "shape": (_input_shape, REQUIRED),
         "dtype": (choice("float", "integer", "boolean"), "float"),
         "most": (count, 1),

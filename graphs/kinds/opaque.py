@@ -1,35 +1,28 @@
 """Opaque nodes: what the engine has no kind for, as a short program of calls into `torch`.
 
-An opaque node runs, is stored and is exported like any other; for channel spaces it is a wall. Its program is data: a
-list of steps `[function, arguments, keyword arguments]`, whose functions come from `graphs.kinds.allowed`. An argument
-is a plain value, a list, or a reference: `{"in": i}` an operand, `{"step": i}` what an earlier step gave,
-`{"tensor": i}` one of the node's tensors, `{"batch": k}` k times the batch size, `{"training": true}` whether the
-network trains, `{"dtype": "float32"}`, `{"slice": [start, stop, step]}`, `{"ellipsis": true}`, `{"tuple": [...]}`.
+An opaque node runs, is stored and is exported like any other; for channel spaces it is a wall. Its program is data;
+`graphs.kinds.program` says which ones there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from math import isfinite
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import ShapeError
-from graphs.kinds.allowed import allowed, function
+from graphs.kinds.allowed import function
 from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors, TensorSpec
-from graphs.kinds.values import count, whole
+from graphs.kinds.program import checked_program, references
+from graphs.kinds.values import count
 from graphs.structure import Node, Shape
 
 if TYPE_CHECKING:
     from graphs.solver import Dims, Solver
 
-__all__ = ["OPAQUE", "checked_program", "references", "run_program"]
+__all__ = ["OPAQUE", "run_program"]
 
 _MOST = 1000
-_DEEPEST = 4  # two lists a level and four around them are what a document may hold
-_DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
-_WRITING = {"out", "inplace"}
 _HOW = ("parameter", "buffer", "constant")
-_REFERENCES = ("in", "step", "tensor", "batch", "training", "dtype", "slice", "ellipsis", "tuple")
 
 
 def _shape(value: Any) -> Shape:
@@ -55,53 +48,6 @@ def _tensors(value: Any) -> tuple[tuple[Shape, str, bool], ...]:
     return tuple(found)
 
 
-def checked_program(value: Any) -> tuple[Any, ...]:
-    """A program in its canonical form, or a `ValueError` that says what is wrong with it."""
-    if not isinstance(value, list | tuple) or not 1 <= len(value) <= _MOST:
-        raise ValueError("expected a list of steps")
-    steps = []
-    for place, step in enumerate(value):
-        if not isinstance(step, list | tuple) or len(step) != 3 or not isinstance(step[0], str):
-            raise ValueError(f"step {place}: expected [function, arguments, keyword arguments]")
-        if not allowed(step[0]):
-            raise ValueError(f"step {place}: '{step[0]}' is none of the functions that a network's file may call")
-        if not isinstance(step[1], list | tuple) or not isinstance(step[2], Mapping):
-            raise ValueError(f"step {place}: expected a list and an object of arguments")
-        arguments = tuple(_argument(each, place, 0) for each in step[1])
-        keywords = {str(name): _argument(each, place, 0) for name, each in step[2].items()}
-        if not all(name.isidentifier() for name in keywords) or not keywords.keys().isdisjoint(_WRITING):
-            raise ValueError(f"step {place}: expected names of arguments, none of {', '.join(sorted(_WRITING))}")
-        steps.append((step[0], arguments, keywords))
-    return tuple(steps)
-
-
-def _argument(value: Any, place: int, depth: int) -> Any:
-    """An argument in its canonical form."""
-    if depth > _DEEPEST:
-        raise ValueError(f"step {place}: arguments are nested too deep")
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int) and abs(value) < 2**53:
-        return value
-    if isinstance(value, float) and isfinite(value):
-        return value
-    if isinstance(value, list | tuple):
-        return tuple(_argument(each, place, depth + 1) for each in value)
-    if isinstance(value, Mapping) and len(value) == 1:
-        ((name, what),) = value.items()
-        if name in ("in", "tensor", "batch"):
-            return {name: whole(what)}
-        if name == "step" and whole(what) < place:
-            return {name: what}
-        if name in ("training", "ellipsis") and what is True:
-            return {name: True}
-        if name == "dtype" and what in _DTYPES:
-            return {name: what}
-        if name in ("slice", "tuple") and isinstance(what, list | tuple) and (name == "tuple" or len(what) == 3):
-            return {name: tuple(_argument(each, place, depth + 1) for each in what)}
-    raise ValueError(f"step {place}: expected plain values or references ({', '.join(_REFERENCES)}) as arguments")
-
-
 def _as_recorded(settings: Settings, shapes: Sequence[Shape]) -> Shape:
     if tuple(shapes) != settings["reads"]:
         raise ShapeError(f"this part of the network is only known for {settings['reads']}")
@@ -112,19 +58,6 @@ def _as_recorded(settings: Settings, shapes: Sequence[Shape]) -> Shape:
                 raise ShapeError(f"'{what}' refers to the {name} {place}, of which there are {limit}")
     shape: Shape = settings["shape"]
     return shape
-
-
-def references(value: Any) -> Iterator[tuple[str, int]]:
-    """The operands and tensors that arguments refer to, each as (`in` or `tensor`, number)."""
-    if isinstance(value, Mapping):
-        ((name, what),) = value.items()
-        if name in ("slice", "tuple"):
-            yield from references(what)
-        elif name in ("in", "tensor"):
-            yield name, what
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from references(each)
 
 
 def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:

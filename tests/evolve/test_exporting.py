@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -156,6 +157,12 @@ def test_the_code_is_for_reading(genome: Genome, tmp_path: Path) -> None:
     imported = [line for line in text.splitlines() if line.lstrip().startswith(("import ", "from "))]
     modules = {line.split()[1].partition(".")[0] for line in imported}
     assert modules - {"model"} == {"pathlib", "torch", "safetensors"}
+
+
+def test_no_name_ends_the_docstring(genome: Genome) -> None:
+    config = exporting._config(genome, {})
+    text = exporting._module("", {**config, "outputs": ['x"""; raise SystemExit', "\\"]})
+    assert "raise SystemExit" in (ast.get_docstring(ast.parse(text)) or "")
 
 
 def test_a_folder_that_is_not_empty_is_refused(genome: Genome, tmp_path: Path) -> None:

@@ -291,6 +291,14 @@ def program(target: str, *arguments: Any, **keywords: Any) -> bytes:
     return with_graph([INPUT, opaque([[target, list(arguments), keywords]])])
 
 
+S = {"step": 0}
+
+
+def steps(*program: Any) -> bytes:
+    """A file with an opaque node of several steps."""
+    return with_graph([INPUT, opaque(list(program))])
+
+
 def deep(levels: int) -> Any:
     """A list in a list in a list; as text where Python cannot write it."""
     if levels > 900:
@@ -358,6 +366,16 @@ def edit_node(place: int, **fields: Any) -> bytes:
 
 def edit_settings(place: int, **fields: Any) -> bytes:
     return changed(lambda document: document["graph"]["nodes"][place]["settings"].update(fields))
+
+
+def tensors_called(path: str, other: str = "") -> bytes:
+    """The small genome's file with the tensors of its last layer at other paths."""
+    header, document, body = taken_apart(files.encode(small()))
+    names = {"weight": f"{path}.weight", "bias": f"{other or path}.bias"}
+    document["graph"]["nodes"][-1]["tensors"] = names
+    for role, name in names.items():
+        header[name] = header.pop(f"fc.{role}")
+    return sealed(header, document, body)
 
 
 def edit_head(**fields: Any) -> bytes:
@@ -462,7 +480,49 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "unknown reference": (lambda: program("torch.abs", {"import": "os"}), "step 0: expected plain values"),
     "reference of two keys": (lambda: program("torch.abs", {"in": 0, "step": 0}), "step 0: expected plain values"),
     "unknown dtype": (lambda: program("method.to", X, {"dtype": "object"}), "step 0: expected plain values"),
-    "a name that writes": (lambda: program("torch.abs", X, out=X), "step 0: expected names of arguments"),
+    "a name that writes": (lambda: program("torch.abs", X, out=X), "'torch.abs': expected none of the arguments"),
+    "a name that writes, in wide letters": (
+        lambda: program("torch.abs", X, **{"ｏｕｔ": X}),
+        "expected names of arguments",
+    ),
+    "a keyword of Python": (lambda: program("torch.add", X, **{"import": 1}), "expected names of arguments"),
+    "a place that writes": (lambda: program("functional.relu", X, True), "which write in place"),
+    "a place that writes when the network trains": (
+        lambda: program("functional.elu", X, 1.0, {"training": True}),
+        "write in",
+    ),
+    "an output by its place": (lambda: program("functional.normalize", X, 2, 1, 1e-6, X), "which write in place"),
+    "an embedding that shortens its entries": (lambda: program("functional.embedding", X, X, max_norm=1.0), "write in"),
+    "statistics that are an operand": (
+        lambda: program("functional.batch_norm", X, X, None, None, None, True),
+        "expected a tensor of the node for running_mean",
+    ),
+    "other statistics that are an operand": (
+        lambda: program("torch.instance_norm", X, None, None, None, X, True, 0.1, 1e-5, False),
+        "expected a tensor of the node for running_var",
+    ),
+    "a text of 10^10 letters": (lambda: program("operator.mod", "%9999999999d", 5), "expected tensors and numbers"),
+    "a text 2^40 times": (lambda: program("operator.mul", "a", 2**40), "expected tensors and numbers"),
+    "a list 2^40 times": (lambda: program("operator.mul", [0], 2**40), "expected tensors and numbers"),
+    "a power of 10^15 digits": (lambda: program("operator.pow", 10**15, 10**15), "expected a tensor"),
+    "a power of the batch size": (lambda: program("operator.pow", {"batch": 2}, 10**15), "expected a tensor"),
+    "several tensors 2^40 times": (
+        lambda: steps(["torch.split", [X, 1], {}], ["operator.mul", [S, 2**40], {}]),
+        "several",
+    ),
+    "some of several tensors 2^40 times": (
+        lambda: steps(
+            ["torch.max", [X, 1], {}],
+            ["operator.getitem", [S, {"slice": [None, None, None]}], {}],
+            ["operator.mul", [2**40, {"step": 1}], {}],
+        ),
+        "several",
+    ),
+    "a text that is an index": (lambda: program("operator.getitem", X, ["a"]), "expected a tensor and an index"),
+    "an index into a list": (lambda: program("operator.getitem", [X], 0), "expected a tensor and an index"),
+    "a size of 2^40": (lambda: program("method.new_zeros", X, [2, 2**40]), "expected no whole number above"),
+    "the size of a tensor": (lambda: program("method.size", X), "none of the functions"),
+    "a text of a kilobyte": (lambda: program("torch.einsum", "a" * 1000, X), "step 0: expected plain values"),
     "arguments nested deep": (lambda: program("torch.abs", deep(9)), "nested too deep"),
     "arguments nested deeper": (lambda: program("torch.abs", deep(500)), "deep"),
     "arguments nested without end": (lambda: program("torch.abs", deep(100_000)), "deep"),
@@ -559,6 +619,17 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "settings are a list": (lambda: edit_node(1, settings=[]), "settings: expected an object"),
     "tensors are a list": (lambda: edit_node(1, tensors=[]), "tensors: expected an object"),
     "tensors without a role": (lambda: edit_node(1, tensors={}), "names tensors for []"),
+    "code in the name of a tensor": (
+        lambda: tensors_called('b",print("X"))or(getattr)(self,"b'),
+        "cannot stand in a module",
+    ),
+    "a tensor called as a method": (lambda: tensors_called("forward"), "'forward' is taken there"),
+    "a tensor without a name": (lambda: tensors_called("."), "cannot stand in a module"),
+    "a tensor within a tensor": (lambda: tensors_called("fc", "fc.weight"), "'fc.weight' is a tensor, and no place"),
+    "code in the name of a head": (lambda: edit_head(name='x""";print("X");"""'), "a head has the name"),
+    "code in the name of a node": (lambda: with_graph([INPUT, node('a");print("X', "relu", ["x"])]), "a node has the"),
+    "an input called as what the code calls": (lambda: edit_settings(0, name="getattr"), "Python and torch leave free"),
+    "an input that Python calls otherwise": (lambda: edit_settings(0, name="ｏｕｔ"), "Python and torch leave free"),
     "shared tensor of two shapes": (
         lambda: edit_node(6, tensors={"weight": "one.weight", "bias": "fc.bias"}),
         "one.weight",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from graphs.errors import GraphError
 from graphs.execution import execute
 from graphs.genome import Genome
 from graphs.modules import source
+from graphs.structure import Graph
 from tests.strategies import inputs, lively
 
 
@@ -143,6 +145,44 @@ def test_paths_of_all_sorts() -> None:
     module = check_equal(genome)
     assert module.state_dict().keys() == genome.weights.keys()
     assert isinstance(module.get_submodule("blocks.0.norm"), nn.BatchNorm2d)
+
+
+@pytest.mark.parametrize(
+    "names", [("x", "relu"), ("input", "input_1"), ("input_1", "input"), ("type", "type_"), ("sub", "float")]
+)
+def test_inputs_are_told_apart_from_what_else_bears_their_name(names: tuple[str, str]) -> None:
+    draft = Draft()
+    first = draft.add("relu", draft.input((3,), names[0]))
+    draft.head(
+        draft.add(
+            "pointwise", [first, draft.input((3,), names[1])], program=[["torch.sub", [{"in": 0}, {"in": 1}], {}]]
+        )
+    )
+    module = check_equal(Genome(draft.finish(), {}))
+    one, other = torch.randn(2, 3), torch.randn(2, 3)
+    assert torch.equal(module(one, other), one.relu() - other)
+
+
+@pytest.mark.parametrize("id", ["forward", "class", "training", "graph", "code", "__x", "a-b", "fc", "scale"])
+def test_a_node_without_tensors_has_a_place_whatever_its_id(id: str) -> None:
+    draft = Draft()
+    drop = draft.add("dropout", draft.input((3,)), path="drop")
+    scale = draft.add("parameter", (), shape=(1, 3), view=(3,), tensors={"value": "scale"})
+    draft.head(draft.add("linear", draft.add("add", [drop, scale]), path="fc", out=2))
+    graph = draft.finish()
+    nodes = [
+        replace(n, inputs=tuple(id if source == drop else source for source in n.inputs)) for n in graph.nodes.values()
+    ]
+    renamed = [replace(n, id=id) if n.id == drop else n for n in nodes]
+    check_equal(lively(Graph({n.id: n for n in renamed}, graph.heads, graph.counter)))
+
+
+def test_what_a_layer_has_already_is_no_place_for_another() -> None:
+    draft = Draft()
+    x = draft.add("linear", draft.input((3,)), path="fc", out=2)
+    draft.head(draft.add("linear", x, path="fc.in_features", out=2))
+    with pytest.raises(GraphError, match=r"no module can stand at 'fc\.in_features'"):
+        to_torch(lively(draft.finish()))
 
 
 def test_a_shared_tensor_keeps_its_name_when_the_layer_it_came_from_is_gone() -> None:
