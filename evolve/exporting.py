@@ -17,7 +17,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evolve.runs import Run
-    from graphs import Genome
+    from graphs import Genome, Graph
 
 __all__ = ["FILES", "ExportError", "export"]
 
@@ -162,7 +162,7 @@ def _write(folder: Path, genome: Genome, facts: Mapping[str, Any]) -> None:
     dense = torch.contiguous_format
     tensors = {name: tensor.detach().clone(memory_format=dense) for name, tensor in genome.weights.items()}
     write_bytes(folder / "model.safetensors", save(tensors))
-    write_text(folder / "model.py", _module(source(genome), config))
+    write_text(folder / "model.py", _module(source(genome), config, genome.graph))
     write_text(folder / "config.json", json.dumps(config, indent=2, allow_nan=False) + "\n")
 
 
@@ -172,7 +172,8 @@ def _config(genome: Genome, facts: Mapping[str, Any]) -> dict[str, Any]:
     graph = genome.graph
     about = _plain(genome.about)
     inputs = {node.settings["name"]: list(node.settings["shape"]) for node in graph.inputs}
-    classes = graph.shapes[graph.heads[0].node][-1]
+    output = graph.shapes[graph.heads[0].node]
+    classes = output[-1] if output else 1
     return {
         "candidate": facts.get("candidate"),
         "input_shape": next(iter(inputs.values())),
@@ -190,16 +191,16 @@ def _config(genome: Genome, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _module(source: str, config: Mapping[str, Any]) -> str:
+def _module(source: str, config: Mapping[str, Any], graph: Graph) -> str:
     """The text of `model.py`."""
     number = config["candidate"]
-    shape = ", ".join(map(str, config["input_shape"]))
     scale = config["normalisation"]
     names = config["outputs"]
-    gives = f"(N, {config['classes']}) logits" if len(names) == 1 else f"a dictionary with {', '.join(names)}"
+    logits = f"{_batched(graph.shapes[graph.heads[0].node])} logits"
+    gives = logits if len(names) == 1 else f"a dictionary with {', '.join(names)}"
     return _MODULE.format(
         title="A network" if number is None else f"Candidate {number} of a search",
-        interface=_quoted(f"(N, {shape}) float32 -> {gives}"),
+        interface=_quoted(f"{_batched(config['input_shape'])} float32 -> {gives}"),
         preparation="Inputs are as the network was trained on them."
         if scale is None
         else "Images are pixels from 0 to 1, minus the mean, divided by the deviation of their channel; both are the\n"
@@ -211,6 +212,11 @@ def _module(source: str, config: Mapping[str, Any]) -> str:
 def _quoted(text: str) -> str:
     """`text` as it can stand in a docstring, which no name can then end."""
     return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _batched(shape: Sequence[int]) -> str:
+    """The shape of a batch, for people."""
+    return f"({', '.join(['N', *map(str, shape)])})" if shape else "(N,)"
 
 
 def _compare(folder: Path, genome: Genome) -> None:

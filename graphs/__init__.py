@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from graphs.modules import genome_from_module as genome_from_module
     from graphs.modules import to_torch as to_torch
     from graphs.spaces import explain as explain
+    from graphs.spaces import report as report
     from graphs.structure import Graph as Graph
     from graphs.structure import Head as Head
     from graphs.structure import Node as Node
@@ -65,6 +66,7 @@ _EXPORTS = {
     "load": "graphs.files",
     "macs": "graphs.cost",
     "parameters": "graphs.cost",
+    "report": "graphs.spaces",
     "save": "graphs.files",
     "to_torch": "graphs.modules",
     "units": "graphs.unit",

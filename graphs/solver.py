@@ -23,6 +23,10 @@ Dims = tuple[Axis, ...]
 """An axis for each axis of a value, without the batch."""
 
 
+_MOST_SEGMENTS = 2**16
+"""What nodes read may fall into so many segments in all, beyond the first of each: a file can ask for any number."""
+
+
 @dataclass(frozen=True, slots=True)
 class Touch:
     """One axis of one tensor that a node uses along a channel axis.
@@ -55,6 +59,7 @@ class Solver:
         self.divisions: list[tuple[Axis, int, bool, str]] = []
         self.draws_at: list[tuple[Axis, str]] = []
         self._tensors: dict[tuple[str, int], Touch] = {}
+        self._left = _MOST_SEGMENTS
 
     def fresh(self, width: int) -> Axis:
         """A new axis of `width` independent channels."""
@@ -76,6 +81,27 @@ class Solver:
     def join(self, axes: Sequence[Axis]) -> Axis:
         """The axes side by side."""
         return tuple(segment for axis in axes for segment in axis)
+
+    def concatenate(self, axes: Sequence[Axis], node: Node) -> Axis:
+        """The axes side by side, or where that are more segments than can be followed, fixed channels."""
+        if sum(map(len, axes)) <= self._left:
+            return self.join(axes)
+        return self._wall(axes, node)
+
+    def admit(self, dims: Dims, node: Node) -> Dims:
+        """What `node` reads, with fixed channels in the stead of more segments than can be followed."""
+        admitted = []
+        for axis in dims:
+            self._left -= max(0, len(axis) - 1)
+            admitted.append(axis if len(axis) <= 1 or self._left >= 0 else self._wall([axis], node))
+        return tuple(admitted)
+
+    def _wall(self, axes: Sequence[Axis], node: Node) -> Axis:
+        """Fixed channels in the stead of these axes, which are fixed too."""
+        reason = f"at '{node.id}' channels are laid side by side more often than can be followed"
+        for axis in axes:
+            self.fix(axis, reason)
+        return self.fix(self.fresh(sum(map(self.length, axes))), reason)
 
     def channels(self, axis: Axis, width: int, node: Node) -> Axis:
         """`axis`, or where it is one of places, fixed channels in their stead."""
@@ -215,6 +241,7 @@ def solve(graph: Graph) -> tuple[Solver, dict[str, Dims]]:
     axes: dict[str, Dims] = {}
     for node in graph.nodes.values():
         shapes = [graph.shapes[source] for source in node.inputs]
+        axes.update({source: solver.admit(axes[source], node) for source in node.inputs})
         sources = [axes[source] for source in node.inputs]
         axes[node.id] = KINDS[node.kind].channels(solver, node, sources, shapes, graph.shapes[node.id])
     for head in graph.heads:

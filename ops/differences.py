@@ -17,7 +17,7 @@ __all__ = ["difference", "largest", "measured", "size", "statistics_error", "uni
 
 def unit(value: Tensor) -> float | None:
     """Root mean square of the elements' deviations over the batch; None if an element hardly varies."""
-    deviations = value.detach().flatten(1).std(0, correction=0)
+    deviations = value.detach().reshape(len(value), -1).std(0, correction=0)
     found = float(deviations.square().mean().sqrt())
     return found if math.isfinite(found) and found > 0 and float(deviations.min()) >= 0.01 * found else None
 

@@ -32,7 +32,7 @@ def _declared(settings: Settings, shapes: Sequence[Shape]) -> Shape:
 
 
 def _input_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
-    if len(out) == 2 or node.settings["dtype"] != "float":
+    if len(out) in (0, 2) or node.settings["dtype"] != "float":
         return ((),) * len(out)
     axis = solver.fix(solver.fresh(out[0]), f"its channels are those of the input '{node.settings['name']}'")
     return (axis, *((),) * (len(out) - 1))
@@ -127,7 +127,7 @@ def _side_by_side(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequ
     if any(parts):
         parts = [solver.channels(axis, shape[along], node) for axis, shape in zip(parts, shapes, strict=True)]
     others = _tied(solver, node, [(*dims[:along], (), *dims[along + 1 :]) for dims in axes], shapes, out)
-    return (*others[:along], solver.join(parts), *others[along + 1 :])
+    return (*others[:along], solver.concatenate(parts, node), *others[along + 1 :])
 
 
 def _flat(settings: Settings, shapes: Sequence[Shape]) -> Shape:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 import ops
 from evolve import exporting
 from evolve.exporting import FILES, ExportError, export
-from graphs import Genome, Graph, fingerprint, initial_weights, macs, parameters, to_torch
+from graphs import Draft, Genome, Graph, fingerprint, initial_weights, macs, parameters, to_torch
 from graphs.errors import EvolutionError
 from graphs.zoo import ZOO, create
 from tests.graphs.drawing import graphs
@@ -161,8 +161,17 @@ def test_the_code_is_for_reading(genome: Genome, tmp_path: Path) -> None:
 
 def test_no_name_ends_the_docstring(genome: Genome) -> None:
     config = exporting._config(genome, {})
-    text = exporting._module("", {**config, "outputs": ['x"""; raise SystemExit', "\\"]})
+    text = exporting._module("", {**config, "outputs": ['x"""; raise SystemExit', "\\"]}, genome.graph)
     assert "raise SystemExit" in (ast.get_docstring(ast.parse(text)) or "")
+
+
+def test_a_network_may_give_one_number_for_each_example(tmp_path: Path) -> None:
+    draft = Draft()
+    draft.head(draft.add("reshape", draft.add("linear", draft.input((6,)), out=1), shape=()))
+    graph = draft.finish()
+    folder = export(Genome(graph, initial_weights(graph, 0)), tmp_path / "a")
+    assert "(N, 6) float32 -> (N,) logits" in (folder / "model.py").read_text()
+    assert json.loads((folder / "config.json").read_text())["classes"] == 1
 
 
 def test_a_folder_that_is_not_empty_is_refused(genome: Genome, tmp_path: Path) -> None:

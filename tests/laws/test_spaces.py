@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from graphs import explain, report
 from graphs.draft import Draft
 from graphs.execution import execute
 from graphs.genome import Genome
 from graphs.kinds import KINDS, TensorSpec
-from graphs.spaces import Space, explain, report
+from graphs.spaces import Space
 from graphs.structure import Graph, Node, Shape
 from ops.width import change_width
 from tests.strategies import SMALL_ZOO, around, budget, inputs, lively, networks, small
@@ -536,6 +537,19 @@ def test_a_value_concatenated_with_itself_is_one_space_at_two_places() -> None:
     twice = draft.add("flatten", draft.add("adaptive_avg_pool2d", draft.add("concat", [image, image])))
     space = named(finished(draft, twice))[f"{image}:0"]
     assert {("read", "fc.weight", 1, 0, 1), ("read", "fc.weight", 1, 4, 1)} <= uses(space)
+
+
+def test_channels_that_are_doubled_for_ever_are_followed_no_further_than_can_be() -> None:
+    """Thirty concatenations lay 2³⁰ copies side by side; a small file can ask for that."""
+    draft = Draft()
+    first = last = draft.add("linear", draft.input((4,)), path="first", out=4)
+    for _ in range(30):
+        last = draft.add("concat", [last, last])
+    draft.head(draft.add("relu", last))
+    graph = draft.finish()
+    assert sum(len(space.values) + len(space.uses) for space in graph.spaces) < 2**17
+    assert "laid side by side more often than can be followed" in explain(graph, first)
+    check_partition(graph)
 
 
 def test_channels_that_lie_across_each_other_are_fixed_to_the_end() -> None:

@@ -107,6 +107,19 @@ def test_a_network_that_is_a_constant_stays_blind() -> None:
         certificate.require()
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_network_may_read_and_give_one_number_for_each_example(shown: bool) -> None:
+    draft = Draft()
+    one = draft.add("reshape", draft.input(()), shape=(1,))
+    hidden = draft.add("relu", draft.add("linear", one, path="body", out=8))
+    draft.head(draft.add("reshape", draft.add("linear", hidden, path="fc", out=1), shape=()))
+    known = lively(draft.finish())
+    parent = Genome(known.graph, {name: tensor * shown for name, tensor in known.weights.items()})
+    for name in ("widen", "deepen", "insert_block", "split_head"):
+        certificate = certify(parent, child_of(parent, name))
+        assert certificate.stirred is not shown and certificate.eval.verdict == certificate.train.verdict == "pass"
+
+
 def test_only_what_the_changed_nodes_read_is_shaken() -> None:
     """A layer behind a closed gate is hidden, though others that read the same value are not."""
     draft = Draft()
