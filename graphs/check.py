@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphs.errors import GraphError
-from graphs.kinds import kind_of, tensors
+from graphs.kinds import KINDS, kind_of, tensors
 from graphs.shapes import infer
 from graphs.structure import Graph
 
@@ -43,5 +43,18 @@ def check(graph: Graph) -> None:
     arguments = [node.settings["name"] for node in graph.inputs]
     if len(set(arguments)) != len(arguments):
         raise GraphError(f"expected inputs of different names, got {arguments}")
+    _check_batches(graph)
     infer(graph)
     tensors(graph)
+
+
+def _check_batches(graph: Graph) -> None:
+    """What depends on an input holds a value for each example; parameters and constants hold one for all."""
+    many = graph.downstream(node.id for node in graph.inputs)
+    for node in graph.nodes.values():
+        single = [source for source in node.inputs if source not in many]
+        if KINDS[node.kind].level and single and node.id in many:
+            raise GraphError(
+                f"node '{node.id}' reads '{single[0]}', which is one for all examples, beside values for each; "
+                "spread it by a node of kind 'expand'"
+            )

@@ -148,6 +148,10 @@ def _same(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training:
     return inputs[0]
 
 
+def _drops(settings: Settings) -> bool:
+    return bool(settings["p"])
+
+
 def _drop(name: str, module: str) -> Kind:
     def compute(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
         from torch.nn import functional
@@ -171,7 +175,7 @@ def _drop(name: str, module: str) -> Kind:
         compute=compute,
         module=lambda settings, shapes: (module, {"p": settings["p"]}),
         channels=channels,
-        random=True,
+        random=_drops,
     )
 
 
@@ -212,6 +216,7 @@ JOINS = (
         settings={"axis": (whole, 0)},
         operands=(1, None),
         shape=_concatenated,
+        level=True,
         compute=_concat,
         channels=_side_by_side,
     ),
@@ -223,7 +228,7 @@ JOINS = (
         name="stochastic_depth",
         settings={"p": (fraction, 0.5), "mode": (choice("row", "batch"), "row")},
         compute=_stochastic_depth,
-        random=True,
+        random=_drops,
     ),
     Kind(
         name="gate",
