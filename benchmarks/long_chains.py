@@ -32,9 +32,9 @@ from graphs.genome import Genome
 from tests.laws.test_long_chains import bold, cost, grown, imported, moved
 
 
-def listed(name: str, side: int) -> Genome:
+def listed(name: str, side: int, **settings: int) -> Genome:
     """A network of torchvision as it is, on images of this size."""
-    return imported(torchvision_models().get_model(name, weights=None), side)
+    return imported(torchvision_models().get_model(name, weights=None, **settings), side)
 
 
 def vit() -> Genome:
@@ -48,7 +48,7 @@ NETWORKS: dict[str, Callable[[], Genome]] = {
     "mobilenet_v3_small": partial(listed, "mobilenet_v3_small", 32),
     "mobilenet_v3_large": partial(listed, "mobilenet_v3_large", 32),
     "resnet18": partial(listed, "resnet18", 32),
-    "vit_b_16": partial(listed, "vit_b_16", 224),
+    "vit_b_16": partial(listed, "vit_b_16", 64, image_size=64),
 }
 """By name, the cheapest first; vit_b_16 is measured only where it is asked for."""
 

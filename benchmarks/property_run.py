@@ -11,8 +11,8 @@ take statistics from. The laws are those of `tests.laws.test_mutations`. A fault
     broken      the certificate, or the outputs in float32, differ from the parent's where that was promised
     blind       the certificate shows nothing, on stirred weights neither
     unreached   the mutation changed nothing that an output depends on
-    unlearned   of the parameters that an exact mutation adds to a network without dead values, none gets a gradient in
-                two steps
+    unlearned   of the parameters that an exact mutation adds to a network without dead values or parameters, none gets
+                a gradient in two steps
     unlike      replaying the record gives another child, or the parent was changed
 
 A network that proves nothing is not mutated but counted: it does not run, has no finite gradients, or has an output of
@@ -153,6 +153,8 @@ def main() -> int:
         counts["networks"] += 1
         for child in children(parent, seed):
             made += 1
+            if made % 500 == 0:
+                print(f"{made} mutations, seed {seed}, {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
             operators[child.record.operator] += 1
             for fault, detail in faults(parent, child, counts):
                 found[fault] += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphs.errors import GraphError
-from graphs.kinds import kind_of
+from graphs.kinds import KINDS, kind_of
 from graphs.names import check_label
 from graphs.structure import Graph
 
@@ -45,5 +45,18 @@ def check(graph: Graph) -> None:
     arguments = [node.settings["name"] for node in graph.inputs]
     if len(set(arguments)) != len(arguments):
         raise GraphError(f"expected inputs of different names, got {arguments}")
+    _check_batches(graph)
     # Found here once for all who ask later.
     _ = graph.shapes, graph.tensors
+
+
+def _check_batches(graph: Graph) -> None:
+    """What depends on an input holds a value for each example; parameters and constants hold one for all."""
+    many = graph.downstream(node.id for node in graph.inputs)
+    for node in graph.nodes.values():
+        single = [source for source in node.inputs if source not in many]
+        if KINDS[node.kind].level and single and node.id in many:
+            raise GraphError(
+                f"node '{node.id}' reads '{single[0]}', which is one for all examples, beside values for each; "
+                "spread it by a node of kind 'expand'"
+            )

@@ -85,7 +85,7 @@ def execute(
                     for role, spec in kind.tensors(node.settings, shapes).items():
                         if spec.buffer:
                             tensors[role] = buffers[node.tensors[role]] = tensors[role].clone()
-                if training and kind.random:
+                if training and kind.random(node.settings):
                     torch.manual_seed(_node_seed(seed, node.id))
                 operands = [values[source] for source in node.inputs]
                 if adjust:

@@ -43,7 +43,7 @@ def _kind(graph: Graph, node: str) -> str:
 def _drops(graph: Graph, node: str) -> bool:
     """Whether there is something right before or behind a node that draws random numbers already."""
     near = [*graph[node].inputs, *(reader for reader, _ in graph.consumers[node])]
-    return any(KINDS[graph[id].kind].random for id in near)
+    return any(KINDS[graph[id].kind].random(graph[id].settings) for id in near)
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:

@@ -66,4 +66,4 @@ def shares_statistics(graph: Graph, nodes: frozenset[str]) -> bool:
 
 def random_nodes(graph: Graph, nodes: frozenset[str]) -> list[str]:
     """Those of `nodes` that draw random numbers in train mode."""
-    return [id for id in graph.nodes if id in nodes and KINDS[graph[id].kind].random]
+    return [id for id in graph.nodes if id in nodes and KINDS[graph[id].kind].random(graph[id].settings)]

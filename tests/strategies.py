@@ -150,10 +150,9 @@ class Sketch:
 
     def beside(self, value: str, axis: int) -> str:
         """A value that differs along one axis at most."""
-        fitting = [
-            id for id, shape in self.shapes.items() if _without(shape, axis) == _without(self.shapes[value], axis)
-        ]
-        return self.rng.choice(fitting)
+        wanted = self.shapes[value]
+        alike = [id for id, shape in self.shapes.items() if len(shape) == len(wanted)]
+        return self.rng.choice([id for id in alike if _without(self.shapes[id], axis) == _without(wanted, axis)])
 
     def mixed(self, value: str, out: int) -> str:
         """A layer that makes `out` channels from all channels of an image, of features or of tokens."""

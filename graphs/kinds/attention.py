@@ -57,6 +57,10 @@ def _attention_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes
     return (*((),) * (len(out) - 1), carried)
 
 
+def _drops(settings: Settings) -> bool:
+    return bool(settings["dropout"])
+
+
 def _attention_macs(settings: Settings, shapes: Sequence[Shape], out: Shape) -> int:
     query, key, value = shapes[:3]
     return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
@@ -144,7 +148,7 @@ ATTENTION = (
         compute=_attention,
         channels=_attention_channels,
         macs=_attention_macs,
-        random=True,
+        random=_drops,
     ),
     Kind(
         name="window_attention",
@@ -162,6 +166,6 @@ ATTENTION = (
         compute=_window_attention,
         channels=_attention_channels,
         macs=_window_macs,
-        random=True,
+        random=_drops,
     ),
 )

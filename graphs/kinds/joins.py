@@ -150,6 +150,10 @@ def _same(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training:
     return inputs[0]
 
 
+def _drops(settings: Settings) -> bool:
+    return bool(settings["p"])
+
+
 def _drop(name: str, places: int | None = None) -> Kind:
     """Dropout of each element, or of whole channels of maps over so many axes of places."""
 
@@ -175,7 +179,7 @@ def _drop(name: str, places: int | None = None) -> Kind:
         compute=compute,
         module=lambda settings, shapes: (name.capitalize(), {"p": settings["p"]}),
         channels=channels,
-        random=True,
+        random=_drops,
         silent=True,
     )
 
@@ -229,6 +233,7 @@ JOINS = (
         settings={"axis": (whole, 0)},
         operands=(1, None),
         shape=_concatenated,
+        level=True,
         compute=_concat,
         channels=_side_by_side,
         silent=True,
@@ -242,7 +247,7 @@ JOINS = (
         name="stochastic_depth",
         settings={"p": (fraction, 0.5), "mode": (choice("row", "batch"), "row")},
         compute=_stochastic_depth,
-        random=True,
+        random=_drops,
         silent=True,
     ),
     Kind(

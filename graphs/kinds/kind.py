@@ -89,6 +89,10 @@ def _no_macs(settings: Settings, shapes: Sequence[Shape], out: Shape) -> int:
     return 0
 
 
+def _never(settings: Settings) -> bool:
+    return False
+
+
 def _as_given(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
@@ -125,7 +129,8 @@ class Kind:
         resize: `(settings, change) -> settings`: the settings once the shapes around the node are as `change` says.
         macs: `(settings, input shapes, output shape) -> multiply-accumulates` for one example.
         commutative: The order of its operands does not matter.
-        random: It draws random numbers in train mode.
+        level: Each operand must hold as many examples as the others; none is broadcast over the batch.
+        random: `settings -> bool`: whether it draws random numbers in train mode.
         idempotent: Applied twice it gives what it gives once, for example ReLU.
         activation: It is a non-linear function of each element.
         normalisation: Its train-mode output depends on the statistics of the batch.
@@ -154,7 +159,8 @@ class Kind:
     resize: Callable[[Settings, Change], Settings] = _keep_settings
     macs: Callable[[Settings, Sequence[Shape], Shape], int] = _no_macs
     commutative: bool = False
-    random: bool = False
+    level: bool = False
+    random: Callable[[Settings], bool] = _never
     idempotent: bool = False
     activation: bool = False
     normalisation: bool = False

@@ -137,7 +137,7 @@ def _opaque(name: str, random: bool) -> Kind:
         roles=_roles,
         tensors=_specs,
         channels=_wall,
-        random=random,
+        random=lambda settings: random,
         wall=True,
     )
 

@@ -144,7 +144,7 @@ def test_random_networks(parent: Genome, seed: int) -> None:
 
 def modes(child: Child) -> tuple[bool, ...]:
     """In which modes (training or not) the function is kept and a module draws no random numbers."""
-    draws = any(KINDS[node.kind].random for node in child.genome.graph.nodes.values())
+    draws = any(KINDS[node.kind].random(node.settings) for node in child.genome.graph.nodes.values())
     return {"exact": (False,) if draws else (False, True), "eval-exact": (False,), "approximate": ()}[child.preserves]
 
 
@@ -273,7 +273,7 @@ def check_chain(parent: Genome, seed: int) -> None:
         seen |= fresh
         records.append(child.record)
         now = child.genome
-    draws_numbers = any(KINDS[node.kind].random for node in now.graph.nodes.values())
+    draws_numbers = any(KINDS[node.kind].random(node.settings) for node in now.graph.nodes.values())
     for training in (False,) if draws_numbers else (False, True):
         before, after = (_run(genome, training) for genome in (parent, now))
         for head, value in before.items():
@@ -392,9 +392,10 @@ def test_what_is_new_in_random_networks_learns(parent: Genome, seed: int) -> Non
 
 
 def alive(genome: Genome) -> bool:
-    """Whether no value of a network is zero on all examples."""
+    """Whether no value of a network is zero on all examples, and each of its own parameters gets a gradient."""
     run = execute(genome.graph, genome.weights, inputs(genome.graph, 16, 0, torch.float32), training=True)
-    return all(bool(value.any()) for value in run.values.values())
+    gradients, _ = trained(genome, 2)
+    return all(bool(value.any()) for value in (*run.values.values(), *gradients.values()))
 
 
 def learns(parent: Genome, child: Child) -> bool:
@@ -403,7 +404,7 @@ def learns(parent: Genome, child: Child) -> bool:
     A network that draws may drop the site in both steps; it is drawn again.
     """
     fresh = fresh_parameters(parent, child)
-    tries = 4 if any(KINDS[node.kind].random for node in child.genome.graph.nodes.values()) else 1
+    tries = 4 if any(KINDS[node.kind].random(node.settings) for node in child.genome.graph.nodes.values()) else 1
     for seed in range(tries):
         gradients, _ = trained(child.genome, 2, seed)
         if not fresh or any(bool(gradients[each].any()) for each in fresh):
