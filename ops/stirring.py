@@ -43,7 +43,10 @@ def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0) -> Genome:
     weights = {
         name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in genome.weights.items()
     }
-    sliced = {use.tensor for space in graph.spaces for use in space.uses if use.how != "read" and use.axis == 0}
+    sliced = {
+        (use.node, use.tensor) for space in graph.spaces for use in space.uses if use.how != "read" and use.axis == 0
+    }
+    known: set[str] = set()
     along = _channel_axes(graph)
     values: dict[str, Tensor] = {}
     for node in graph.nodes.values():
@@ -57,11 +60,12 @@ def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0) -> Genome:
         for role, spec in specs.items():
             if not spec.buffer and not spec.shape:
                 weights[node.tensors[role]] = torch.full((), 0.4, dtype=torch.float64)
-        free = {role: spec for role, spec in specs.items() if node.inputs and node.tensors[role] in sliced}
+        mine = {role for role, name in node.tensors.items() if (node.id, name) in sliced and name not in known}
+        free = {role: spec for role, spec in specs.items() if node.inputs and role in mine}
         gains = [node.tensors[role] for role, spec in free.items() if _is_gain(spec)]
         shifts = [node.tensors[role] for role, spec in free.items() if _is_shift(spec)]
         # What several nodes share is right for the first of them.
-        sliced.difference_update(node.tensors[role] for role in free)
+        known.update(node.tensors.values())
         for role, spec in free.items():
             name = node.tensors[role]
             if name in gains:

@@ -5,6 +5,7 @@ What has a kind becomes a node of that kind, what works on each element a `point
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -140,16 +141,25 @@ class Lowering:
 
         Args:
             value: A stand-in.
-            rank: For a tensor of the module, how many axes (without the batch) it is to be seen with.
+            rank: For what is the same for all examples, with how many axes, behind the batch, it is to be seen.
 
         Raises:
             GraphError: The batch of the value is not its first axis.
         """
         if isinstance(value, Ref):
-            return value
+            return value if rank is None or self.depends(value) else self._aligned(value, rank)
         if isinstance(value, Held):
             return self._held_node(value, rank)
         raise self.error("its batch is not the first axis; keep examples along the first axis")
+
+    def _aligned(self, value: Ref, rank: int) -> Ref:
+        """What is the same for all examples, with axes of one entry in front, as it meets others; itself if longer."""
+        own = self.shape(value)
+        seen = own if value.bare else (1, *own)
+        whole = (1,) * (rank + 1 - len(seen)) + seen
+        if len(whole) != rank + 1 or whole[0] != 1:
+            return value
+        return Ref(value.node) if whole[1:] == own else self.add("reshape", [value], shape=whole[1:], bare=False)
 
     def _held_node(self, held: Held, rank: int | None) -> Ref:
         shape = tuple(held.tensor.shape)
@@ -213,7 +223,7 @@ class Lowering:
         from torch import Tensor
 
         prefix, _, name = target.partition(".")
-        homes: dict[str, Any] = {"torch": torch, "operator": operator, "functional": torch.nn.functional}
+        homes: dict[str, Any] = {"torch": torch, "operator": operator, "functional": torch.nn.functional, "math": math}
         function = getattr(homes.get(prefix), name, None)
         if function is None:
             raise self.error(f"it calls '{target}', which is not known here; write it with functions of torch")
@@ -228,17 +238,18 @@ class Lowering:
         if not plain or not 1 <= len(tensors) <= 2 or any_of(_is_tensor, list(made.keywords.values())):
             return None
         refs = [each for each in tensors if isinstance(each, Ref)]
-        if not refs or (any(not ref.bare for ref in refs) and any(ref.bare for ref in refs)):
+        if not refs:
             return None
-        rank = max(len(self.shape(ref)) for ref in refs)
+        bare = all(ref.bare for ref in refs)
+        rank = max(len(self.shape(ref)) for ref in refs if bare or not ref.bare)
         given: list[Any] = []
         operands: list[Ref] = []
         for each in made.arguments:
             if isinstance(each, Ref | Held):
                 if isinstance(each, Held) and each.tensor.ndim > rank + 1:
                     return None
-                ref = self.ref(each, rank)
-                if len(self.shape(ref)) != rank:
+                ref = each if bare and isinstance(each, Ref) else self.ref(each, rank)
+                if len(self.shape(ref)) != rank or (ref.bare and not bare):
                     return None
                 known = [operand.node for operand in operands]
                 place = known.index(ref.node) if ref.node in known else len(operands)
@@ -247,7 +258,7 @@ class Lowering:
             else:
                 given.append(each)
         try:
-            return self.add("pointwise", operands, program=[[made.target, given, made.keywords]], bare=refs[0].bare)
+            return self.add("pointwise", operands, program=[[made.target, given, made.keywords]], bare=bare)
         except GraphError:
             return None
 

@@ -103,6 +103,8 @@ def check_heads(genome: Genome, found: Any, training: bool) -> dict[str, Tensor]
 def check_outputs(genome: Genome, module: nn.Module) -> None:
     """Bit for bit what the node-by-node run gives, in train mode with the buffers that it leaves."""
     graph, examples = genome.graph, inputs(genome.graph, 6, dtype=torch.float32)
+    # Of a value whose axes are out of order, torch multiplies weights that ask for gradients in another order.
+    module.requires_grad_(False)
     modes = (False,) if any(KINDS[node.kind].random for node in graph.nodes.values()) else (False, True)
     for training in modes:
         run = execute(graph, genome.weights, examples, training=training)
