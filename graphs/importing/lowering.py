@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.draft import Draft
 from graphs.errors import GraphError
 from graphs.importing.observing import BATCHES, Seen
-from graphs.importing.stand_ins import TRAINING, Held, Program, Ref, Size, Training, any_of, refs_of
+from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, Size, Training, any_of, refs_of
 from graphs.importing.tracing import Trace
 from graphs.kinds.allowed import allowed
 from graphs.kinds.pointwise import ELEMENTWISE
@@ -333,6 +333,11 @@ class Lowering:
             return {"batch": value.factor}
         if isinstance(value, Training):
             return {"training": True}
+        if isinstance(value, Differing):
+            raise self.error(
+                f"a number is {value.training} in train mode and {value.inference} in eval mode; "
+                "use a layer that knows the mode itself"
+            )
         if isinstance(value, torch.dtype):
             return {"dtype": str(value).removeprefix("torch.")}
         if isinstance(value, slice):
