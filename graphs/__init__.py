@@ -12,7 +12,7 @@ A `Genome` is a `Graph` with its weights. Both are frozen: a change makes a new 
 | `structure`, `genome` | the values `Node`, `Head`, `Graph`, `Genome` |
 | `kinds` | the table of layers: settings, tensors, shapes, channels, cost, `torch` module of each |
 | `draft`, `check` | making a graph, and whether it is valid |
-| `solver`, `spaces` | which channels are the same channels: the ground of every change of width |
+| `axes`, `solver`, `spaces` | which channels are the same channels: the ground of every change of width |
 | `importing` | any traceable module as a genome |
 | `execution`, `modules` | running a graph node by node; the ordinary module that comes out |
 | `files`, `documents`, `container` | the one file format: its digest, its JSON, its bytes |

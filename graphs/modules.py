@@ -234,7 +234,10 @@ class _Plan:
         """Where the node's module lives: where its tensors' names say, if no other module is there."""
         # Where it shares some of its tensors, its place is where those are that it does not share.
         path = min(_prefixes(node), key=lambda prefix: self.users[prefix], default="")
-        plain = re.sub(r"\W", "_", node.id).lstrip("_")
+        stem, plain = node.id.rpartition("#")[0], re.sub(r"\W", "_", node.id).lstrip("_")
+        if node.tensors and stem != node.kind and stem not in self.users and path in self.modules:
+            # All its tensors are another's, so its name alone says where it was.
+            plain = stem
         while not path or (path in self.modules and owners.get(path) != content):
             while not is_free(plain) or plain in self.names:
                 plain += "_"

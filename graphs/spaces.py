@@ -2,19 +2,22 @@
 
 The whole-graph analysis on which every change of width rests. A **space** is a run of channels that can only be changed
 together: a residual sum ties the spaces of its operands, a concatenation lays spaces side by side, a depthwise
-convolution passes its input's space on, a flatten turns each channel into H·W entries. For a space the analysis tells
-who writes it, who carries parameters for it and who reads it, at which offsets of which tensors; mutations never walk
-the graph themselves.
+convolution passes its input's space on, a flatten turns each channel into H·W entries. Where channels are divided into
+heads, the heads are a space and so are the channels of a head: two that lie across each other. For a space the analysis
+tells who writes it, who carries parameters for it and who reads it, at which offsets of which tensors; mutations never
+walk the graph themselves.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import lcm
 
-from graphs.solver import Axis, Solver, Touch, solve
+from graphs.axes import Axis, is_uniform, variables
+from graphs.solver import Solver, Touch, solve
 from graphs.structure import Graph
 
 __all__ = ["Space", "Use", "Value", "explain", "find_channel_axes", "find_spaces", "report"]
@@ -63,8 +66,8 @@ class Space:
     """Channels that change together.
 
     Attributes:
-        name: `<node>:<offset>`, the first place in execution order where the space appears; `<node>:<offset>/<axis>`
-            where that is along another axis than the first.
+        name: `<node>:<offset>`, the first place in execution order where the space appears; with `/<axis>` behind it
+            where that is along another axis than the first, and `*<inner>` where each channel is several entries.
         width: Number of channels.
         blocks: The channels fall into so many equal blocks, which must stay equal (grouped convolutions, group norm).
         balanced: Copies must be equally many of each channel, because means and variances run over the channels.
@@ -98,12 +101,12 @@ def find_spaces(graph: Graph) -> tuple[Space, ...]:
             uses[variable].append(_use(touch, offset, inner))
     reasons: dict[int, str] = {}
     for axis, reason in solver.reasons:
-        for variable, _ in solver.resolve(axis):
+        for variable in variables(solver.resolve(axis)):
             reasons.setdefault(variable, reason)
     blocks, balanced = _divide(solver, reasons)
     draws: dict[int, list[str]] = defaultdict(list)
     for axis, node in solver.draws_at:
-        for variable, _ in solver.resolve(axis):
+        for variable in dict.fromkeys(variables(solver.resolve(axis))):
             draws[variable].append(node)
     return tuple(
         Space(
@@ -181,16 +184,22 @@ def report(graph: Graph) -> str:
 
 
 def _places(solver: Solver, axis: Axis) -> list[tuple[int, int, int]]:
-    """(variable, offset, inner) of each segment of `axis`."""
-    found, offset = [], 0
-    for variable, inner in solver.resolve(axis):
-        found.append((variable, offset, inner))
-        offset += solver.widths[variable] * inner
-    return found
+    """(variable, offset, inner) of each segment of `axis`, and of those within it."""
+    return list(_segments(solver, solver.resolve(axis), 0))
+
+
+def _segments(solver: Solver, axis: Axis, offset: int) -> Iterator[tuple[int, int, int]]:
+    for variable, inner in axis:
+        size = solver.size(inner)
+        yield variable, offset, size
+        for channel in range(0 if isinstance(inner, int) else solver.widths[variable]):
+            yield from _segments(solver, inner, offset + channel * size)  # type: ignore[arg-type]
+        offset += solver.widths[variable] * size
 
 
 def _name(first: Value) -> str:
-    return f"{first.node}:{first.offset}" + (f"/{first.axis}" if first.axis else "")
+    along = f"/{first.axis}" if first.axis else ""
+    return f"{first.node}:{first.offset}{along}" + (f"*{first.inner}" if first.inner > 1 else "")
 
 
 def _use(touch: Touch, offset: int, inner: int) -> Use:
@@ -203,18 +212,19 @@ def _divide(solver: Solver, reasons: dict[int, str]) -> tuple[dict[int, int], se
     balanced: set[int] = set()
     for axis, groups, balance, node in solver.divisions:
         segments = solver.resolve(axis)
-        variables = {variable for variable, _ in segments}
-        if len(segments) > 1 and not (balance and groups == 1 and len(variables) == 1):
-            what = "a norm" if balance else "groups"
-            for variable in variables:
-                reasons.setdefault(variable, f"its channels share {what} at '{node}' with others")
-            continue
-        variable = segments[0][0]
-        together = lcm(blocks[variable], groups)
-        if solver.widths[variable] % together:
-            reasons.setdefault(variable, f"its channels cannot be divided into the {together} groups of '{node}'")
-            continue
-        blocks[variable] = together
-        if balance:
-            balanced.add(variable)
+        found = dict.fromkeys(variables(segments))
+        if len(segments) > 1 or len(found) > 1:
+            if not (balance and groups == 1 and is_uniform(segments)):
+                what = "a norm" if balance else "groups"
+                for variable in found:
+                    reasons.setdefault(variable, f"its channels share {what} at '{node}' with others")
+                continue
+        for variable in found:
+            together = lcm(blocks[variable], groups)
+            if solver.widths[variable] % together:
+                reasons.setdefault(variable, f"its channels cannot be divided into the {together} groups of '{node}'")
+                continue
+            blocks[variable] = together
+            if balance:
+                balanced.add(variable)
     return blocks, balanced

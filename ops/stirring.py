@@ -48,7 +48,10 @@ def stir(
     weights = {
         name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in genome.weights.items()
     }
-    sliced = {use.tensor for space in graph.spaces for use in space.uses if use.how != "read" and use.axis == 0}
+    sliced = {
+        (use.node, use.tensor) for space in graph.spaces for use in space.uses if use.how != "read" and use.axis == 0
+    }
+    known: set[str] = set()
     along, kept = _channel_axes(graph), frozenset(keep)
     until = {source: number for number, node in enumerate(graph.nodes.values()) for source in node.inputs}
     values: dict[str, Tensor] = {}
@@ -67,11 +70,12 @@ def stir(
         for role, spec in specs.items():
             if not spec.buffer and not spec.shape:
                 weights[node.tensors[role]] = torch.full((), 0.4, dtype=torch.float64)
-        free = {role: spec for role, spec in specs.items() if node.inputs and node.tensors[role] in sliced}
+        mine = {role for role, name in node.tensors.items() if (node.id, name) in sliced and name not in known}
+        free = {role: spec for role, spec in specs.items() if node.inputs and role in mine}
         gains = [node.tensors[role] for role, spec in free.items() if _is_gain(spec)]
         shifts = [node.tensors[role] for role, spec in free.items() if _is_shift(spec)]
         # What several nodes share is right for the first of them.
-        sliced.difference_update(node.tensors[role] for role in free)
+        known.update(node.tensors.values())
         for role, spec in free.items():
             name = node.tensors[role]
             if name in gains:

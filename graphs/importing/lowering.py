@@ -6,6 +6,7 @@ What has a kind becomes a node of that kind, what works on each element a `point
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.draft import Draft
 from graphs.errors import GraphError
 from graphs.importing.observing import BATCHES, Seen, observe
-from graphs.importing.stand_ins import TRAINING, Held, Program, Ref, Size, Training, any_of, refs_of
+from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, Size, Training, any_of, refs_of
 from graphs.importing.tracing import Trace
 from graphs.kinds.allowed import ELEMENTWISE, allowed
 from graphs.structure import Shape
@@ -89,6 +90,8 @@ class Lowering:
             return value.factor * BATCHES[place]
         if isinstance(value, Training):
             return self.training
+        if isinstance(value, Differing):
+            return value.training if self.training else value.inference
         if isinstance(value, Held):
             return value.tensor
         if isinstance(value, Program):
@@ -193,16 +196,25 @@ class Lowering:
 
         Args:
             value: A stand-in.
-            rank: For a tensor of the module, how many axes (without the batch) it is to be seen with.
+            rank: For what is the same for all examples, with how many axes, behind the batch, it is to be seen.
 
         Raises:
             GraphError: The batch of the value is not its first axis.
         """
         if isinstance(value, Ref):
-            return value
+            return value if rank is None or self.depends(value) else self._aligned(value, rank)
         if isinstance(value, Held):
             return self._held_node(value, rank)
         raise self.error("its batch is not the first axis; keep examples along the first axis")
+
+    def _aligned(self, value: Ref, rank: int) -> Ref:
+        """What is the same for all examples, with axes of one entry in front, as it meets others; itself if longer."""
+        own = self.shape(value)
+        seen = own if value.bare else (1, *own)
+        whole = (1,) * (rank + 1 - len(seen)) + seen
+        if len(whole) != rank + 1 or whole[0] != 1:
+            return value
+        return Ref(value.node) if whole[1:] == own else self.add("reshape", [value], shape=whole[1:], bare=False)
 
     def _held_node(self, held: Held, rank: int | None) -> Ref:
         shape = tuple(held.tensor.shape)
@@ -266,7 +278,7 @@ class Lowering:
         from torch import Tensor
 
         prefix, _, name = target.partition(".")
-        homes: dict[str, Any] = {"torch": torch, "operator": operator, "functional": torch.nn.functional}
+        homes: dict[str, Any] = {"torch": torch, "operator": operator, "functional": torch.nn.functional, "math": math}
         function = getattr(homes.get(prefix), name, None)
         if function is None:
             raise self.error(f"it calls '{target}', which is not known here; write it with functions of torch")
@@ -281,17 +293,18 @@ class Lowering:
         if not plain or not 1 <= len(tensors) <= 2 or any_of(_is_tensor, list(made.keywords.values())):
             return None
         refs = [each for each in tensors if isinstance(each, Ref)]
-        if not refs or (any(not ref.bare for ref in refs) and any(ref.bare for ref in refs)):
+        if not refs:
             return None
-        rank = max(len(self.shape(ref)) for ref in refs)
+        bare = all(ref.bare for ref in refs)
+        rank = max(len(self.shape(ref)) for ref in refs if bare or not ref.bare)
         given: list[Any] = []
         operands: list[Ref] = []
         for each in made.arguments:
             if isinstance(each, Ref | Held):
                 if isinstance(each, Held) and each.tensor.ndim > rank + 1:
                     return None
-                ref = self.ref(each, rank)
-                if len(self.shape(ref)) != rank:
+                ref = each if bare and isinstance(each, Ref) else self.ref(each, rank)
+                if len(self.shape(ref)) != rank or (ref.bare and not bare):
                     return None
                 known = [operand.node for operand in operands]
                 place = known.index(ref.node) if ref.node in known else len(operands)
@@ -300,7 +313,7 @@ class Lowering:
             else:
                 given.append(each)
         try:
-            ref = self.add("pointwise", operands, program=[[made.target, given, made.keywords]], bare=refs[0].bare)
+            ref = self.add("pointwise", operands, program=[[made.target, given, made.keywords]], bare=bare)
         except GraphError:
             return None
         self.types[ref.node] = self.now.dtype
@@ -381,6 +394,11 @@ class Lowering:
             return {"batch": value.factor}
         if isinstance(value, Training):
             return {"training": True}
+        if isinstance(value, Differing):
+            raise self.error(
+                f"a number is {value.training} in train mode and {value.inference} in eval mode; "
+                "use a layer that knows the mode itself"
+            )
         if isinstance(value, torch.dtype):
             return {"dtype": str(value).removeprefix("torch.")}
         if isinstance(value, slice):

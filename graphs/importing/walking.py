@@ -13,7 +13,7 @@ from graphs.errors import GraphError
 from graphs.importing.calls import attention_layer, convert
 from graphs.importing.layers import layer_of
 from graphs.importing.lowering import Lowering, reach
-from graphs.importing.stand_ins import TRAINING, Held, Program, Ref
+from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref
 from graphs.importing.tracing import Trace
 
 if TYPE_CHECKING:
@@ -93,13 +93,15 @@ def _without_in_place(
 
 
 def _value(argument: Any, values: Mapping[fx.Node, Any], twin: Any) -> Any:
-    """An argument with stand-ins for traced values; a flag that differs between the modes is `TRAINING`."""
+    """An argument with stand-ins for traced values; what differs between the modes is `TRAINING` or `Differing`."""
     from torch import fx
 
     if isinstance(argument, fx.Node):
         return values[argument]
     if isinstance(argument, bool) and isinstance(twin, bool) and argument != twin:
         return TRAINING
+    if isinstance(argument, int | float) and isinstance(twin, int | float) and argument != twin:
+        return Differing(argument, twin)
     if isinstance(argument, tuple) and hasattr(argument, "_fields"):
         names = argument._fields
         return {name: _value(each, values, each) for name, each in zip(names, argument, strict=True)}
@@ -142,6 +144,8 @@ def _target(node: fx.Node) -> tuple[str, bool]:
         known = {"torch": "torch", "torch._C._linalg": "linalg", "torch._C._special": "special"}
         plain = name.removeprefix("linalg_").removeprefix("special_") if home in known else name
         return f"{known.get(home, 'torch')}.{plain.rstrip('_')}", plain.endswith("_")
+    if home == "math":
+        return f"math.{name}", False
     if type(function).__name__ == "builtin_function_or_method":
         return f"torch.{name.rstrip('_')}", name.endswith("_")
     return f"{home}.{name}", False

@@ -16,6 +16,7 @@ from graphs.kinds.parameters import PARAMETERS
 from graphs.kinds.pointwise import POINTWISE
 from graphs.kinds.pools import POOLS
 from graphs.kinds.rearranging import REARRANGING
+from graphs.kinds.taking import TAKING
 from graphs.kinds.weighted import CONVOLUTIONS, EMBEDDING, LINEAR
 from graphs.structure import Graph
 
@@ -36,6 +37,7 @@ KINDS: dict[str, Kind] = {
         *POOLS,
         POINTWISE,
         *REARRANGING,
+        *TAKING,
         *PARAMETERS,
         *ATTENTION,
         *OPAQUE,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from graphs.axes import leaves, nest
 from graphs.errors import ShapeError
 from graphs.kinds.kind import REQUIRED, Change, Kind, Settings, Tensors
 from graphs.kinds.values import boolean, count, pair, whole
@@ -18,7 +19,7 @@ from graphs.structure import Node, Shape
 if TYPE_CHECKING:
     from graphs.solver import Axis, Dims, Solver
 
-__all__ = ["REARRANGING", "merged"]
+__all__ = ["REARRANGING", "merged", "runs", "sizes_of"]
 
 _MOST_AXES = 12
 
@@ -26,7 +27,8 @@ _MOST_COPIES = 2**14
 """No axis is a list of more segments: each costs time and memory whenever channels are asked for."""
 
 
-def _counts(value: Any) -> Shape:
+def sizes_of(value: Any) -> Shape:
+    """A few sizes."""
     if not isinstance(value, list | tuple) or len(value) > _MOST_AXES:
         raise ValueError(f"expected a list of at most {_MOST_AXES} sizes")
     return tuple(count(size) for size in value)
@@ -43,13 +45,12 @@ def merged(solver: Solver, node: Node, dims: Sequence[Axis], shape: Shape) -> Ax
     axis: Axis = ()
     size = 1
     for inner, length in zip(dims, shape, strict=True):
-        if axis and inner:
-            solver.close([axis, inner], node, "lays two kinds of channels across each other")
+        copies = leaves(axis) if axis else size
+        if inner and copies * leaves(inner) > _MOST_COPIES:
+            solver.close([axis, inner], node, f"lays them at {copies} places")
             axis = ()
         elif axis:
-            axis = solver.repeat(axis, length)
-        elif inner and len(inner) * size > _MOST_COPIES:
-            solver.close([inner], node, f"lays them at {size} places")
+            axis = nest(axis, inner or length)
         elif inner:
             axis = solver.join([inner] * size)
         size *= length
@@ -59,7 +60,7 @@ def merged(solver: Solver, node: Node, dims: Sequence[Axis], shape: Shape) -> Ax
 # Reshape ------------------------------------------------------------------------------------------------------------
 
 
-def _groups(before: Shape, after: Shape) -> list[tuple[range, range]]:
+def runs(before: Shape, after: Shape) -> list[tuple[range, range]]:
     """The smallest runs of axes, before and after, that hold the same entries; axes of one entry may stand alone."""
     found: list[tuple[range, range]] = []
     i = j = 0
@@ -95,13 +96,14 @@ def _reshape(settings: Settings, inputs: Sequence[Any], tensors: Tensors, traini
 
 def _reshape_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
     dims: list[Axis] = [()] * len(out)
-    for before, after in _groups(shapes[0], out):
-        sources = [axes[0][place] for place in before]
+    for before, after in runs(shapes[0], out):
+        whole = merged(solver, node, [axes[0][place] for place in before], tuple(shapes[0][place] for place in before))
         long = [place for place in after if out[place] > 1]
-        if len(long) == 1:
-            dims[long[0]] = merged(solver, node, sources, tuple(shapes[0][place] for place in before))
-        else:
-            solver.close(sources, node, "divides them into several axes")
+        parts = solver.divide(whole, [out[place] for place in long]) if long else None
+        if parts is None:
+            solver.close([whole], node, "divides them into several axes")
+        for place, part in zip(long, parts or [()] * len(long), strict=True):
+            dims[place] = part
     return tuple(dims)
 
 
@@ -236,7 +238,7 @@ def _expand_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: S
 REARRANGING = (
     Kind(
         name="reshape",
-        settings={"shape": (_counts, REQUIRED)},
+        settings={"shape": (sizes_of, REQUIRED)},
         shape=_reshaped,
         compute=_reshape,
         silent=True,

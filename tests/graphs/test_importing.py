@@ -172,6 +172,60 @@ class Words(nn.Module):
         return self.fc(self.last(x + self.mlp(x))[:, 0])
 
 
+class Causal(nn.Module):
+    """Heads by view and transpose, the function for attention with a dropout that is written out, tied embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.places, self.out = nn.Embedding(9, 8), nn.Embedding(6, 8), nn.Linear(8, 9, bias=False)
+        self.qkv, self.proj, self.norm = nn.Linear(8, 24), nn.Linear(8, 8), nn.LayerNorm(8)
+        self.tokens.weight = self.out.weight
+
+    def forward(self, words: Tensor) -> Tensor:
+        n, length = words.size()
+        x = self.tokens(words) + self.places(torch.arange(0, length, device=words.device))
+        q, k, v = self.qkv(self.norm(x)).split(8, dim=2)
+        q, k, v = (each.view(n, length, 2, 8 // 2).transpose(1, 2) for each in (q, k, v))
+        rate = 0.2 if self.training else 0.0
+        y = functional.scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=True)
+        return self.out(x + self.proj(y.transpose(1, 2).contiguous().view(n, length, 8)))
+
+
+class Laid(nn.Module):
+    """Queries, keys and values by one permutation that moves the batch, norms within heads, a mask and a scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(6, 18), nn.Linear(6, 6)
+        self.query, self.key = nn.LayerNorm(3), nn.LayerNorm(3)
+        self.register_buffer("mask", torch.ones(5, 5, dtype=torch.bool).tril())
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, width = x.shape
+        q, k, v = self.qkv(x).reshape(n, length, 3, 2, 3).permute(2, 0, 3, 1, 4).unbind(0)
+        y = functional.scaled_dot_product_attention(self.query(q), self.key(k), v, attn_mask=self.mask, scale=0.5)
+        return (x + self.proj(y.transpose(1, 2).reshape(n, length, width))).mean(1)
+
+
+class ByHand(nn.Module):
+    """Products of matrices around a softmax, once as an einsum, with a bias for each head from a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(6, 18), nn.Linear(6, 6)
+        self.table = nn.Parameter(torch.randn(9, 2))
+        self.register_buffer("index", torch.arange(5)[:, None] - torch.arange(5)[None, :] + 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, width = x.shape
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = (each.unflatten(-1, (2, 3)).transpose(1, 2) for each in (q, k, v))
+        scores = torch.einsum("b h i d, b h j d -> b h i j", q, k) * (1.0 / math.sqrt(k.size(-1)))
+        bias = self.table[self.index.view(-1)].view(length, length, -1).permute(2, 0, 1).contiguous().unsqueeze(0)
+        scores = functional.dropout(torch.softmax(scores + bias, dim=-1), 0.1, self.training)
+        return (x + self.proj((scores @ v).transpose(1, 2).reshape(n, length, width))).mean(1)
+
+
 class Roots(nn.Module):
     """Root-mean-square norms as a layer and as a function, over one axis and over two."""
 
@@ -263,6 +317,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Any]]] = {
     "signal": (Signal, lambda n: torch.randn(n, 2, 9)),
     "volume": (Volume, lambda n: torch.randn(n, 1, 4, 4, 2)),
     "words": (Words, lambda n: torch.randint(0, 20, (n, 6))),
+    "causal": (Causal, lambda n: torch.randint(0, 9, (n, 6))),
+    "laid": (Laid, lambda n: torch.randn(n, 5, 6)),
+    "by hand": (ByHand, lambda n: torch.randn(n, 5, 6)),
     "roots": (Roots, lambda n: torch.randn(n, 5, 6)),
     "odd": (Odd, lambda n: torch.randn(n, 6)),
     "merged": (Merged, lambda n: torch.randn(n, 2, 6, 4)),
@@ -553,3 +610,22 @@ def test_a_mode_that_is_asked_for_is_found(own: bool) -> None:
 def test_no_module() -> None:
     with pytest.raises(GraphError, match=r"expected a torch\.nn\.Module"):
         graphs.from_torch(torch.relu, torch.randn(2, 3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["words", "causal", "laid", "by hand"])
+def test_heads_can_change_however_attention_is_written(name: str) -> None:
+    _, genome = made(name)
+    assert not any(KINDS[node.kind].wall for node in genome.graph.nodes.values())
+    (site,) = ops.MUTATIONS["add_heads"].sites(genome)
+    child = ops.MUTATIONS["add_heads"].apply(genome, site, numpy.random.default_rng(0))
+    assert ops.certify(genome, child).eval.verdict == "pass"
+    assert len(ops.MUTATIONS["widen_keys"].sites(genome)) == (0 if name == "laid" else 1)
+
+
+def test_a_number_that_differs_between_the_modes_is_no_constant() -> None:
+    class Rate(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * (2.0 if self.training else 1.0)
+
+    with pytest.raises(GraphError, match=r"a number is 2\.0 in train mode and 1\.0 in eval mode"):
+        graphs.from_torch(Rate(), torch.randn(4, 3))

@@ -28,7 +28,7 @@ from ops.bypass import bypass
 from ops.mutation import Build, Work
 from ops.stirring import stir
 from ops.transfer import Completed, Extended, Given, Mapped, New, Plan, Regrouped, Transfer
-from tests.strategies import channels_last, inputs, lively, mapped, small, transformer
+from tests.strategies import channels_last, inputs, lively, mapped, small, transformer, written_out
 
 EXACT = [name for name, mutation in MUTATIONS.items() if mutation.preserves == "exact"]
 
@@ -441,8 +441,8 @@ def started_at_zero(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]
 
 def compared(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     """New keys that are drawn, or a scale that follows the width."""
-    (attention,) = changed_settings(build, parent, "attention")
-    yield "another scale", altered(build, attention, scale=None)
+    for attention in changed_settings(build, parent, "attention"):
+        yield "another scale", altered(build, attention, scale=None)
     for name, plan in build.transfer.plans.items():
         if isinstance(plan, Extended) and parent.weights[name].ndim > 1:
             axes = tuple(replace(axis, index=numpy.maximum(axis.index, -1)) for axis in plan.axes)
@@ -457,14 +457,21 @@ def all_as_they_were(build: Build) -> Iterator[tuple[str, Build]]:
 
 
 def headed(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
-    (attention,) = changed_settings(build, parent, "attention")
-    yield "as few heads as before", altered(build, attention, heads=parent.graph[attention].settings["heads"])
+    yield "channels for heads", across(build)
     yield from read_at_once(build, parent)
 
 
+def across(build: Build) -> Build:
+    """Every value that is laid out as heads has as many heads as a head has channels, and the other way round."""
+    for node in build.graph.nodes.values():
+        if node.kind == "reshape" and len(node.settings["shape"]) == 3:
+            places, heads, width = node.settings["shape"]
+            build = altered(build, node.id, shape=(places, width, heads))
+    return build
+
+
 def beheaded(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
-    (attention,) = changed_settings(build, parent, "attention")
-    yield "as many heads as before", altered(build, attention, heads=parent.graph[attention].settings["heads"])
+    yield "channels for heads", across(build)
     for name, plan in build.transfer.plans.items():
         if isinstance(plan, Mapped):
             (axis,) = plan.axes
@@ -565,6 +572,7 @@ PARENTS: dict[str, Callable[[], Genome]] = {
     "transformer": cache(lambda: alive(transformer())),
     "volume": cache(lambda: alive(mapped(3))),
     "channels last": cache(lambda: alive(channels_last())),
+    "written out": cache(lambda: alive(written_out())),
 }
 
 
@@ -656,8 +664,8 @@ KINDS_OF_FAULTS = {
     "merge_twins": {"two entries", "a share", "dropped", "an entry"},
     "shrink_kernel": {"two entries", "an entry", "padding", "off its centre"},
     "widen_keys": {"two entries", "the last entry", "an entry", "as it was", "keys that are not zero", "another scale"},
-    "add_heads": {"two entries", "a new entry", "an entry", "as it was", "fresh for", "as few heads"},
-    "drop_heads": {"two entries", "the last entry", "an entry", "as it was", "another head", "as many heads"},
+    "add_heads": {"two entries", "a new entry", "an entry", "as it was", "fresh for", "channels for heads"},
+    "drop_heads": {"two entries", "the last entry", "an entry", "as it was", "another head", "channels for heads"},
     "insert_transformer_layer": {"the start", "a shift", "a mean for a sum", "the old value twice", "a lost sum"},
 }
 """What must be among the faults of each operator, in the words of their names."""

@@ -111,7 +111,8 @@ def check_outputs(genome: Genome, module: nn.Module) -> None:
     """Bit for bit what the node-by-node run gives, in train mode with the buffers that it leaves."""
     graph, examples = genome.graph, inputs(genome.graph, 6, dtype=torch.float32)
     modes = (False,) if any(KINDS[node.kind].random(node.settings) for node in graph.nodes.values()) else (False, True)
-    # Where a factor is a parameter, torch rounds some products another way, even if no gradients are asked for.
+    # Of a value whose axes are out of order, torch multiplies weights that ask for gradients in another order.
+    module.requires_grad_(False)
     weights = {**genome.weights, **dict(module.named_parameters(remove_duplicate=False))}
     for training in modes:
         run = execute(graph, weights, examples, training=training)

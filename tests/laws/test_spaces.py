@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 
 import numpy
@@ -121,19 +122,8 @@ def _flatten(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
 
 
 def _reshape(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
-    """Each axis of the result is as much longer as one of the operand's axes, if that is the only way."""
-    shape, out = graph.shapes[node.inputs[0]], graph.shapes[node.id]
-    more = prod(len(origin) for origin in operands[0])
-    options = []
-    for axis, size in enumerate(out):
-        if more * size % prod(out) == 0:
-            sizes = [*out[:axis], more * size // prod(out), *out[axis + 1 :]]
-            try:
-                options.append(_rearranged(shape, operands[0], sizes, out))
-            except AssertionError:
-                continue
-    assert options, f"copies lie across the axes of {node.id}"
-    return options[0]
+    """Which axis of the result is longer is written down; the entries must lie accordingly."""
+    return _rearranged(graph.shapes[node.inputs[0]], operands[0], node.settings["shape"], graph.shapes[node.id])
 
 
 def _permute(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
@@ -176,9 +166,54 @@ def _expand(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
 
 
 def _attention(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
-    query, key, value = operands[:3]
-    _unchanged(node, graph, [query, key, [*value[:-1], _whole(graph.shapes[node.inputs[2]][-1])], *operands[3:]])
-    return [*(_whole(size) for size in graph.shapes[node.id][:-1]), value[-1]]
+    """What lies in front of the last two axes is alike, or so many times as long, in all operands."""
+    query, _, value = operands[:3]
+    places = [[*origin[:-2], *whole[-2:]] for origin, whole in zip(operands, _shapes(node, graph), strict=True)]
+    assert [each[-2:] for each in operands[:2]] == [each[-2:] for each in places[:2]], f"{node.id} compares"
+    assert value[-2] == places[2][-2] and operands[3:] == [
+        [*o[:-2], *p[-2:]] for o, p in zip(operands[3:], places[3:], strict=True)
+    ]
+    apart = query[:-2]
+    for operand, whole in zip(operands[1:], _shapes(node, graph)[1:], strict=True):
+        for place, origin in enumerate(operand[:-2]):
+            times = graph.shapes[node.id][place] // len(whole[place])
+            wanted = [entry * times + each for entry in origin for each in range(times)]
+            assert len(whole[place]) == 1 or wanted == apart[place], f"heads of {node.id} differ"
+    return [*apart, query[-2], value[-1]]
+
+
+def _shapes(node: Node, graph: Graph) -> list[Origins]:
+    return [[_whole(size) for size in graph.shapes[source]] for source in node.inputs]
+
+
+def _matmul(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    one, other = operands
+    whole = _whole(graph.shapes[node.inputs[0]][-1])
+    assert one[-1] == other[-2] == whole, f"{node.id} sums over them"
+    assert len(one) == len(other)
+    apart: Origins = []
+    for place, (a, b) in enumerate(zip(one[:-2], other[:-2], strict=True)):
+        assert a == b or min(len(a), len(b)) == 1, f"operands of {node.id} differ"
+        apart.append(a if len(a) == graph.shapes[node.id][place] or len(a) > len(b) else b)
+    return [*apart, one[-2], other[-1]]
+
+
+def _across(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    """All along an axis depends on all of it."""
+    axis = node.settings["axis"]
+    assert operands[0][axis] == _whole(graph.shapes[node.inputs[0]][axis])
+    return operands[0]
+
+
+def _take(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    axis, found = node.settings["axis"], _across(node, graph, operands)
+    return [*found[:axis], _whole(graph.shapes[node.id][axis]), *found[axis + 1 :]]
+
+
+def _roll(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    for axis, shift in enumerate(node.settings["shifts"]):
+        assert not shift or operands[0][axis] == _whole(graph.shapes[node.id][axis])
+    return operands[0]
 
 
 PASSING = {
@@ -194,8 +229,12 @@ FORWARDS: dict[str, Callable[[Node, Graph, Sequence[Origins]], Origins]] = {
     **dict.fromkeys(("input", "parameter", "constant"), _own),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _conv),
     **dict.fromkeys(("multiply", "pointwise"), _broadcast),
-    **dict.fromkeys(("attention", "window_attention"), _attention),
+    **dict.fromkeys(("softmax", "normalize"), _across),
     **dict.fromkeys(("opaque", "opaque_random"), _wall),
+    "attention": _attention,
+    "matmul": _matmul,
+    "take": _take,
+    "roll": _roll,
     "linear": _last,
     "embedding": _embedded,
     "concat": _concat,
@@ -227,8 +266,12 @@ def follow(graph: Graph, space: Space, copies: Origin) -> dict[str, Origins]:
     """Where the copies of a space's channels turn up; asserts that the network still fits together."""
     origins: dict[str, Origins] = {}
     for node in graph.nodes.values():
+        wanted = [claimed(space, graph, node.id, axis, copies) for axis in range(len(graph.shapes[node.id]))]
+        if node.kind == "reshape":
+            # Entries alone do not tell more heads from wider ones; into what they are laid out is for us to say.
+            node = replace(node, settings={"shape": tuple(map(len, wanted))})
         found = FORWARDS[node.kind](node, graph, [origins[source] for source in node.inputs])
-        origins[node.id] = [origin or claimed(space, graph, node.id, axis, copies) for axis, origin in enumerate(found)]
+        origins[node.id] = [origin or claim for origin, claim in zip(found, wanted, strict=True)]
     return origins
 
 
@@ -340,23 +383,24 @@ def check(genome: Genome, seed: int) -> None:
 def check_partition(graph: Graph) -> None:
     """Spaces divide each channel axis, of values and of tensors, without gap or overlap, and have different names.
 
-    Several spaces can share the groups of a convolution; then they are fixed, and have no places of their own there.
+    What overlaps lies within a channel of another, as the channels of a head do. Several spaces can share the groups of
+    a convolution; then they are fixed, and have no places of their own there.
     """
     assert len({space.name for space in graph.spaces}) == len(graph.spaces)
-    values: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
-    uses: dict[tuple[str, int, str], list[tuple[int, int]]] = defaultdict(list)
+    values: dict[tuple[str, int], list[Run]] = defaultdict(list)
+    uses: dict[tuple[str, int, str], list[Run]] = defaultdict(list)
     for space in graph.spaces:
         for value in space.values:
-            values[value.node, value.axis].append((value.offset, value.offset + space.width * value.inner))
+            values[value.node, value.axis].append((value.offset, value.offset + space.width * value.inner, value.inner))
         for use in space.uses:
             if use.fold == 1 or space.reason is None:
                 end = use.offset + space.width // use.fold * use.inner
-                uses[use.tensor, use.axis, use.node].append((use.offset, end))
+                uses[use.tensor, use.axis, use.node].append((use.offset, end, use.inner))
     for (node, axis), parts in values.items():
-        assert _contiguous(parts) == graph.shapes[node][axis], node
+        assert _covered(parts) == graph.shapes[node][axis], node
     sizes = {name: spec.shape for node in graph.nodes.values() for name, spec in _specs(graph, node).items()}
     for (tensor, axis, _), parts in uses.items():
-        assert _contiguous(parts) == sizes[tensor][axis], (tensor, axis)
+        assert _covered(parts) == sizes[tensor][axis], (tensor, axis)
     for node in graph.nodes:
         text = explain(graph, node)
         assert text.startswith("The ") and text.endswith("."), text
@@ -368,12 +412,25 @@ def _specs(graph: Graph, node: Node) -> dict[str, TensorSpec]:
     return {node.tensors[role]: spec for role, spec in specs.items()}
 
 
-def _contiguous(parts: list[tuple[int, int]]) -> int:
-    """Where the last part ends, if each begins where the one before it ends."""
+Run = tuple[int, int, int]
+"""Where channels start and end along an axis, and how many entries each has."""
+
+
+def _covered(parts: list[Run]) -> int:
+    """Where the last part ends, if each begins where the one before it ends, or fills a channel of one around it."""
     position = 0
-    for start, end in sorted(parts):
-        assert start == position
-        position = end
+    outer: list[Run] = []
+    for start, end, inner in sorted(set(parts), key=lambda part: (part[0], -part[1], -part[2])):
+        while outer and start >= outer[-1][1]:
+            outer.pop()
+        if outer:
+            first, _, size = outer[-1]
+            channel = first + (start - first) // size * size
+            assert end <= channel + size, "it lies across two channels"
+        else:
+            assert start == position
+            position = end
+        outer.append((start, end, inner))
     return position
 
 

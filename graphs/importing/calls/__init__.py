@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from graphs.importing.calls.attention import attention_layer
+from graphs.importing.calls.attention import ATTENTION_CALLS, attention_layer
 from graphs.importing.calls.joining import JOINING_CALLS
 from graphs.importing.calls.layers import LAYER_CALLS
 from graphs.importing.calls.numbers import NUMBER_CALLS, attribute, number
@@ -39,5 +39,11 @@ def convert(low: Lowering, target: str, arguments: Sequence[Any], keywords: Mapp
     return low.call(target, arguments, keywords)
 
 
-CALLS: dict[str, Callable[..., Any]] = {**LAYER_CALLS, **JOINING_CALLS, **REARRANGING_CALLS, **NUMBER_CALLS}
+CALLS: dict[str, Callable[..., Any]] = {
+    **LAYER_CALLS,
+    **ATTENTION_CALLS,
+    **JOINING_CALLS,
+    **REARRANGING_CALLS,
+    **NUMBER_CALLS,
+}
 """The converters by name, wherever the function is from: `torch`, `torch.nn.functional`, a method, an operator."""
