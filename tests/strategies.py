@@ -150,10 +150,9 @@ class Sketch:
 
     def beside(self, value: str, axis: int) -> str:
         """A value that differs along one axis at most."""
-        fitting = [
-            id for id, shape in self.shapes.items() if _without(shape, axis) == _without(self.shapes[value], axis)
-        ]
-        return self.rng.choice(fitting)
+        own = self.shapes[value]
+        alike = {id: shape for id, shape in self.shapes.items() if len(shape) == len(own)}
+        return self.rng.choice([id for id, shape in alike.items() if _without(shape, axis) == _without(own, axis)])
 
     def mixed(self, value: str, out: int) -> str:
         """A layer that makes `out` channels from all channels of an image, of features or of tokens."""
@@ -430,6 +429,7 @@ UNARY: dict[str, Callable[[Random, Shape], Settings]] = {
     "conv3d": _ranked(_conv, 4),
     "linear": _linear,
     "batch_norm": _batch_norm,
+    "frozen_batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
@@ -439,6 +439,7 @@ UNARY: dict[str, Callable[[Random, Shape], Settings]] = {
     },
     "flatten": lambda rng, shape: {} if prod(shape) <= 96 else None,
     "identity": _plain,
+    "detach": _plain,
     "dropout": lambda rng, shape: {"p": rng.choice([0.5, 0.2])},
     **{f"dropout{places}d": _ranked(lambda rng, shape: {"p": 0.3}, 1 + places) for places in PLACES},
     "stochastic_depth": lambda rng, shape: {"p": 0.3, "mode": rng.choice(["row", "batch"])},
