@@ -20,7 +20,7 @@ from ops.mutation import Child
 from ops.probe import Probe, cast_up, frontier, moving, prefix, run_parent
 from ops.sensitivity import Edge, responses
 from ops.transfer import Extended, Given, Mapped, New, Plan
-from ops.visibility import is_dark, makers, reads_nothing
+from ops.visibility import is_dark, makers, read, reads_nothing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,7 +125,9 @@ class Comparison:
         touched = {touch.node for touch in self.child.touched}
         moved = moving(self.new, self.changed)
         shaken = moving(self.old, (node for node, _ in self.edges))
-        wanted = frontier(self.new, moved).union(frontier(self.old, shaken), old.values(), touched)
+        seen = read(self.new, self.made, self.new.upstream(new.values())) if strict else frozenset()
+        looked = touched.union(source for source, _ in seen)
+        wanted = frontier(self.new, moved).union(frontier(self.old, shaken), old.values(), looked)
         before = run_parent(self.parent, self.probe, training, wanted & self.old.nodes.keys())
         units = {name: unit(before.values[node]) for name, node in old.items() if measured(before.values[node])}
         flat = any(found is None for found in units.values())
@@ -137,7 +139,7 @@ class Comparison:
             training=training,
             seed=self.seed,
             known=prefix(self.new, moved, before),
-            keep=touched.union(new.values()) & self.new.nodes.keys(),
+            keep=looked.union(new.values()) & self.new.nodes.keys(),
         )
         error = math.inf if old.keys() != new.keys() else 0.0
         for name in old.keys() & new.keys():
@@ -146,7 +148,7 @@ class Comparison:
         if training:
             error = max(error, self._buffer_error(before, after))
         hidden = flat or is_dark(self.child.touched, before, after)
-        if hidden or (strict and reads_nothing(self.new, self.made, self.new.upstream(new.values()), after)):
+        if hidden or reads_nothing(seen, after):
             return Measures(error, 0.0, 0.0, hidden=True, reached=True)
         power, silent = self._power(before, old, scales, training)
         floor = self._floor(before, old, scales, training)
@@ -202,7 +204,7 @@ class Comparison:
 
         And whether a channel moves none, which a tensor makes that the child has, too.
         """
-        edges = self._watched(heads)
+        edges, reached = self._watched(heads), self.old.upstream(heads.values())
         units = {heads[name]: scale for name, scale in scales.items()}
         found, silent = responses(
             self.old,
@@ -214,7 +216,7 @@ class Comparison:
             training=training,
             seed=self.seed,
             size=_FAULT,
-            made=self.makers,
+            made={node: axes for node, axes in self.makers.items() if node in reached},
         )
         found.update(self._jumps(before, training, edges - found.keys(), units))
         if self.stirred:

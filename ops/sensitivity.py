@@ -80,7 +80,7 @@ def responses(
         training=training,
         seed=seed,
         known=known,
-        keep=units.keys(),
+        keep={*units, *made},
         adjust=watch,
         differentiable=True,
         straight=True,
