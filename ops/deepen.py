@@ -154,6 +154,7 @@ DEEPEN = Mutation(
     name="deepen",
     preserves="exact",
     summary="insert an identity layer behind an activation, and one that changes nothing yet",
+    needs="an activation behind which a layer of the same width can be put",
     find=_find,
     choose=_choose,
     build=_build,
