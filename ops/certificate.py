@@ -219,7 +219,7 @@ def _grounded(parent: Genome, child: Child) -> Genome:
     """The parent's graph with weights for which the promise of its child was made."""
     if not child.ground.plans:
         return parent
-    return Genome(parent.graph, child.ground.apply(parent.weights, parent.graph, 0, {}), parent.about)
+    return parent.changed(parent.graph, child.ground.apply(parent.weights, parent.graph, 0, {}))
 
 
 def _same(one: Genome, other: Genome) -> bool:

@@ -4,7 +4,8 @@ An opaque node runs, is stored and is exported like any other; for channel space
 list of steps `[function, arguments, keyword arguments]`, whose functions come from `graphs.kinds.allowed`. An argument
 is a plain value, a list, or a reference: `{"in": i}` an operand, `{"step": i}` what an earlier step gave,
 `{"tensor": i}` one of the node's tensors, `{"batch": k}` k times the batch size, `{"training": true}` whether the
-network trains, `{"dtype": "float32"}`, `{"slice": [start, stop, step]}`, `{"ellipsis": true}`, `{"tuple": [...]}`.
+network trains, `{"dtype": "float32"}`, `{"slice": [start, stop, step]}`, `{"ellipsis": true}`, `{"tuple": [...]}`. The
+one step that writes, `["method.add_", [{"tensor": i}, {"training": true}], {}]`, counts passes in train mode.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ from graphs.structure import Node, Shape
 if TYPE_CHECKING:
     from graphs.solver import Dims, Solver
 
-__all__ = ["OPAQUE", "checked_program", "references", "run_program"]
+__all__ = ["COUNT", "OPAQUE", "checked_program", "references", "run_program"]
+
+COUNT = "method.add_"
+_WHETHER = {"training": True}
+"""What adds one to a tensor in train mode."""
 
 _MOST = 1000
 _DEEPEST = 4  # two lists a level and four around them are what a document may hold
@@ -63,7 +68,7 @@ def checked_program(value: Any) -> tuple[Any, ...]:
     for place, step in enumerate(value):
         if not isinstance(step, list | tuple) or len(step) != 3 or not isinstance(step[0], str):
             raise ValueError(f"step {place}: expected [function, arguments, keyword arguments]")
-        if not allowed(step[0]):
+        if not (allowed(step[0]) or _counts(step)):
             raise ValueError(f"step {place}: '{step[0]}' is none of the functions that a network's file may call")
         if not isinstance(step[1], list | tuple) or not isinstance(step[2], Mapping):
             raise ValueError(f"step {place}: expected a list and an object of arguments")
@@ -73,6 +78,12 @@ def checked_program(value: Any) -> tuple[Any, ...]:
             raise ValueError(f"step {place}: expected names of arguments, none of {', '.join(sorted(_WRITING))}")
         steps.append((step[0], arguments, keywords))
     return tuple(steps)
+
+
+def _counts(step: Any) -> bool:
+    """Whether a step is the one that writes."""
+    first = step[1][0] if isinstance(step[1], list | tuple) and len(step[1]) == 2 else None
+    return step[0] == COUNT and isinstance(first, Mapping) and first.keys() == {"tensor"} and step[1][1] == _WHETHER
 
 
 def _argument(value: Any, place: int, depth: int) -> Any:
@@ -163,7 +174,7 @@ def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
         given = tuple(resolve(each) for each in arguments)
         named = {name: resolve(each) for name, each in keywords.items()}
         if tracer is None:
-            results.append(function(target)(*given, **named))
+            results.append(given[0].add_(int(training)) if target == COUNT else function(target)(*given, **named))
         elif target.startswith("method."):
             results.append(tracer.create_proxy("call_method", target.partition(".")[2], given, named))
         else:
