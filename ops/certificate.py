@@ -50,8 +50,9 @@ VERDICTS = ("pass", "broken", "blind", "unreached", "approximate")
 _LEAST_TOLERANCE = 1e-12
 _FLOORS = 20
 _POWER = 1e6
-_TURNS, _MANY = 8, 32
-"""How often stirred weights are measured before they are said to show nothing; with how many examples after once."""
+_TURNS, _MANY, _SETTLED = 8, 32, 4
+"""How often stirred weights are measured before they are said to show nothing; with how many examples after once; after
+how many turns an element of an output that has been the same for all examples is taken for a constant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ def _certify(parent: Genome, child: Child, inputs: dict[str, Tensor], source: st
             inputs = inputs if turn == 0 else _inputs(parent, None, seed + turn, _MANY)
             bold = _bold(parent, again, inputs, seed + turn, wild=turn > 0)
             stout = replay_child(bold, child.record, child.tensors)
-            modes = _measure(bold, stout, Probe(inputs, seed + turn), promised, stirred)
+            modes = _measure(bold, stout, Probe(inputs, seed + turn), promised, stirred, turn >= _SETTLED)
             if "blind" not in (mode.verdict for mode in modes.values()):
                 break
         # That proves the record for weights on its ground; there must the parent be, and the child what it leads to.
@@ -233,9 +234,14 @@ def _same(one: Genome, other: Genome) -> bool:
 
 
 def _measure(
-    parent: Genome, child: Child, probe: Probe, promised: Mapping[str, bool], stirred: bool = False
+    parent: Genome,
+    child: Child,
+    probe: Probe,
+    promised: Mapping[str, bool],
+    stirred: bool = False,
+    settled: bool = False,
 ) -> dict[str, Mode]:
-    comparison = Comparison(parent, child, probe, stirred)
+    comparison = Comparison(parent, child, probe, stirred, settled)
     return {name: _judge(comparison.measure(training=name == "train"), expected) for name, expected in promised.items()}
 
 

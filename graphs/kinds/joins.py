@@ -31,7 +31,7 @@ def _declared(settings: Settings, shapes: Sequence[Shape]) -> Shape:
 
 
 def _input_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
-    if len(out) == 2 or node.settings["dtype"] != "float":
+    if len(out) in (0, 2) or node.settings["dtype"] != "float":
         return ((),) * len(out)
     axis = solver.fix(solver.fresh(out[0]), f"its channels are those of the input '{node.settings['name']}'")
     return (axis, *((),) * (len(out) - 1))

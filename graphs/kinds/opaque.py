@@ -11,6 +11,8 @@ one step that writes, `["method.add_", [{"tensor": i}, {"training": true}], {}]`
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ from graphs.structure import Node, Shape
 if TYPE_CHECKING:
     from graphs.solver import Dims, Solver
 
-__all__ = ["COUNT", "OPAQUE", "checked_program", "references", "run_program"]
+__all__ = ["COUNT", "OPAQUE", "checked_program", "in_double", "references", "run_program"]
 
 COUNT = "method.add_"
 _WHETHER = {"training": True}
@@ -32,9 +34,26 @@ _WHETHER = {"training": True}
 _MOST = 1000
 _DEEPEST = 4  # two lists a level and four around them are what a document may hold
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
+_LOWER = ("float16", "bfloat16", "float32")
+_TO_LOWER = ("method.half", "method.bfloat16", "method.float")
+_DOUBLE: ContextVar[bool] = ContextVar("double", default=False)
 _WRITING = {"out", "inplace"}
 _HOW = ("parameter", "buffer", "constant")
 _REFERENCES = ("in", "step", "tensor", "batch", "training", "dtype", "slice", "ellipsis", "tuple")
+
+
+@contextmanager
+def in_double() -> Iterator[None]:
+    """Within this, programs compute in double precision where they name a lower one, or none."""
+    import torch
+
+    token, before = _DOUBLE.set(True), torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+        _DOUBLE.reset(token)
 
 
 def _shape(value: Any) -> Shape:
@@ -143,8 +162,8 @@ def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
     import torch
 
     results: list[Any] = []
-    # A network that is run in double precision, to be measured, does nothing in single precision.
-    cast_up = any(getattr(each, "dtype", None) is torch.float64 for each in (*inputs, *tensors.values()))
+    # A network that is measured in double precision computes nothing in a lower one.
+    double = _DOUBLE.get()
 
     def resolve(value: Any) -> Any:
         if isinstance(value, list | tuple):
@@ -164,7 +183,7 @@ def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
         if name == "training":
             return training
         if name == "dtype":
-            return torch.float64 if what == "float32" and cast_up else getattr(torch, what)
+            return torch.float64 if double and what in _LOWER else getattr(torch, what)
         if name == "slice":
             return slice(*(resolve(each) for each in what))
         return ... if name == "ellipsis" else tuple(resolve(each) for each in what)
@@ -173,6 +192,8 @@ def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
     for target, arguments, keywords in settings["program"]:
         given = tuple(resolve(each) for each in arguments)
         named = {name: resolve(each) for name, each in keywords.items()}
+        if double and target in _TO_LOWER:
+            target = "method.double"
         if tracer is None:
             results.append(given[0].add_(int(training)) if target == COUNT else function(target)(*given, **named))
         elif target.startswith("method."):
