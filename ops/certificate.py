@@ -51,8 +51,9 @@ VERDICTS = ("pass", "broken", "blind", "unreached", "approximate")
 _LEAST_TOLERANCE = 1e-12
 _FLOORS = 20
 _POWER = 1e6
-_TURNS, _MANY = 8, 32
-"""How often stirred weights are measured before they are said to show nothing; with how many examples after once."""
+_TURNS, _MANY, _SETTLED = 8, 32, 4
+"""How often stirred weights are measured before they are said to show nothing; with how many examples after once; after
+how many turns an element of an output that has been the same for all examples is taken for a constant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ def _grounded(parent: Genome, child: Child) -> Genome:
     """The parent's graph with weights for which the promise of its child was made."""
     if not child.ground.plans:
         return parent
-    return Genome(parent.graph, child.ground.apply(parent.weights, parent.graph, 0, {}), parent.about)
+    return parent.changed(parent.graph, child.ground.apply(parent.weights, parent.graph, 0, {}))
 
 
 def _same(one: Genome, other: Genome) -> bool:
@@ -235,7 +236,7 @@ def _same(one: Genome, other: Genome) -> bool:
 
 def _measure(parent: Genome, child: Child, probe: Probe, promised: Mapping[str, bool], stirred: int) -> dict[str, Mode]:
     """Both modes; or up to the first that is blind, where there is another turn on weights that are `stirred`."""
-    comparison = Comparison(parent, child, probe, stirred > 0)
+    comparison = Comparison(parent, child, probe, stirred > 0, stirred > _SETTLED)
     found: dict[str, Mode] = {}
     for name, expected in promised.items():
         # What stirred weights don't show on many examples is hidden by the structure.

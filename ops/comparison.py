@@ -67,10 +67,14 @@ class Comparison:
         child: What a mutation made of it.
         probe: The examples.
         stirred: The parent's weights hide nothing, so what shows nothing is hidden by the structure.
+        settled: So it has been found on other stirred weights, too; then elements of outputs that are the same for all
+            examples are constants, and what the others show is enough.
     """
 
-    def __init__(self, parent: Genome, child: Child, probe: Probe, stirred: bool = False) -> None:
-        self.parent, self.child, self.probe, self.stirred = parent, child, probe, stirred
+    def __init__(
+        self, parent: Genome, child: Child, probe: Probe, stirred: bool = False, settled: bool = False
+    ) -> None:
+        self.parent, self.child, self.probe, self.stirred, self.settled = parent, child, probe, stirred, settled
         self.inputs, self.seed = probe.inputs, probe.seed
         self.old, self.new = parent.graph, child.genome.graph
         self.changed = frozenset(
@@ -129,7 +133,8 @@ class Comparison:
         looked = touched.union(source for source, _ in seen)
         wanted = frontier(self.new, moved).union(frontier(self.old, shaken), old.values(), looked)
         before = run_parent(self.parent, self.probe, training, wanted & self.old.nodes.keys())
-        units = {name: unit(before.values[node]) for name, node in old.items() if measured(before.values[node])}
+        values = {name: before.values[node] for name, node in old.items()}
+        units = {name: unit(value, self.settled) for name, value in values.items() if measured(value)}
         flat = any(found is None for found in units.values())
         scales = {name: found or 1.0 for name, found in units.items()}
         after = execute(
@@ -140,6 +145,7 @@ class Comparison:
             seed=self.seed,
             known=prefix(self.new, moved, before),
             keep=looked.union(new.values()) & self.new.nodes.keys(),
+            double=True,
         )
         error = math.inf if old.keys() != new.keys() else 0.0
         for name in old.keys() & new.keys():
@@ -181,6 +187,7 @@ class Comparison:
             known=prefix(self.old, moving(self.old, (node for node, _ in edges)), before),
             keep=[head.node for head in self.old.heads if training or not head.training_only],
             adjust=lambda node, slot, value: shake(value) if (node, slot) in edges else value,
+            double=True,
         )
         return run, shake
 

@@ -259,7 +259,8 @@ class Mutation:
         built = self.build(work)
         given = {**built.tensors, **(work.given or {})}
         weights = built.transfer.apply(work.genome.weights, built.graph, work.seed, given)
-        child = Genome(built.graph, weights, work.genome.about)
+        sources = {name: plan.source for name, plan in built.transfer.plans.items()}
+        child = work.genome.changed(built.graph, weights, sources)
         record = Record(
             operator=self.name,
             site=work.place,

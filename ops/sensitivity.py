@@ -51,7 +51,7 @@ def responses(
 
     Args:
         graph: The network.
-        weights: Its tensors.
+        weights: Its tensors, in float64.
         inputs: The probe by argument name.
         known: What of the run is known; no node of an edge may be in it.
         edges: Which operands are shaken. Those that are no floating-point tensors can't be, and are left out.
@@ -84,6 +84,7 @@ def responses(
         adjust=watch,
         differentiable=True,
         straight=True,
+        double=True,
     )
     generator = torch.Generator().manual_seed(seed)
     outputs, signs = [], []
