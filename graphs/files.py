@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphs.container import FLOATING, Entry, memory, pack, read_entries, read_header, read_tensors, type_of
-from graphs.documents import canonical, fields, from_json, name_of, parse, shallow, to_json
+from graphs.documents import canonical, facts, fields, from_json, name_of, parse, to_json
 from graphs.durable import write_bytes
 from graphs.errors import EvolutionError, FormatError, GraphError
 from graphs.genome import Genome
@@ -112,7 +112,7 @@ def digest(genome: Genome) -> str:
 
 
 def _document(genome: Genome) -> dict[str, Any]:
-    shallow(genome.about, "about")
+    facts(genome.about, "about")
     return {"format": FORMAT, "graph": to_json(genome.graph), "about": genome.about}
 
 
@@ -190,7 +190,7 @@ def _metadata(value: Any, where: str) -> dict[str, Any]:
         raise FormatError(f"{where}: metadata: expected an object 'about'")
     if not isinstance(document["digest"], str) or not _DIGEST.fullmatch(document["digest"]):
         raise FormatError(f"{where}: metadata: 'digest' is not 64 hexadecimal digits")
-    shallow(document["about"], f"{where}: about")
+    facts(document["about"], f"{where}: about")
     try:
         same = canonical(document) == text
     except FormatError as error:

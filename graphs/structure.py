@@ -28,6 +28,8 @@ Shape = tuple[int, ...]
 
 def frozen(value: Any) -> Any:
     """`value` of JSON types with lists as tuples and dictionaries as read-only mappings."""
+    if value is None or isinstance(value, str | int | float):  # most are, and asking for a Mapping is slow
+        return value
     if isinstance(value, Mapping):
         return MappingProxyType({str(key): frozen(item) for key, item in value.items()})
     if isinstance(value, list | tuple):
