@@ -143,8 +143,8 @@ def _divide_by_mode(whole: fx.Graph, inference: fx.Graph) -> None:
 def source(genome: Genome, name: str = "Model") -> str:
     """Python source of a class that computes what the genome does and needs `torch` alone.
 
-    The class builds its layers, without weights: `load_state_dict(..., strict=True)` with the genome's tensors fills
-    it.
+    The class builds its layers, without weights: `safetensors.torch.load_model` with the genome's tensors fills it.
+    Constants are part of its state, unlike that of the module of `to_torch`, so that their numbers are with the others.
     """
     plan = _Plan(genome.graph)
     module = to_torch(genome)
@@ -332,13 +332,10 @@ def _set(path: str, role: str, value: str) -> str:
 
 
 def _new(path: str, role: str, spec: TensorSpec, tensor: Tensor) -> str:
-    """The statement that gives a holder a tensor of its own; constants come with their numbers."""
+    """The statement that gives a holder a tensor of its own."""
     if not spec.buffer:
         return _set(path, role, f"nn.Parameter(torch.zeros({tuple(tensor.shape)!r}))")
-    start = f"torch.zeros({tuple(tensor.shape)!r}, dtype={tensor.dtype})"
-    if not spec.persistent:
-        start = f"torch.tensor({tensor.tolist()!r}, dtype={tensor.dtype}).reshape({tuple(tensor.shape)!r})"
-    return f"{_object(path)}.register_buffer({role!r}, {start}, persistent={spec.persistent})"
+    return f"{_object(path)}.register_buffer({role!r}, torch.zeros({tuple(tensor.shape)!r}, dtype={tensor.dtype}))"
 
 
 def _reach(name: str) -> str:

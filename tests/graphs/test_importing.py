@@ -351,8 +351,7 @@ def test_the_source_text_alone_gives_the_module_back(name: str) -> None:
     names: dict[str, Any] = {"torch": torch, "nn": nn}
     exec("import torch\nfrom torch import nn\n" + source(genome, "Network"), names)  # noqa: S102
     network = names["Network"]()
-    state = graphs.to_torch(genome).state_dict()
-    network.load_state_dict(state)
+    network.load_state_dict({**graphs.to_torch(genome).state_dict(), **genome.weights})
     given = CASES[name][1](3)
     for training in (False, True):
         found, expected = outputs(network, given, training)[0], outputs(graphs.to_torch(genome), given, training)[0]

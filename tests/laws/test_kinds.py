@@ -127,9 +127,7 @@ def rebuilt(genome: Genome) -> nn.Module:
     names: dict[str, Any] = {"torch": torch, "nn": nn}
     exec("import torch\nfrom torch import nn\n" + source(genome, "Network"), names)  # noqa: S102
     module: nn.Module = names["Network"]()
-    constants = {name for name, spec in tensors(genome.graph).items() if not spec.persistent}
-    state = {name: tensor for name, tensor in genome.weights.items() if name not in constants}
-    missing, unexpected = module.load_state_dict(state, strict=False)
+    missing, unexpected = module.load_state_dict(dict(genome.weights), strict=False)
     assert unexpected == []
     shared = [name for node in genome.graph.nodes.values() for name in node.tensors.values()]
     assert missing == [] or len(shared) > len(set(shared))
