@@ -871,6 +871,12 @@ def test_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         files.load(path)
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a folder that takes no files, whoever asks")
+def test_a_folder_that_takes_no_files_is_named() -> None:
+    with pytest.raises(EvolutionError, match="the folder /proc takes no new files"):
+        files.save(small(), "/proc/net.safetensors")
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     files.save(small(), path)
