@@ -35,11 +35,12 @@ def execute(
     inputs: Mapping[str, Tensor],
     *,
     training: bool,
-    seed: int = 0,
+    seed: int | None = 0,
     known: Run | None = None,
     adjust: Callable[[str, int, Tensor], Tensor] | None = None,
     keep: Collection[str] | None = None,
     differentiable: bool = False,
+    straight: bool = False,
 ) -> Run:
     """Runs a graph.
 
@@ -49,13 +50,16 @@ def execute(
         inputs: For each input, by its argument name, a tensor (N, *shape).
         training: Train mode: batch norms use and update the statistics of the batch, dropout drops.
         seed: Before each node that draws, the generator is seeded from (seed, node id), so that a new random node does
-            not shift what the others draw.
+            not shift what the others draw. None: they draw one after another from the caller's generator, as in the
+            module that `graphs.to_torch` makes; it is left where it was.
         known: Values that are taken as they are (and, in train mode, buffers): those nodes are not run.
         adjust: Called with (node id, position, value) for each operand of each node that is run; gives what it sees.
         keep: Ids of the nodes whose values are wanted; all if None. What none of them depends on is not run, and a
             value that is not wanted is forgotten once it has been read.
         differentiable: The values know how they were made from those that require a gradient, also where the caller
             has switched that off.
+        straight: What stops gradients lets them through: how values depend on values is asked, not how they are
+            trained.
 
     Returns:
         The values, and in train mode the updated buffers of the nodes that were run or known.
@@ -85,12 +89,15 @@ def execute(
                     for role, spec in kind.tensors(node.settings, shapes).items():
                         if spec.buffer:
                             tensors[role] = buffers[node.tensors[role]] = tensors[role].clone()
-                if training and kind.random(node.settings):
+                if kind.random(node.settings) and seed is not None:
                     torch.manual_seed(_node_seed(seed, node.id))
                 operands = [values[source] for source in node.inputs]
                 if adjust:
                     operands = [adjust(node.id, position, operand) for position, operand in enumerate(operands)]
-                value = kind.compute(node.settings, operands, tensors, training)
+                if straight and kind.stops:
+                    value = operands[0]
+                else:
+                    value = kind.compute(node.settings, operands, tensors, training)
             values[node.id] = value
             if keep is not None:
                 for source in node.inputs:

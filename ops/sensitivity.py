@@ -75,6 +75,7 @@ def responses(
         keep=units.keys(),
         adjust=watch,
         differentiable=True,
+        straight=True,
     )
     generator = torch.Generator().manual_seed(seed)
     outputs, signs = [], []

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
+from graphs.importing.chance import nothing_drawn
+from graphs.importing.gradients import own_gradients_refused
 from graphs.importing.observing import quiet
 from graphs.importing.tracing import Trace
 
@@ -38,10 +40,12 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
     # An example of one would be taken for a size that is always 1.
     example = {name: tensor if len(tensor) > 1 else torch.cat([tensor, tensor]) for name, tensor in given.items()}
     try:
-        with quiet():
+        with nothing_drawn(), own_gradients_refused(), quiet():
             shapes = {name: {0: batch} for name in example}
             program = torch.export.export(module, (), dict(example), dynamic_shapes=shapes, strict=False)
             whole: Any = program.module(check_guards=False)
+    except GraphError:
+        raise
     except Exception as error:
         raise GraphError(f"cannot record the forward pass: {str(error).splitlines()[0]}") from error
     (output,) = (node for node in whole.graph.nodes if node.op == "output")

@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["from_torch"]
 
-_TOLERANCE = 1e-5
-
-_COMPARED = 2
-"""So many examples of a batch are compared: what mixes examples shows with two of them."""
-
 
 def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) -> Genome:
     """The genome of a module, weights included; `graphs.to_torch` gives an ordinary module back.
@@ -38,30 +33,34 @@ def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) ->
         module: Any `torch.nn.Module` whose forward pass does not branch on the values of tensors. Left as it is.
         example_input: A tensor (N, ...), a tuple of them for several arguments, or a dictionary by argument name.
             Names, types and shapes (not N) are kept, and the greatest value of integer inputs.
-        verify: Compare the result with the original on two of the examples, in eval mode. Without it, which saves two
-            forward passes, a module whose forward pass depends on values in a way that no trace shows goes unnoticed.
+        verify: Compare the result with the original on an example or two, in train and in eval mode. Without it, which
+            saves these passes, a forward pass that depends on values in a way that no trace shows goes unnoticed.
 
     Raises:
         GraphError: The module cannot be taken in; names the line of its code, and what to do.
     """
     import torch
 
+    from graphs.importing.chance import generators_kept
     from graphs.importing.exported import trace_exported
+    from graphs.importing.gradients import check_hooks
     from graphs.importing.tracing import examples, trace
 
     if not isinstance(module, torch.nn.Module):
         raise GraphError(f"expected a torch.nn.Module, got {type(module).__name__}")
+    check_hooks(module)
     given = examples(module, example_input)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        try:
-            return _taken_in(module, given, trace, verify)
-        except GraphError:
-            with contextlib.suppress(GraphError):
-                return _taken_in(module, given, trace_exported, verify)
-            # To note the lines of the user's code takes long, so it is done where one has to be named.
-            return _taken_in(module, given, functools.partial(trace, lines=True), verify)
+        with generators_kept():
+            try:
+                return _taken_in(module, given, trace, verify)
+            except GraphError:
+                with contextlib.suppress(GraphError):
+                    return _taken_in(module, given, trace_exported, verify)
+                # To note the lines of the user's code takes long, so it is done where one has to be named.
+                return _taken_in(module, given, functools.partial(trace, lines=True), verify)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 
@@ -73,6 +72,7 @@ def _taken_in(
     verify: bool,
 ) -> Genome:
     """The genome by one way of tracing."""
+    from graphs.importing.comparing import compare
     from graphs.importing.copying import copied
     from graphs.importing.lowering import Lowering
     from graphs.importing.walking import walk
@@ -80,15 +80,24 @@ def _taken_in(
     work = copied(module)
     training = trace(work, given, True)
     inference = trace(work, given, False) if training.asked else training
-    lowering = Lowering(work, given)
+    lowering = Lowering(work, given, _fixed(training, inference))
     alike = _alike(training, inference)
     trained = walk(lowering, training, inference if alike else None)
     evaluated = trained if alike else walk(lowering, inference, None)
     _name_heads(lowering, trained, evaluated)
     genome = _finish(lowering)
     if verify:
-        _compare(module, genome, given)
+        compare(module, genome, given, alike)
     return genome
+
+
+def _fixed(training: Trace, inference: Trace) -> dict[str, bool]:
+    """The layers that are in the same mode in both, or in the other mode than the whole, by path."""
+    if inference is training:
+        return {}
+    frozen = [path for path, mode in training.modes.items() if not mode and not inference.modes.get(path, False)]
+    lively = [path for path, mode in inference.modes.items() if mode and training.modes.get(path, True)]
+    return {**dict.fromkeys(frozen, False), **dict.fromkeys(lively, True)}
 
 
 def _alike(one: Trace, other: Trace) -> bool:
@@ -147,39 +156,3 @@ def _finish(low: Lowering) -> Genome:
             if name in used
         }
     return Genome(graph, weights)
-
-
-def _compare(module: nn.Module, genome: Genome, given: Mapping[str, Tensor]) -> None:
-    """Runs the original and what was made of it on examples, in eval mode.
-
-    Raises:
-        GraphError: Their outputs differ.
-    """
-    import torch
-
-    from graphs.execution import execute
-    from graphs.importing.copying import copied
-
-    given = {name: tensor[:_COMPARED] for name, tensor in given.items()}
-    heads = [head.node for head in genome.graph.heads if not head.training_only]
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        expected = _tensors(copied(module).eval()(**given))
-        torch.manual_seed(0)
-        run = execute(genome.graph, genome.weights, given, training=False, keep=heads)
-    found = [run.values[head] for head in heads]
-    for one, other in zip(expected, found, strict=True):
-        if one.shape != other.shape or not torch.allclose(one, other, _TOLERANCE, _TOLERANCE, equal_nan=True):
-            raise GraphError(
-                "what was traced does not compute what the module does on the example; its forward pass may depend on "
-                "values of tensors, on state outside of them, or change tensors in place that others still read"
-            )
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    from torch import Tensor
-
-    if isinstance(value, Tensor):
-        return [value]
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]

@@ -11,7 +11,7 @@ from typing import Any
 
 from graphs.kinds.weighted import PLACES
 
-__all__ = ["Layer", "layer_of"]
+__all__ = ["Layer", "in_mode", "layer_of"]
 
 Layer = tuple[str, dict[str, Any], dict[str, str]]
 
@@ -173,3 +173,34 @@ def layer_of(layer: Any) -> Layer | None:
 
 def _hooked(layer: Any) -> bool:
     return bool(layer._forward_hooks or layer._forward_pre_hooks)
+
+
+def in_mode(found: Layer, training: bool) -> Layer | None:
+    """What stands for a layer that is always in one mode, whatever that of the module is; None if nothing does."""
+    kind, settings, own = found
+    change = _IN_TRAINING if training else _IN_EVAL
+    return change[kind](kind, settings, own) if kind in change else found
+
+
+def _call_always(kind: str, settings: dict[str, Any], own: dict[str, str]) -> Layer | None:
+    return f"functional.{kind}", settings, own
+
+
+def _dropless(kind: str, settings: dict[str, Any], own: dict[str, str]) -> Layer | None:
+    return kind, settings | {"dropout": 0.0}, own
+
+
+_DROPS = ("dropout", *(f"dropout{places}d" for places in PLACES))
+
+_IN_EVAL: dict[str, Callable[..., Layer | None]] = {
+    "batch_norm": lambda kind, settings, own: ("frozen_batch_norm", settings, own),
+    **dict.fromkeys(_DROPS, lambda kind, settings, own: ("identity", {}, {})),
+    "attention": _dropless,
+}
+
+_IN_TRAINING: dict[str, Callable[..., Layer | None]] = {
+    "batch_norm": lambda kind, settings, own: None,
+    **dict.fromkeys(_DROPS, _call_always),
+    "attention": lambda kind, settings, own: None if settings["dropout"] else (kind, settings, own),
+}
+"""Layers that know the mode: what they are where they are always in the one, or in the other."""

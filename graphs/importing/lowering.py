@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
 from graphs.errors import GraphError
+from graphs.importing.chance import nothing_drawn
 from graphs.importing.observing import BATCHES, Seen, observe
 from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, Size, Training, any_of, refs_of
 from graphs.importing.tracing import Trace
@@ -34,10 +35,11 @@ class Lowering:
         shapes: Shapes of its nodes, without the batch.
         types: Types of their entries.
         weights: The tensors that they use, by name.
+        fixed: The layers that are in the same mode whatever that of the module is: their modes by path.
     """
 
-    def __init__(self, module: nn.Module, given: Mapping[str, Tensor]) -> None:
-        self.module, self.given = module, given
+    def __init__(self, module: nn.Module, given: Mapping[str, Tensor], fixed: Mapping[str, bool] | None = None) -> None:
+        self.module, self.given, self.fixed = module, given, fixed or {}
         self.draft = Draft()
         self.shapes: dict[str, Shape] = {}
         self.types: dict[str, torch.dtype] = {}
@@ -282,7 +284,11 @@ class Lowering:
         function = getattr(homes.get(prefix), name, None)
         if function is None:
             raise self.error(f"it calls '{target}', which is not known here; write it with functions of torch")
-        result = function(*arguments, **keywords)
+        try:
+            with nothing_drawn():
+                result = function(*arguments, **keywords)
+        except GraphError:
+            raise self.error("it draws random numbers of a fixed shape; draw with torch.rand_like of a value") from None
         return self.hold(result, f"constant_{len(self.held)}") if isinstance(result, Tensor) else result
 
     def _pointwise(self, made: Program) -> Ref | None:

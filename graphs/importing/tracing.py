@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
+from graphs.importing.chance import nothing_drawn, own_file
+from graphs.importing.gradients import own_gradients_refused
 
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
@@ -25,12 +29,14 @@ class Trace:
         root: The module that they call and whose constants they name.
         training: Which mode it is.
         asked: The forward pass may have asked for the mode; if not, the other mode has the same calls.
+        modes: The mode of each layer that was called, by path: parts may be kept in one mode.
     """
 
     graph: fx.Graph
     root: nn.Module
     training: bool
     asked: bool = True
+    modes: Mapping[str, bool] = field(default_factory=dict)
 
 
 def examples(module: nn.Module, example: Any) -> dict[str, Tensor]:
@@ -77,18 +83,31 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
     Raises:
         GraphError: The forward pass cannot be traced; names the line where it stopped.
     """
+    import torch
     from torch import fx
 
     from graphs.importing.layers import layer_of
+
+    modes: dict[str, bool] = {}
 
     class Tracer(fx.Tracer):
         proxy_buffer_attributes = True
 
         def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
             path = self.path_of_module(m)
-            return self.create_proxy("call_module", path, args, kwargs) if layer_of(m) else forward(*args, **kwargs)
+            if not layer_of(m):
+                return forward(*args, **kwargs)
+            modes[path] = m.__dict__["training"]
+            return self.create_proxy("call_module", path, args, kwargs)
+
+        def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+            node = super().create_node(*args, **kwargs)
+            node.meta["no gradient"] = not torch.is_grad_enabled()
+            return node
 
     module.train(training)
+    if module._forward_hooks or module._forward_pre_hooks:
+        _call_hooks(module)
     tracer = Tracer()
     tracer.record_stack_traces = lines
     left_out = {
@@ -96,12 +115,39 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
         for name, parameter in inspect.signature(module.forward).parameters.items()
         if name not in given and parameter.default is not parameter.empty
     }
-    try:
-        with _asking(module) as asked:
-            graph = tracer.trace(module, concrete_args=left_out or None)
-    except Exception as error:
-        raise GraphError(f"{_where(error)}{error}".split("\n")[0] + _advice(error)) from error
-    return Trace(graph, module, training, bool(asked))
+    with nothing_drawn(lines):
+        try:
+            with own_gradients_refused(), _asking(module) as asked:
+                graph = tracer.trace(module, concrete_args=left_out or None)
+        except Exception as error:
+            advice = "" if isinstance(error, GraphError) else _ADVICE
+            raise GraphError(f"{_where(error)}{error}".split("\n")[0] + advice) from error
+    for path, part in module.named_modules():
+        for name, buffer in part._buffers.items():
+            if isinstance(buffer, fx.Proxy):
+                raise GraphError(
+                    f"the forward pass assigns to the buffer '{path}.{name}'".replace("'.", "'")
+                    + ", which no node does; "
+                    "keep such a state outside of the module"
+                )
+    return Trace(graph, module, training, bool(asked), modes)
+
+
+def _call_hooks(module: nn.Module) -> None:
+    """Makes the hooks of a whole module, which a trace leaves out, part of its forward pass."""
+    from torch import nn
+
+    kind = type(module)
+    if "forward" in vars(module):  # it is so already
+        return
+    plain = kind.forward
+
+    @functools.wraps(plain)
+    def forward(self: nn.Module, *arguments: Any, **keywords: Any) -> Any:
+        return nn.Module.__call__(self, *arguments, **keywords)
+
+    module.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
+    module.forward = MethodType(plain, module)
 
 
 @contextmanager
@@ -109,7 +155,7 @@ def _asking(module: nn.Module) -> Iterator[set[str]]:
     """Notes the classes of modules that are asked for their mode, or that may keep it elsewhere."""
     from torch import nn
 
-    asked = {type(each).__name__ for each in module.modules() if type(each).train is not nn.Module.train}
+    asked = {type(each).__name__ for each in module.modules() if _has_modes(each)}
 
     class Mode:
         def __get__(self, owner: nn.Module | None, kind: type) -> bool:
@@ -130,11 +176,18 @@ def _asking(module: nn.Module) -> Iterator[set[str]]:
         del nn.Module.training
 
 
+def _has_modes(part: nn.Module) -> bool:
+    """Whether a module does something else when it is told the mode than take it over."""
+    from torch import nn
+
+    own = type(part).train is not nn.Module.train or type(part).eval is not nn.Module.eval
+    return own or not vars(part).keys().isdisjoint(("train", "eval"))
+
+
 def _where(error: BaseException) -> str:
     """The last line of the user's own code before tracing stopped."""
     frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
-    own = [frame for frame in frames if "torch" not in frame.filename.split("site-packages")[-1].split("/")[1:2]]
-    own = [frame for frame in own if not frame.filename.endswith("importing/tracing.py")]
+    own = [frame for frame in frames if own_file(frame.filename)]
     if not own:
         return "cannot trace this module: "
     last = own[-1]
@@ -142,8 +195,7 @@ def _where(error: BaseException) -> str:
     return f"cannot trace {last.filename}:{last.lineno}, in {last.function}: '{line}': "
 
 
-def _advice(error: BaseException) -> str:
-    return (
-        "; a forward pass can be taken in if its control flow does not depend on the values of tensors: "
-        "move such decisions into the constructor, or into a torch operation such as torch.where"
-    )
+_ADVICE = (
+    "; a forward pass can be taken in if its control flow does not depend on the values of tensors: "
+    "move such decisions into the constructor, or into a torch operation such as torch.where"
+)

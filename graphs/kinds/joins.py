@@ -154,6 +154,10 @@ def _drops(settings: Settings) -> bool:
     return bool(settings["p"])
 
 
+def _detach(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+    return inputs[0].detach()
+
+
 def _drop(name: str, places: int | None = None) -> Kind:
     """Dropout of each element, or of whole channels of maps over so many axes of places."""
 
@@ -241,6 +245,7 @@ JOINS = (
     ),
     Kind(name="flatten", shape=_flat, compute=_flatten, channels=_flat_channels, silent=True),
     Kind(name="identity", compute=_same, elementwise=True),
+    Kind(name="detach", compute=_detach, elementwise=True, stops=True),
     _drop("dropout"),
     *(_drop(f"dropout{places}d", places) for places in PLACES),
     Kind(  # Huang et al., "Deep Networks with Stochastic Depth", 2016, arXiv 1603.09382

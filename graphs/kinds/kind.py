@@ -134,6 +134,7 @@ class Kind:
         idempotent: Applied twice it gives what it gives once, for example ReLU.
         activation: It is a non-linear function of each element.
         normalisation: Its train-mode output depends on the statistics of the batch.
+        stops: Its value is its operand's, but no gradient flows back through it.
         elementwise: Each element of its value depends on the same element of each operand, and on nothing else.
         silent: A channel that is zero in all operands, and in the tensor `bias`, is zero in its value too, but not for
             ever: what would come in would come out.
@@ -164,6 +165,7 @@ class Kind:
     idempotent: bool = False
     activation: bool = False
     normalisation: bool = False
+    stops: bool = False
     elementwise: bool = False
     silent: bool = False
     window: int | None = None

@@ -13,7 +13,7 @@ from graphs.structure import Node, Shape
 if TYPE_CHECKING:
     from graphs.solver import Dims, Solver
 
-__all__ = ["BATCH_NORM", "GROUP_NORM", "LAYER_NORM", "RMS_NORM"]
+__all__ = ["BATCH_NORM", "FROZEN_BATCH_NORM", "GROUP_NORM", "LAYER_NORM", "RMS_NORM"]
 
 
 def _batch_norm_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
@@ -81,6 +81,28 @@ BATCH_NORM = Kind(
     normalisation=True,
     spare=True,
 )
+
+
+def _frozen_batch_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+    from torch.nn import functional
+
+    mean, variance, weight, bias = (tensors[role] for role in ("running_mean", "running_var", "weight", "bias"))
+    return functional.batch_norm(inputs[0], mean, variance, weight, bias, False, settings["momentum"], settings["eps"])
+
+
+FROZEN_BATCH_NORM = Kind(
+    name="frozen_batch_norm",
+    settings=BATCH_NORM.settings,
+    shape=_batch_norm_shape,
+    compute=_frozen_batch_norm,
+    roles=_batch_norm_roles,
+    tensors=_batch_norm_tensors,
+    channels=_batch_norm_channels,
+    affine=True,
+    silent=True,
+    spare=True,
+)
+"""A batch norm that a module keeps in eval mode: its statistics are constants, in train mode too."""
 
 
 def _affine_roles(settings: Settings) -> tuple[str, ...]:

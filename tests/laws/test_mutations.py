@@ -333,6 +333,7 @@ def trained(genome: Genome, steps: int, seed: int = 0) -> tuple[dict[str, Tensor
     module = to_torch(genome)
     optimiser = torch.optim.SGD(module.parameters(), lr=0.05)
     largest = {name: torch.zeros_like(parameter) for name, parameter in module.named_parameters()}
+    taught = reached_by_gradients(genome.graph)
     torch.manual_seed(seed)
     for step in range(steps):
         found = module(**inputs(genome.graph, 16, step, torch.float32))
@@ -341,15 +342,27 @@ def trained(genome: Genome, steps: int, seed: int = 0) -> tuple[dict[str, Tensor
         optimiser.zero_grad()
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         for name, parameter in module.named_parameters():
+            if name not in taught:
+                assert parameter.grad is None, name
+                continue
             assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), name
             largest[name] = largest[name].maximum(parameter.grad.abs())
         optimiser.step()
     return largest, module.state_dict()
 
 
+def reached_by_gradients(graph: Graph) -> set[str]:
+    """The tensors from which not every path to an output is stopped."""
+    found = {head.node for head in graph.heads}
+    for node in reversed(list(graph.nodes.values())):
+        if node.id in found and not KINDS[node.kind].stops:
+            found.update(node.inputs)
+    return {name for id in found for name in graph[id].tensors.values()}
+
+
 def fresh_parameters(parent: Genome, child: Child) -> list[str]:
-    specs = tensors(child.genome.graph)
-    return [name for name, spec in specs.items() if not spec.buffer and name not in parent.weights]
+    specs, taught = tensors(child.genome.graph), reached_by_gradients(child.genome.graph)
+    return [name for name, spec in specs.items() if not spec.buffer and name not in parent.weights and name in taught]
 
 
 @pytest.mark.parametrize("name", EXACT)

@@ -79,12 +79,17 @@ def _copied(low: Lowering, value: Any, *rest: Any, **keywords: Any) -> Any:
     return low.add("identity", [tensor(value)])
 
 
+def _detached(low: Lowering, value: Any) -> Any:
+    return low.add("detach", [tensor(value)])
+
+
 NUMBER_CALLS: dict[str, Callable[..., Any]] = {
     "alias": _same,
     "contiguous": _same,
     "lift_fresh_copy": _same,
     "sym_size": _size_of,
     "clone": _copied,
+    "detach": _detached,
     "size": _size_of,
     "dim": _rank_of,
     "numel": _entries_of,

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from graphs.importing.calls.values import axis_of, cut, first, tensor
 from graphs.importing.lowering import Lowering
-from graphs.importing.stand_ins import Decline, Held, Program, Ref
+from graphs.importing.stand_ins import Decline, Held, Program, Ref, Size
 from graphs.kinds.rearranging import runs
 from graphs.structure import Shape
 
@@ -35,6 +35,12 @@ def _seen_as(low: Lowering, value: Ref, shape: Shape, bare: bool) -> Ref:
 
 
 def _reshape(low: Lowering, value: Any, *sizes: Any, **keywords: Any) -> Any:
+    return _reshaped(low, value)
+
+
+def _squeeze(low: Lowering, value: Any, *sizes: Any, **keywords: Any) -> Any:
+    if not sizes and not keywords and any(isinstance(size, Size) for size in low.sizes(value)):
+        raise low.error("squeeze() without an axis drops the batch, too, where it is of one example; name the axes")
     return _reshaped(low, value)
 
 
@@ -260,7 +266,7 @@ REARRANGING_CALLS: dict[str, Callable[..., Any]] = {
     "view": _reshape,
     "reshape": _reshape,
     "unsqueeze": _reshape,
-    "squeeze": _reshape,
+    "squeeze": _squeeze,
     "unflatten": _reshape,
     "flatten": _flatten,
     "permute": _permute,
