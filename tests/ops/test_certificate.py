@@ -20,7 +20,7 @@ from ops.certificate import VERDICTS, Certificate, Mode
 from ops.stirring import stir
 from ops.table import replay_child
 from ops.transfer import Transfer
-from tests.strategies import inputs, lively, small, transformer
+from tests.strategies import inputs, lively, mapped, small, transformer
 
 
 def child_of(parent: Genome, name: str = "widen", place: int = 0, seed: int = 0) -> Child:
@@ -538,9 +538,9 @@ def without_head(genome: Genome) -> Genome:
 
 
 def undone(name: str, parent: Genome) -> Genome:
-    """A network in which there is something for an operator to undo: this one, or a transformer where it has to be."""
+    """A network in which there is something for an operator to undo: this one, or another where it has to be."""
     mutation = MUTATIONS[MUTATIONS[name].undoes or ""]
-    parent = parent if mutation.sites(parent) else transformer()
+    parent = next(each for each in (parent, transformer(), mapped(2)) if mutation.sites(each))
     return mutation.apply(parent, mutation.sites(parent)[0], numpy.random.default_rng(1)).genome
 
 
