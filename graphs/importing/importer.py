@@ -58,12 +58,31 @@ def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) ->
             try:
                 return _taken_in(module, given, trace, verify)
             except GraphError:
+                _check_runs(module, given)
                 with contextlib.suppress(GraphError):
                     return _taken_in(module, given, trace_exported, verify)
                 # To note the lines of the user's code takes long, so it is done where one has to be named.
                 return _taken_in(module, given, functools.partial(trace, lines=True), verify)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _check_runs(module: nn.Module, given: Mapping[str, Tensor]) -> None:
+    """Looks for a reason outside of the trace: whether the module takes the example at all.
+
+    Raises:
+        GraphError: It does not; with what torch says.
+    """
+    import torch
+
+    from graphs.importing.copying import copied
+
+    try:
+        with torch.no_grad():
+            copied(module).eval()(**given)
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise GraphError(f"the module does not run on the example: {said}") from error
 
 
 def _taken_in(

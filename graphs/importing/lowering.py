@@ -369,6 +369,9 @@ class Lowering:
         for ref in sorted(refs_of(made), key=lambda ref: ref.bare or not self.depends(ref)):
             if not ref.bare:
                 number(operands, ref)
+        if self.now.batched and not any(map(self.depends, operands)):
+            # Such as what is repeated for each example: an input alone knows how many there are.
+            operands.insert(0, Ref(next(iter(self.inputs.values()))))
         step(made)
         shape, bare = self.now.shapes[0], not self.now.batched
         if bare and shape[:1] != (1,):
