@@ -111,7 +111,13 @@ def _original(work: nn.Module, inputs: Mapping[str, Tensor], training: bool) -> 
     import torch
 
     work.train(training)
-    bound = inspect.signature(work.forward).bind(**inputs)
+    signature = inspect.signature(work.forward)
+    missing = [
+        name
+        for name, each in signature.parameters.items()
+        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+    bound = signature.bind(**{**dict.fromkeys(missing), **inputs})
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return _tensors(work(*bound.args, **bound.kwargs))

@@ -44,10 +44,11 @@ def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) ->
     from graphs.importing.chance import generators_kept
     from graphs.importing.exported import trace_exported
     from graphs.importing.gradients import check_hooks
-    from graphs.importing.tracing import examples, trace
+    from graphs.importing.tracing import Untraced, examples, trace
 
     if not isinstance(module, torch.nn.Module):
         raise GraphError(f"expected a torch.nn.Module, got {type(module).__name__}")
+    _check_wrapped(module)
     check_hooks(module)
     given = examples(module, example_input)
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -56,6 +57,12 @@ def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) ->
         with generators_kept():
             try:
                 return _taken_in(module, given, trace, verify)
+            except Untraced as stopped:
+                # What came further knows the true reason.
+                try:
+                    return _taken_in(module, given, trace_exported, verify)
+                except GraphError as error:
+                    raise _placed(error, stopped.place) from error
             except GraphError:
                 with contextlib.suppress(GraphError):
                     return _taken_in(module, given, trace_exported, verify)
@@ -63,6 +70,30 @@ def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) ->
                 return _taken_in(module, given, functools.partial(trace, lines=True), verify)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _placed(error: GraphError, place: str) -> GraphError:
+    """The error with a line of the user's code, where it names none."""
+    named = re.search(r":\d+, in |line \d+, in ", str(error))
+    return error if named or not place else GraphError(f"{error} (tracing stops at {place})")
+
+
+def _check_wrapped(module: nn.Module) -> None:
+    """Passes modules whose forward pass is Python's.
+
+    Raises:
+        GraphError: The module, or a part of it, is compiled or wrapped; says what to give instead.
+    """
+    import torch
+
+    for path, part in module.named_modules():
+        what = f"the part '{path}'" if path else "the module"
+        if isinstance(part, torch.jit.ScriptModule):
+            raise GraphError(f"{what} is compiled by torch.jit; give what it was made from")
+    inside = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+    name = inside.get(type(module).__name__)
+    if name and type(module).__module__.startswith("torch."):
+        raise GraphError(f"the module is wrapped as {type(module).__name__}; give what is inside, the module's .{name}")
 
 
 def _taken_in(
@@ -147,6 +178,9 @@ def _finish(low: Lowering) -> Genome:
     if not low.draft.heads:
         raise GraphError("the forward pass gives no tensor")
     low.draft.prune()
+    unread = [name for name, node in low.inputs.items() if node not in low.draft.nodes]
+    if unread:
+        raise GraphError(f"the forward pass does not use its argument '{unread[0]}'; leave it out of the example")
     used = {name for node in low.draft.nodes.values() for name in node.tensors.values()}
     graph = low.draft.finish()
     with torch.no_grad():

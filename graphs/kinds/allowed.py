@@ -20,7 +20,7 @@ PREFIXES = ("torch", "functional", "method", "operator", "special", "linalg", "f
 
 _NAMES = frozenset(
     """
-    abs acos acosh adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
+    _weight_norm abs acos acosh adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
     adaptive_max_pool2d adaptive_max_pool3d add addcdiv addcmul addmm affine_grid all alpha_dropout amax amin
     aminmax any argmax argmin argsort asin asinh atan atan2 atanh avg_pool1d avg_pool2d avg_pool3d baddbmm
     batch_norm bernoulli bfloat16 bilinear bitwise_and bitwise_not bitwise_or bitwise_xor bmm bool broadcast_to
@@ -35,7 +35,7 @@ _NAMES = frozenset(
     isinf isnan kron layer_norm ldexp le leaky_relu lerp lgamma linear local_response_norm log log10 log1p log2
     log_softmax logaddexp logcumsumexp logical_and logical_not logical_or logical_xor logit logsigmoid logsumexp
     long lp_pool1d lp_pool2d lstm lt masked_fill masked_select matmul matrix_norm max max_pool1d max_pool2d
-    max_pool3d maximum mean median meshgrid min minimum mish mm mod mode moveaxis movedim mul
+    max_pool3d maximum mean median meshgrid min minimum mish mm mod mode moveaxis movedim mse_loss mul
     multi_head_attention_forward multiply mv nan_to_num nanmean nansum narrow native_channel_shuffle ne neg negative
     new_full new_ones new_zeros norm normalize one_hot ones_like or_ outer pad pairwise_distance permute
     pixel_shuffle pixel_unshuffle polygamma pos positive pow prelu prod quantile rad2deg rand_like randn_like
