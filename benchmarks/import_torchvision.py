@@ -50,10 +50,10 @@ ROLES = {
 }
 """What has to certify, and the operators that count as it, in the order in which they are tried."""
 
-PARTS = {"widen": None, "deepening": None, "growth": {"conv2d", "attention", "window_attention"}}
+PARTS = {"widen": None, "deepening": None, "growth": {"conv2d", "attention", "softmax"}}
 """Kinds of which a network has to have one for a role to be asked of it; None: every network has."""
 
-REWRITTEN = {"attention", "window_attention"}
+REWRITTEN = {"attention", "softmax"}
 """Kinds whose arithmetic is not the original's."""
 
 CLOSE = 1e-6

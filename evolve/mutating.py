@@ -98,7 +98,7 @@ def _children(genome: Genome, steps: Sequence[Step], rng: numpy.random.Generator
         found = operator(name)
         sites = found.sites(genome)
         if not sites:
-            raise NoSite(f"'{name}' has no site in this network; 'evolve mutate MODEL' shows which operators have one")
+            raise NoSite(f"{found.refusal(genome)}; 'evolve mutate MODEL' shows which operators have one")
         if number is not None and number >= len(sites):
             raise NoSite(
                 f"'{name}' has no site {number} in the network that it is applied to: there are {len(sites)}, "

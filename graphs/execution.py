@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graphs.errors import GraphError
 from graphs.kinds import KINDS
+from graphs.kinds.opaque import in_double
 from graphs.structure import Graph
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def execute(
     keep: Collection[str] | None = None,
     differentiable: bool = False,
     straight: bool = False,
+    double: bool = False,
 ) -> Run:
     """Runs a graph.
 
@@ -60,6 +63,7 @@ def execute(
             has switched that off.
         straight: What stops gradients lets them through: how values depend on values is asked, not how they are
             trained.
+        double: The tensors have been cast up to double precision: what the network casts to a lower one is, too.
 
     Returns:
         The values, and in train mode the updated buffers of the nodes that were run or known.
@@ -71,7 +75,8 @@ def execute(
     last = {source: node for node in running for source in graph[node].inputs}
     values: dict[str, Tensor] = dict(given)
     buffers: dict[str, Tensor] = dict(known.buffers) if known else {}
-    with torch.set_grad_enabled(differentiable), torch.random.fork_rng(devices=[]):
+    precision = in_double() if double else nullcontext()
+    with precision, torch.set_grad_enabled(differentiable), torch.random.fork_rng(devices=[]):
         for id in running:
             node = graph[id]
             kind = KINDS[node.kind]

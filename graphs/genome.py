@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
+from graphs.state import State
 from graphs.structure import Graph, frozen
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["Genome"]
+
+_NONE: Mapping[str, str | None] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,10 +26,12 @@ class Genome:
 
     Attributes:
         graph: The structure.
-        weights: All tensors that the nodes refer to, buffers included, by name. They are **immutable**: parent and
-            child share those that a mutation leaves alone. Nothing in this project writes into one.
+        weights: All tensors that the nodes refer to, buffers included, by name, and those that are kept although none
+            does. They are **immutable**: parent and child share those that a mutation leaves alone. Nothing in this
+            project writes into one.
         about: Facts of JSON types about the network as a whole; `normalisation` ({"mean": [...], "std": [...]} in units
-            of an input from 0 to 1) and `labels` (names of the classes) are understood by `export`.
+            of an input from 0 to 1) and `labels` (names of the classes) are understood by `export`, and `state` by
+            `graphs.state`.
 
     Raises:
         GraphError: A tensor is missing, superfluous, of a shape that its node does not expect, or of a name that cannot
@@ -49,8 +54,12 @@ class Genome:
                 raise GraphError(f"tensor '{name}' is missing; its node expects shape {spec.shape}")
             if tuple(tensor.shape) != spec.shape:
                 raise GraphError(f"tensor '{name}' has shape {tuple(tensor.shape)}; its node expects {spec.shape}")
-        check_tensors(expected)
-        extra = self.weights.keys() - expected.keys()
+        unused = self.state.unused
+        for name in unused:
+            if name not in self.weights:
+                raise GraphError(f"tensor '{name}' is missing, which is kept although no node refers to it")
+        check_tensors((*expected, *unused, *self.state.names))
+        extra = self.weights.keys() - expected.keys() - unused.keys()
         if extra:
             raise GraphError(f"no node refers to tensor '{min(extra)}' (and {len(extra) - 1} more)")
 
@@ -64,7 +73,25 @@ class Genome:
         draft.heads = [head for head in draft.heads if not head.training_only]
         draft.prune()
         graph = draft.finish()
-        return Genome(graph, {name: self.weights[name] for name in graph.tensors}, self.about)
+        return self.changed(graph, {name: self.weights[name] for name in graph.tensors})
+
+    def changed(self, graph: Graph, weights: Mapping[str, Tensor], sources: Mapping[str, str | None] = _NONE) -> Genome:
+        """A genome that comes from this one, with its facts, and with what is kept although no node refers to it.
+
+        Args:
+            graph: Its graph.
+            weights: All tensors that the graph's nodes refer to.
+            sources: For those that are not simply tensors of this genome, which of these they start from, if any.
+        """
+        kept = {name: self.weights[name] for name in self.state.unused if name not in weights}
+        state = self.state.handed_on(graph.tensors, sources)
+        unused = {name: how for name, how in state.unused.items() if name in kept}
+        return Genome(graph, {**weights, **kept}, replace(state, unused=unused).told(self.about))
+
+    @cached_property
+    def state(self) -> State:
+        """What is known of the state of the module that this network came from."""
+        return State.of(self.about)
 
     @cached_property
     def digest(self) -> str:

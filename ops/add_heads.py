@@ -58,6 +58,7 @@ ADD_HEADS = Mutation(
     name="add_heads",
     preserves="exact",
     summary="add a head to an attention, which the layer behind ignores at first",
+    needs="an attention over all places whose queries, keys and values are its own and no other node's",
     find=_find,
     choose=_choose,
     build=_build,

@@ -66,6 +66,7 @@ ADD_SKIP = Mutation(
     name="add_skip",
     preserves="exact",
     summary="add a projection of an earlier value, zero at first",
+    needs="an activation, pooling or sum and an earlier one of the same height and width",
     find=_find,
     choose=_choose,
     build=_build,

@@ -51,6 +51,7 @@ BLEND_ACTIVATION = Mutation(
     name="blend_activation",
     preserves="exact",
     summary="blend an activation with another one behind a closed gate",
+    needs="an activation that is no output",
     find=_find,
     choose=_choose,
     build=_build,

@@ -64,6 +64,7 @@ BRANCH = Mutation(
     name="branch",
     preserves="exact",
     summary="add a parallel layer behind a closed gate",
+    needs="a two-dimensional convolution or linear layer that is no output",
     find=_find,
     choose=_choose,
     build=_build,

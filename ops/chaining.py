@@ -35,6 +35,7 @@ def chain_mutation(operators: Mapping[str, Mutation]) -> Mutation:
         name="chain",
         preserves="exact",
         summary="several mutations as one",
+        needs="steps, each with a site of its own",
         find=lambda genome: (),
         choose=lambda genome, place, rng: {},
         build=lambda work: _build(operators, work),

@@ -20,6 +20,7 @@ from ops.mutation import Child
 from ops.probe import Probe, cast_up, frontier, moving, prefix, run_parent
 from ops.sensitivity import Edge, responses
 from ops.transfer import Extended, Given, Mapped, New, Plan
+from ops.visibility import is_dark, makers, read, reads_nothing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +47,8 @@ class Measures:
         floor: Largest difference that rounding of what the changed nodes read can make.
         power: Difference that one per cent of it makes where the least can be seen: the smallest response to any one
             of the operands that a fault could come in through.
-        hidden: An output, or a channel that the mutation works on, does not vary: nothing can be seen.
+        hidden: An output, or a channel that the mutation works on, does not vary: nothing can be seen. The floor and
+            the power are then not measured.
         reached: The change leads to an output in this mode.
     """
 
@@ -65,10 +67,14 @@ class Comparison:
         child: What a mutation made of it.
         probe: The examples.
         stirred: The parent's weights hide nothing, so what shows nothing is hidden by the structure.
+        settled: So it has been found on other stirred weights, too; then elements of outputs that are the same for all
+            examples are constants, and what the others show is enough.
     """
 
-    def __init__(self, parent: Genome, child: Child, probe: Probe, stirred: bool = False) -> None:
-        self.parent, self.child, self.probe, self.stirred = parent, child, probe, stirred
+    def __init__(
+        self, parent: Genome, child: Child, probe: Probe, stirred: bool = False, settled: bool = False
+    ) -> None:
+        self.parent, self.child, self.probe, self.stirred, self.settled = parent, child, probe, stirred, settled
         self.inputs, self.seed = probe.inputs, probe.seed
         self.old, self.new = parent.graph, child.genome.graph
         self.changed = frozenset(
@@ -80,6 +86,8 @@ class Comparison:
         )
         sources = {name: _source(plan) for name, plan in child.transfer.plans.items()}
         self.copied = {source for name, source in sources.items() if source and source != name}
+        self.made = frozenset(name for name, source in sources.items() if source)
+        self.makers = makers(self.old, frozenset(filter(None, sources.values())))
         self.edges = frozenset((node.id, slot) for node in self.old.nodes.values() for slot in self._reads(node))
         self.moved = {head.node for head in self.new.heads} ^ {head.node for head in self.old.heads}
 
@@ -107,8 +115,13 @@ class Comparison:
             if node in reached and (node in self.new.nodes or not left.isdisjoint(self.old[node].tensors.values()))
         )
 
-    def measure(self, training: bool) -> Measures:
-        """Compares in one mode."""
+    def measure(self, training: bool, strict: bool = True) -> Measures:
+        """Compares in one mode.
+
+        Args:
+            training: In train mode.
+            strict: Each channel for which a tensor that comes from the parent's has a slice must be seen.
+        """
         old = self._heads(self.old, training)
         new = self._heads(self.new, training)
         if old == new and self.new.downstream(self.changed).isdisjoint(new.values()):
@@ -116,9 +129,12 @@ class Comparison:
         touched = {touch.node for touch in self.child.touched}
         moved = moving(self.new, self.changed)
         shaken = moving(self.old, (node for node, _ in self.edges))
-        wanted = frontier(self.new, moved).union(frontier(self.old, shaken), old.values(), touched)
+        seen = read(self.new, self.made, self.new.upstream(new.values())) if strict else frozenset()
+        looked = touched.union(source for source, _ in seen)
+        wanted = frontier(self.new, moved).union(frontier(self.old, shaken), old.values(), looked)
         before = run_parent(self.parent, self.probe, training, wanted & self.old.nodes.keys())
-        units = {name: unit(before.values[node]) for name, node in old.items() if measured(before.values[node])}
+        values = {name: before.values[node] for name, node in old.items()}
+        units = {name: unit(value, self.settled) for name, value in values.items() if measured(value)}
         flat = any(found is None for found in units.values())
         scales = {name: found or 1.0 for name, found in units.items()}
         after = execute(
@@ -128,7 +144,8 @@ class Comparison:
             training=training,
             seed=self.seed,
             known=prefix(self.new, moved, before),
-            keep=touched.union(new.values()) & self.new.nodes.keys(),
+            keep=looked.union(new.values()) & self.new.nodes.keys(),
+            double=True,
         )
         error = math.inf if old.keys() != new.keys() else 0.0
         for name in old.keys() & new.keys():
@@ -136,31 +153,15 @@ class Comparison:
             error = max(error, difference(got, expected) / scales.get(name, 1.0))
         if training:
             error = max(error, self._buffer_error(before, after))
-        return Measures(
-            error=error,
-            floor=self._floor(before, old, scales, training),
-            power=self._power(before, old, scales, training),
-            hidden=flat or self._dark(before, after),
-            reached=True,
-        )
+        hidden = flat or is_dark(self.child.touched, before, after)
+        if hidden or reads_nothing(seen, after):
+            return Measures(error, 0.0, 0.0, hidden=True, reached=True)
+        power, silent = self._power(before, old, scales, training)
+        floor = self._floor(before, old, scales, training)
+        return Measures(error, floor, power, hidden=strict and silent, reached=True)
 
     def _heads(self, graph: Graph, training: bool) -> dict[str, str]:
         return {head.name: head.node for head in graph.heads if training or not head.training_only}
-
-    def _dark(self, before: Run, after: Run) -> bool:
-        """Whether a channel that the mutation works on is zero on the whole probe, or cannot be looked at."""
-        import torch
-
-        for touch in self.child.touched:
-            value = before.values.get(touch.node, after.values.get(touch.node))
-            if value is None:
-                return True
-            entries = value.movedim(1 + touch.axis, 0).flatten(1).abs().amax(1)
-            count = (len(entries) - touch.offset) // touch.inner
-            channels = entries[touch.offset :][: count * touch.inner].reshape(count, touch.inner).amax(1)
-            if bool((channels[torch.from_numpy(touch.channels)] == 0).any()):
-                return True
-        return False
 
     def _shaken(self, before: Run, training: bool, edges: frozenset[Edge], by: float) -> tuple[Run, Shake]:
         """The parent's run when what these edges carry is multiplied by 1 ± `by`, and what does that to a value.
@@ -186,6 +187,7 @@ class Comparison:
             known=prefix(self.old, moving(self.old, (node for node, _ in edges)), before),
             keep=[head.node for head in self.old.heads if training or not head.training_only],
             adjust=lambda node, slot, value: shake(value) if (node, slot) in edges else value,
+            double=True,
         )
         return run, shake
 
@@ -202,11 +204,16 @@ class Comparison:
                 floor = max(floor, statistics_error(self.old, id, before.buffers, before.buffers, run.buffers))
         return floor
 
-    def _power(self, before: Run, heads: Mapping[str, str], scales: Mapping[str, float], training: bool) -> float:
-        """How far the parent's outputs move when the edge that shows least, or an output that is moved, is shaken."""
-        edges = self._watched(heads)
+    def _power(
+        self, before: Run, heads: Mapping[str, str], scales: Mapping[str, float], training: bool
+    ) -> tuple[float, bool]:
+        """How far the parent's outputs move when the edge that shows least, or an output that is moved, is shaken.
+
+        And whether a channel moves none, which a tensor makes that the child has, too.
+        """
+        edges, reached = self._watched(heads), self.old.upstream(heads.values())
         units = {heads[name]: scale for name, scale in scales.items()}
-        found = responses(
+        found, silent = responses(
             self.old,
             cast_up(self.parent),
             self.inputs,
@@ -216,6 +223,7 @@ class Comparison:
             training=training,
             seed=self.seed,
             size=_FAULT,
+            made={node: axes for node, axes in self.makers.items() if node in reached},
         )
         found.update(self._jumps(before, training, edges - found.keys(), units))
         if self.stirred:
@@ -224,7 +232,7 @@ class Comparison:
             for edge in dark - self._jumps(before, training, dark, units).keys():
                 del found[edge]
         moved = (_FAULT * size(before.values[node]) / scale for node, scale in units.items() if node in self.moved)
-        return min((*found.values(), *moved), default=0.0)
+        return min((*found.values(), *moved), default=0.0), silent
 
     def _jumps(
         self, before: Run, training: bool, edges: frozenset[Edge], units: Mapping[str, float]

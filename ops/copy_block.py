@@ -75,6 +75,7 @@ COPY_BLOCK = Mutation(
     name="copy_block",
     preserves="approximate",
     summary="copy a trained block behind itself",
+    needs="a residual block, or a layer with its norm and activation, that keeps the shape and is no output",
     find=_find,
     choose=_choose,
     build=_build,

@@ -12,10 +12,12 @@ function.
 
 The norm's parameters are those of the identity exactly, not only as far as they can be stored: with a scale g of few
 bits and a power of two as eps, the running variance g² − eps is a floating-point number, and √(variance + eps) is g.
+How few bits, and how large an eps, depends on the type of the network's tensors.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 __all__ = ["DEEPEN"]
 
 _EPS = 2.0**-17
+
+_BITS = 8
+"""Least eps, and most bits of a scale."""
 
 
 def _find(genome: Genome) -> Iterable[Site]:
@@ -131,15 +136,20 @@ def _statistics(work: Work, node: str, names: Mapping[str, str]) -> dict[str, Te
     if work.given:
         return {names[role]: work.given[names[role]] for role in roles}
     channels = work.graph.shapes[node][0]
-    mean, scale, eps = torch.zeros(channels), torch.ones(channels), _EPS
+    # g² of twice the bits, less eps, has to keep within those of the type: 24 of a float32, 8 of a bfloat16.
+    kept = next(tensor.dtype for tensor in work.genome.weights.values() if tensor.is_floating_point())
+    digits = 1 - round(math.log2(torch.finfo(kept).eps))
+    mean, scale, eps = torch.zeros(channels), torch.ones(channels), max(_EPS, 2.0**-digits)
     if work.batch is not None:
         mean, scale = _measure(work.genome, Examples.of(work.graph, work.batch), node)
-        # Scales above 4 need a larger eps, so that g² − eps keeps within the 24 bits of a float32.
+        eps, steps = max(_EPS, 2.0 ** (4 - digits)), 2 ** min(_BITS, digits // 3)
+        # Scales above 4 need a larger eps.
         largest = float(scale.max())
         while largest > 4:
             largest, eps = largest / 2, eps * 4
         mantissa, exponent = torch.frexp(scale.clamp(min=2 * eps**0.5))
-        scale = torch.ldexp(torch.round(mantissa * 256) / 256, exponent)
+        scale = torch.ldexp(torch.round(mantissa * steps) / steps, exponent)
+        mean = mean.to(kept).float()
     return {names[role]: value for role, value in zip(roles, (scale, mean, mean, scale**2 - eps), strict=True)}
 
 
@@ -154,6 +164,7 @@ DEEPEN = Mutation(
     name="deepen",
     preserves="exact",
     summary="insert an identity layer behind an activation, and one that changes nothing yet",
+    needs="an activation behind which a layer of the same width can be put",
     find=_find,
     choose=_choose,
     build=_build,

@@ -62,6 +62,7 @@ DROP_HEADS = Mutation(
     name="drop_heads",
     preserves="exact",
     summary="drop a head of an attention; exact where the layer behind ignores it",
+    needs="an attention over all places, of more than one head, whose queries, keys and values are its own",
     find=_find,
     choose=_choose,
     build=_build,

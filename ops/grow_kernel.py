@@ -64,6 +64,7 @@ GROW_KERNEL = Mutation(
     name="grow_kernel",
     preserves="exact",
     summary="put a ring of zeros around a convolution's kernel",
+    needs="a two-dimensional convolution with filters of its own, on a map wide enough for a larger kernel",
     find=_find,
     choose=_choose,
     build=_build,

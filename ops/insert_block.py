@@ -60,6 +60,7 @@ INSERT_BLOCK = Mutation(
     name="insert_block",
     preserves="exact",
     summary="add a residual block whose last scale is zero",
+    needs="an activation, pooling, sum or concatenation that is no output, of features, tokens or an image",
     find=_find,
     choose=_choose,
     build=_build,

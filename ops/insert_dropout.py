@@ -62,6 +62,7 @@ INSERT_DROPOUT = Mutation(
     name="insert_dropout",
     preserves="eval-exact",
     summary="drop values or channels behind an activation in training",
+    needs="an activation that is no output, with nothing beside it that draws random numbers",
     find=_find,
     choose=_choose,
     build=_build,

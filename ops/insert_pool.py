@@ -81,6 +81,7 @@ INSERT_POOL = Mutation(
     name="insert_pool",
     preserves="approximate",
     summary="halve a map behind an activation, where all that follows can read it",
+    needs="an activation on a map of which all that follows can also read one half as large",
     find=_find,
     choose=_choose,
     build=_build,

@@ -66,6 +66,7 @@ INSERT_SE = Mutation(
     name="insert_se",
     preserves="exact",
     summary="weigh the channels of a map by squeeze and excitation behind a closed gate",
+    needs="an activation, pooling, sum or concatenation that is no output, on a map of more than one place",
     find=_find,
     choose=_choose,
     build=_build,

@@ -111,6 +111,7 @@ INSERT_TRANSFORMER_LAYER = Mutation(
     name="insert_transformer_layer",
     preserves="exact",
     summary="add a layer of attention and a layer of features, both of which add zero at first",
+    needs="an attention over all places, and a residual sum of tokens with their channels last",
     find=_find,
     choose=_choose,
     build=_build,

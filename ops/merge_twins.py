@@ -92,6 +92,7 @@ MERGE_TWINS = Mutation(
     name="merge_twins",
     preserves="exact",
     summary="merge channels that are copies of each other",
+    needs="a channel space that can change, in which channels are copies of each other, bit for bit",
     find=_find,
     choose=_choose,
     build=_build,

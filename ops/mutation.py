@@ -190,6 +190,7 @@ class Mutation:
         name: Its key in `MUTATIONS`.
         preserves: The best that any site of it can promise.
         summary: One line for people.
+        needs: What a network must have for there to be a site: what follows "it needs".
         find: `genome -> sites`.
         choose: `(genome, place, rng) -> choices` of JSON types.
         build: `work -> build`, a pure function.
@@ -199,6 +200,7 @@ class Mutation:
     name: str
     preserves: str
     summary: str
+    needs: str
     find: Callable[[Genome], Iterable[Site]]
     choose: Callable[[Genome, Mapping[str, Any], numpy.random.Generator], Mapping[str, Any]]
     build: Callable[[Work], Build]
@@ -207,6 +209,12 @@ class Mutation:
     def sites(self, genome: Genome) -> list[Site]:
         """Where it can be applied, each with its promise; empty where it cannot."""
         return list(self.find(genome))
+
+    def refusal(self, genome: Genome) -> str | None:
+        """Why it cannot be applied, in one sentence; None if it can."""
+        if next(iter(self.find(genome)), None) is not None:
+            return None
+        return f"'{self.name}' has no site in this network: it needs {self.needs}"
 
     def apply(
         self,
@@ -251,7 +259,8 @@ class Mutation:
         built = self.build(work)
         given = {**built.tensors, **(work.given or {})}
         weights = built.transfer.apply(work.genome.weights, built.graph, work.seed, given)
-        child = Genome(built.graph, weights, work.genome.about)
+        sources = {name: plan.source for name, plan in built.transfer.plans.items()}
+        child = work.genome.changed(built.graph, weights, sources)
         record = Record(
             operator=self.name,
             site=work.place,

@@ -73,6 +73,7 @@ NARROW = Mutation(
     name="narrow",
     preserves="approximate",
     summary="drop the channels of a space whose weights are smallest",
+    needs="a channel space that can change, with two channels or more in each of its blocks",
     find=_find,
     choose=_choose,
     build=_build,

@@ -62,6 +62,7 @@ NARROW_ALL = Mutation(
     name="narrow_all",
     preserves="approximate",
     summary="drop channels of all spaces at once, those whose weights are smallest",
+    needs="two channel spaces that can change, each with two channels or more in each of its blocks",
     find=_find,
     choose=_choose,
     build=_build,

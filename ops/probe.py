@@ -52,12 +52,14 @@ def run_parent(parent: Genome, probe: Probe, training: bool, wanted: frozenset[s
     size = sum(prod(shape) for shape in parent.graph.shapes.values()) * batch * 8
     if size <= _REMEMBERED:
         return _run_whole(parent, probe, training)
-    return execute(parent.graph, cast_up(parent), probe.inputs, training=training, seed=probe.seed, keep=wanted)
+    return execute(
+        parent.graph, cast_up(parent), probe.inputs, training=training, seed=probe.seed, keep=wanted, double=True
+    )
 
 
 @lru_cache(maxsize=2)
 def _run_whole(parent: Genome, probe: Probe, training: bool) -> Run:
-    return execute(parent.graph, cast_up(parent), probe.inputs, training=training, seed=probe.seed)
+    return execute(parent.graph, cast_up(parent), probe.inputs, training=training, seed=probe.seed, double=True)
 
 
 @lru_cache(maxsize=2)

@@ -102,6 +102,7 @@ REMOVE_BLOCK = Mutation(
     name="remove_block",
     preserves="exact",
     summary="bypass a block and drop it; exact where it adds nothing",
+    needs="a residual block, or a layer that keeps the shape, without which each input is still read",
     find=_find,
     choose=_choose,
     build=_build,

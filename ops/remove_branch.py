@@ -23,6 +23,7 @@ REMOVE_BRANCH = Mutation(
     name="remove_branch",
     preserves="exact",
     summary="keep one side of a gate; exact where it is closed to the other",
+    needs="a gate that is no output, such as 'branch' inserts, of which one side can go",
     find=_find,
     choose=choose_why,
     build=keep_side,

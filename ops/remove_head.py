@@ -55,6 +55,7 @@ REMOVE_HEAD = Mutation(
     name="remove_head",
     preserves="exact",
     summary="keep one of the copies of an output, or drop one that exists in training only",
+    needs="an output that is a gate, such as 'split_head' makes, or one that exists in training only",
     find=_find,
     choose=_choose,
     build=_build,

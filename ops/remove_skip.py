@@ -103,6 +103,7 @@ REMOVE_SKIP = Mutation(
     name="remove_skip",
     preserves="exact",
     summary="drop one of the values that a layer reads; exact where its weights for it are zero",
+    needs="a concatenation that is read by layers only, which mix all of its channels and share no weights",
     find=_find,
     choose=_choose,
     build=_build,

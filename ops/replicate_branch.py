@@ -70,6 +70,7 @@ REPLICATE_BRANCH = Mutation(
     name="replicate_branch",
     preserves="exact",
     summary="copy a layer with its norm and activation beside it and average both",
+    needs="a two-dimensional convolution or linear layer followed by an activation that is no output",
     find=_find,
     choose=_choose,
     build=_build,

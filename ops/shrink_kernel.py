@@ -77,6 +77,7 @@ SHRINK_KERNEL = Mutation(
     name="shrink_kernel",
     preserves="exact",
     summary="drop the outer ring of a convolution's kernel; exact where it is zero",
+    needs="a two-dimensional convolution with filters of its own, of at least 3×3 and padded by a ring or more",
     find=_find,
     choose=_choose,
     build=_build,

@@ -91,6 +91,7 @@ SKIP = Mutation(
     name="skip",
     preserves="exact",
     summary="let a layer, or the norm in front of it, read an earlier value, with zero weights at first",
+    needs="a layer that mixes all of its channels with weights of its own, and an earlier value of the same size",
     find=_find,
     choose=_choose,
     build=_build,

@@ -107,6 +107,7 @@ SPLIT_BRANCH = Mutation(
     name="split_branch",
     preserves="exact",
     summary="make a layer's channels by two layers side by side",
+    needs="a linear layer, or a two-dimensional convolution without groups, of two channels or more",
     find=_find,
     choose=_choose,
     build=_build,

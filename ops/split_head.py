@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
 from graphs.genome import Genome
-from graphs.structure import Graph
+from graphs.structure import Graph, Head
 from ops.copying import copy_nodes
 from ops.mutation import Build, Mutation, Site, Work
 from ops.places import junctions, random_nodes, shares_statistics
@@ -29,31 +29,40 @@ _SHARE = 0.375
 
 def _find(genome: Genome) -> Iterable[Site]:
     graph = genome.graph
-    if len(graph.heads) != 1:
+    if sum(not head.training_only for head in graph.heads) != 1:
         return
     wanted = set(junctions(graph))
+    others = graph.upstream(head.node for head in graph.heads if head.training_only)
     for cut in cuts(graph):
-        if cut not in wanted:
-            continue
         suffix = _suffix(graph, cut)
-        if any(graph[node].tensors for node in suffix):
+        # What an output for training reads, too, stays as it is.
+        if cut in wanted and suffix.isdisjoint(others) and any(graph[node].tensors for node in suffix):
             alone = not random_nodes(graph, suffix) and not shares_statistics(graph, suffix)
             yield Site({"cut": cut}, "exact" if alone else "eval-exact")
 
 
+def _head(graph: Graph) -> Head:
+    """The one output in eval mode."""
+    (found,) = (head for head in graph.heads if not head.training_only)
+    return found
+
+
 def cuts(graph: Graph) -> list[str]:
-    """Nodes through which every path from an input to an output leads."""
-    position = {id: place for place, id in enumerate(graph.nodes)}
+    """Nodes through which every path from an input to the output leads."""
+    trunk = graph.upstream([_head(graph).node])
+    position = {id: place for place, id in enumerate(graph.nodes) if id in trunk}
+    first = max(position.get(node.id, 0) for node in graph.inputs)
     reach, found = 0, []
     for id, place in position.items():
-        if reach <= place and place >= position[graph.inputs[-1].id]:
+        if reach <= place and place >= first:
             found.append(id)
-        reach = max([reach, *(position[reader] for reader, _ in graph.consumers[id])])
+        reach = max([reach, *(position[reader] for reader, _ in graph.consumers[id] if reader in trunk)])
     return found
 
 
 def _suffix(graph: Graph, cut: str) -> frozenset[str]:
-    return graph.downstream([cut]) - {cut}
+    """What leads from a cut to the output."""
+    return graph.downstream([cut]) & graph.upstream([_head(graph).node]) - {cut}
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
@@ -63,7 +72,7 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
 def _build(work: Work) -> Build:
     graph, cut = work.graph, work.place["cut"]
     suffix = _suffix(graph, cut)
-    head = graph.heads[0]
+    head = _head(graph)
     draft = Draft(graph, work.born)
     copies, copied = copy_nodes(draft, graph, suffix, {cut: cut})
     plans: dict[str, Plan] = {**copied}
@@ -81,6 +90,7 @@ SPLIT_HEAD = Mutation(
     name="split_head",
     preserves="exact",
     summary="copy the network behind a point and average both outputs",
+    needs="one output in eval mode, and a node that all of it depends on, with layers behind it",
     find=_find,
     choose=_choose,
     build=_build,

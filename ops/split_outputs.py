@@ -76,6 +76,7 @@ SPLIT_OUTPUTS = Mutation(
     name="split_outputs",
     preserves="exact",
     summary="copy the network behind a point, each copy for some of the outputs",
+    needs="a single output of two numbers or more, made by a layer that mixes all channels",
     find=_find,
     choose=_choose,
     build=_build,

@@ -154,7 +154,7 @@ def _value(
     known = Run({source: values[source] for source in node.inputs}, {})
     # What draws in train mode passes its value on as in eval mode, so that no channel lives on its noise alone.
     training = not KINDS[node.kind].random(node.settings)
-    run = execute(graph, weights, inputs, training=training, known=known, keep=[node.id])
+    run = execute(graph, weights, inputs, training=training, known=known, keep=[node.id], double=True)
     return run.values[node.id]
 
 

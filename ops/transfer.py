@@ -71,6 +71,10 @@ class New:
 
     start: str | float
 
+    @property
+    def source(self) -> None:
+        """It starts from none of the parent's tensors."""
+
     def apply(self, spec: TensorSpec, seed: int, name: str) -> Tensor:
         """The tensor as `spec` says, drawn from the stream of (seed, name)."""
         import torch
@@ -91,6 +95,10 @@ class Given:
     """The tensor was computed from data when the mutation was made, and is stored beside the record."""
 
     name: str
+
+    @property
+    def source(self) -> None:
+        """It starts from none of the parent's tensors."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,7 @@ WIDEN = Mutation(
     name="widen",
     preserves="exact",
     summary="copy channels of a space; the copies share their readers' weights unevenly",
+    needs="a channel space that can change: written by one layer, read by another, and fixed by nothing between",
     find=_find,
     choose=_choose,
     build=_build,

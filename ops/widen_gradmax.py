@@ -130,6 +130,7 @@ WIDEN_GRADMAX = Mutation(
     name="widen_gradmax",
     preserves="exact",
     summary="add channels of zeros to a space, read so that their first gradients are as large as can be",
+    needs="channels behind an activation that is 0 at 0 but not flat there, such as GELU, SiLU or tanh, or none",
     find=_find,
     choose=_choose,
     build=_build,

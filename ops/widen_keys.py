@@ -59,6 +59,7 @@ WIDEN_KEYS = Mutation(
     name="widen_keys",
     preserves="exact",
     summary="add channels in which an attention compares queries with keys; the new keys are zero",
+    needs="an attention whose queries and keys are its own, and which compares no cosines",
     find=_find,
     choose=_choose,
     build=_build,

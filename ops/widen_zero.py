@@ -46,6 +46,7 @@ WIDEN_ZERO = Mutation(
     name="widen_zero",
     preserves="exact",
     summary="add fresh channels to a space, which their readers ignore at first",
+    needs="a channel space that can change, and over which no layer norm, root-mean-square norm or group norm runs",
     find=_find,
     choose=_choose,
     build=_build,

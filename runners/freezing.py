@@ -27,7 +27,7 @@ class Freezer:
 
     def __init__(self, genome: Genome, module: nn.Module) -> None:
         self._graph, self._module = genome.graph, module
-        self._paths = module_paths(genome.graph)
+        self._paths = module_paths(genome)
         self._parameters = dict(module.named_parameters(remove_duplicate=False))
         self._nodes: frozenset[str] = frozenset()
 

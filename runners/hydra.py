@@ -183,7 +183,7 @@ def weighted_norms(genome: Genome, module: nn.Module) -> dict[str, Sequence[Any]
     from graphs.modules import module_paths
     from runners.weighted_norm import WeightedBatchNorm
 
-    paths, shared = module_paths(genome.graph), body(genome.graph)
+    paths, shared = module_paths(genome), body(genome.graph)
     found: dict[str, Sequence[Any]] = {}
     for head in genome.graph.heads:
         norms = []

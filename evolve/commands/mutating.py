@@ -102,6 +102,10 @@ def _list(page: Page, model: str, genome: Genome, names: list[str], as_json: boo
                 page.line(json.dumps(entry, allow_nan=False))
         return
     for mutation in found:
-        page.draw(sites(genome, mutation))
+        why = mutation.refusal(genome)
+        if why is None:
+            page.draw(sites(genome, mutation))
+        else:
+            page.line(why)
     if not found:
         page.show(network(model, genome))

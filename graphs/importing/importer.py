@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
 from graphs.genome import Genome
+from graphs.state import State
 from graphs.structure import Head
 
 if TYPE_CHECKING:
@@ -175,6 +176,8 @@ def _outputs(low: Lowering, value: Any, name: str) -> dict[str, str]:
 def _finish(low: Lowering) -> Genome:
     import torch
 
+    from graphs.importing.lowering import further_names
+
     if not low.draft.heads:
         raise GraphError("the forward pass gives no tensor")
     low.draft.prune()
@@ -182,11 +185,16 @@ def _finish(low: Lowering) -> Genome:
     if unread:
         raise GraphError(f"the forward pass does not use its argument '{unread[0]}'; leave it out of the example")
     used = {name for node in low.draft.nodes.values() for name in node.tensors.values()}
+    known = {held.name: held for held in low.held.values()}
+    unused = {name: held.how for name, held in known.items() if name not in used and held.how != "constant"}
+    frozen = {name for name, held in known.items() if held.how == "parameter" and not held.tensor.requires_grad}
+    state = State(frozenset(frozen), further_names(low.module, low.held), unused)
     graph = low.draft.finish()
+    kept = {name: low.weights[name] for name in low.weights if name in used}
+    kept |= {name: known[name].tensor for name in unused}
     with torch.no_grad():
         weights = {
             name: tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
-            for name, tensor in low.weights.items()
-            if name in used
+            for name, tensor in kept.items()
         }
-    return Genome(graph, weights)
+    return Genome(graph, weights, state.told({}))

@@ -18,13 +18,14 @@ from graphs.importing.observing import BATCHES, Seen, observe
 from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, Size, Training, any_of, refs_of
 from graphs.importing.tracing import Trace
 from graphs.kinds.allowed import ELEMENTWISE, allowed
+from graphs.kinds.program import COUNT
 from graphs.structure import Shape
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["Lowering", "reach"]
+__all__ = ["Lowering", "further_names", "reach"]
 
 
 class Lowering:
@@ -359,6 +360,8 @@ class Lowering:
             keywords = {name: written(each) for name, each in program.keywords.items()}
             # A view fails where a mutation has changed how the entries lie in memory; a reshape does not.
             target = "method.reshape" if program.target == "method.view" else program.target
+            if counts := self._counter(program):
+                steps.append([COUNT, [written(counts), {"training": True}], {}])
             steps.append([target, arguments, keywords])
             return len(steps) - 1
 
@@ -386,6 +389,15 @@ class Lowering:
         if not self.now.batched:
             self.varying.discard(ref.node)
         return ref
+
+    def _counter(self, program: Program) -> Held | None:
+        """What counts the batches of a norm, if it learns from them."""
+        statistics = [
+            each for each in program.arguments if isinstance(each, Held) and each.name.endswith("running_mean")
+        ]
+        if not program.target.endswith(".batch_norm") or not statistics or TRAINING not in program.arguments:
+            return None
+        return self.named(f"{statistics[0].name.removesuffix('running_mean')}num_batches_tracked")
 
     def depends(self, ref: Ref) -> bool:
         """Whether a value depends on an input, so that its batch axis has N entries."""
@@ -451,6 +463,16 @@ def reach(layer: Any, name: str) -> Any:
     for part in name.split("."):
         layer = getattr(layer, part)
     return layer
+
+
+def further_names(module: nn.Module, known: Mapping[int, Held]) -> dict[str, str]:
+    """The names under which a module's state has a tensor again, and the name under which it is known."""
+    state = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return {
+        name: known[id(tensor)].name
+        for name, tensor in state
+        if id(tensor) in known and known[id(tensor)].how != "constant" and known[id(tensor)].name != name
+    }
 
 
 def _tensors_of(module: nn.Module) -> dict[int, Held]:

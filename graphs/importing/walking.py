@@ -184,7 +184,7 @@ def _value(argument: Any, values: Mapping[fx.Node, Any], twin: Any) -> Any:
         return TRAINING
     if isinstance(argument, int | float) and isinstance(twin, int | float) and argument != twin:
         return Differing(argument, twin)
-    if type(argument) in (bool, int, float, str) and argument != twin:
+    if type(argument) is str and argument != twin:
         raise ValueError(f"an argument is {argument} in train mode, but {twin} in eval mode")
     if isinstance(argument, tuple) and hasattr(argument, "_fields"):
         names = argument._fields

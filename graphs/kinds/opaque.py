@@ -6,23 +6,42 @@ An opaque node runs, is stored and is exported like any other; for channel space
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import ShapeError
 from graphs.kinds.allowed import function
 from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors, TensorSpec
-from graphs.kinds.program import checked_program, references
+from graphs.kinds.program import COUNT, checked_program, references
 from graphs.kinds.values import count
 from graphs.structure import Node, Shape
 
 if TYPE_CHECKING:
     from graphs.solver import Dims, Solver
 
-__all__ = ["OPAQUE", "run_program"]
+__all__ = ["OPAQUE", "in_double", "run_program"]
 
 _MOST = 1000
+_LOWER = ("float16", "bfloat16", "float32")
+_TO_LOWER = ("method.half", "method.bfloat16", "method.float")
+_DOUBLE: ContextVar[bool] = ContextVar("double", default=False)
 _HOW = ("parameter", "buffer", "constant")
+
+
+@contextmanager
+def in_double() -> Iterator[None]:
+    """Within this, programs compute in double precision where they name a lower one, or none."""
+    import torch
+
+    token, before = _DOUBLE.set(True), torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+        _DOUBLE.reset(token)
 
 
 def _shape(value: Any) -> Shape:
@@ -65,8 +84,8 @@ def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
     import torch
 
     results: list[Any] = []
-    # A network that is run in double precision, to be measured, does nothing in single precision.
-    cast_up = any(getattr(each, "dtype", None) is torch.float64 for each in (*inputs, *tensors.values()))
+    # A network that is measured in double precision computes nothing in a lower one.
+    double = _DOUBLE.get()
 
     def resolve(value: Any) -> Any:
         if isinstance(value, list | tuple):
@@ -86,7 +105,7 @@ def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
         if name == "training":
             return training
         if name == "dtype":
-            return torch.float64 if what == "float32" and cast_up else getattr(torch, what)
+            return torch.float64 if double and what in _LOWER else getattr(torch, what)
         if name == "slice":
             return slice(*(resolve(each) for each in what))
         return ... if name == "ellipsis" else tuple(resolve(each) for each in what)
@@ -95,8 +114,10 @@ def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
     for target, arguments, keywords in settings["program"]:
         given = tuple(resolve(each) for each in arguments)
         named = {name: resolve(each) for name, each in keywords.items()}
+        if double and target in _TO_LOWER:
+            target = "method.double"
         if tracer is None:
-            results.append(function(target)(*given, **named))
+            results.append(given[0].add_(int(training)) if target == COUNT else function(target)(*given, **named))
         elif target.startswith("method."):
             results.append(tracer.create_proxy("call_method", target.partition(".")[2], given, named))
         else:

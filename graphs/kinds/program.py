@@ -6,7 +6,8 @@ an earlier step gave, `{"tensor": i}` one of the node's tensors, `{"batch": k}` 
 true}` whether the network trains, `{"dtype": "float32"}`, `{"slice": [start, stop, step]}`, `{"ellipsis": true}`,
 `{"tuple": [...]}`.
 
-No program writes into a tensor, its own statistics apart, and none computes with anything but tensors: Python's
+No program writes into a tensor, its own statistics apart, but for the one step that counts passes in train mode,
+`["method.add_", [{"tensor": i}, {"training": true}], {}]`; and none computes with anything but tensors: Python's
 operators do other things with texts and lists, of any size.
 """
 
@@ -23,7 +24,12 @@ from graphs.errors import GraphError
 from graphs.kinds.allowed import ELEMENTWISE, allowed, function
 from graphs.kinds.values import LIMIT, whole
 
-__all__ = ["checked_program", "references"]
+__all__ = ["COUNT", "checked_program", "references"]
+
+COUNT = "method.add_"
+"""What adds one to a tensor in train mode."""
+
+_WHETHER = {"training": True}
 
 _MOST = 100
 _LONGEST = 256
@@ -61,7 +67,7 @@ def checked_program(value: Any) -> tuple[Any, ...]:
     for place, step in enumerate(value):
         if not isinstance(step, list | tuple) or len(step) != 3 or not isinstance(step[0], str):
             raise ValueError(f"step {place}: expected [function, arguments, keyword arguments]")
-        if not allowed(step[0]):
+        if not (allowed(step[0]) or _counts(step)):
             raise ValueError(f"step {place}: '{step[0]}' is none of the functions that a network's file may call")
         if not isinstance(step[1], list | tuple) or not isinstance(step[2], Mapping):
             raise ValueError(f"step {place}: expected a list and an object of arguments")
@@ -76,6 +82,13 @@ def checked_program(value: Any) -> tuple[Any, ...]:
         steps.append((step[0], arguments, keywords))
         single.append(_gives_one(step[0], arguments, keywords, single))
     return tuple(steps)
+
+
+def _counts(step: Any) -> bool:
+    """Whether a step is the one that writes."""
+    first = step[1][0] if isinstance(step[1], list | tuple) and len(step[1]) == 2 else None
+    counter = isinstance(first, Mapping) and first.keys() == {"tensor"}
+    return step[0] == COUNT and counter and step[1][1] == _WHETHER and not step[2]
 
 
 def _argument(value: Any, place: int, depth: int) -> Any:

@@ -235,5 +235,7 @@ def test_a_network_without_a_site(evolve: Evolve, tmp_path: Path) -> None:
     path = tmp_path / "bare.safetensors"
     save(Genome(graph, initial_weights(graph, 0)), path)
     assert ["widen", "0", "–", "–", "–"] in [line.split() for line in evolve("mutate", path)[1].splitlines()]
+    why = "'widen' has no site in this network: it needs a channel space that can change"
+    assert evolve("mutate", path, "--op", "widen")[1].startswith(why)
     code, errors = refused(path, evolve, path, "--op", "widen", "--to", tmp_path / "new.safetensors")
-    assert code == 2 and "no site" in errors
+    assert code == 2 and why in errors

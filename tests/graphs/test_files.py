@@ -326,6 +326,14 @@ def repeated(count: int) -> bytes:
     )
 
 
+def facts(value: Any) -> bytes:
+    return changed(lambda document: document["about"].update(a=value))
+
+
+def named(id: str, node: dict[str, Any]) -> dict[str, Any]:
+    return {**node, "id": id}
+
+
 def huge_layer(channels: int) -> bytes:
     settings = {"bias": False, "dilation": [1, 1], "groups": 1, "kernel": [3, 3], "out": channels}
     layer = node("conv", "conv2d", ["x"], padding=[1, 1], stride=[1, 1], **settings)
@@ -401,7 +409,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "header of 16 MB of emojis": (lambda: metadata("\U0001f600" * (2**22 - 100)), "where it is not all ASCII"),
     "header of 4 MB of emojis": (lambda: metadata("\U0001f600" * (2**20 - 100)), "beyond ASCII"),
     "metadata of 16 MB of lists": (lambda: metadata("[" + "[]," * 5_000_000 + "0]"), "too large"),
-    "as many lists as allowed": (lambda: metadata("[" + '{"a":0},' * 299_990 + "0]"), "'format' is missing"),
+    "as many lists as allowed": (lambda: metadata("[" + '{"a":0},' * 119_990 + "0]"), "'format' is missing"),
     "escaped brackets": (
         lambda: framed(b'{"__metadata__":{"hydra_evolve":"[' + b"\\u005b\\u005d," * 1_100_000 + b'0]"}}'),
         "too large",
@@ -606,7 +614,20 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "layer of 10^7 channels": (lambda: huge_layer(10**7), "data_offsets: expected"),
     "sizes that double 9,000 times": (lambda: with_graph(chain(9_000, "concat", 2)), "axis"),
     "sizes of 8,000 digits": (lambda: with_graph(chain(4_000, "concat", 100)), "axis"),
-    "sums of 10^4 operands": (lambda: with_graph([*chain(90, "add", 10_000), INPUT]), "has the same id"),
+    "sums of 10^4 operands": (lambda: with_graph(chain(20, "add", 10_000)), "at most 1000 are allowed"),
+    "as many operands as allowed": (lambda: with_graph([*chain(240, "add", 1000), INPUT]), "has the same id"),
+    "facts without end": (lambda: facts({str(place): 0 for place in range(900_000)}), "too large"),
+    "more facts than allowed": (lambda: facts([[place] for place in range(30_000)]), "about: more than 50000 values"),
+    "more tensors than allowed": (
+        lambda: with_header(lambda header: header.update({f"a{place}": {} for place in range(10_000)})),
+        "at most 10000 are allowed",
+    ),
+    "as many arguments as allowed": (
+        lambda: with_graph(
+            [INPUT, *(named(f"o{place}", opaque([["torch.cat", [[0] * 30_000], {}]])) for place in range(8))]
+        ),
+        "leads to no output",
+    ),
     "setting out of range": (lambda: edit_settings(1, groups=0), "groups=0: expected a whole number from 1"),
     "setting of another type": (lambda: edit_settings(1, bias="no"), "bias='no': expected true or false"),
     "setting not canonical": (lambda: edit_settings(1, kernel=3), "in their canonical form"),
@@ -779,6 +800,14 @@ def test_what_a_file_cannot_hold_is_refused_when_writing(tmp_path: Path) -> None
     for _ in range(10_000):
         x = too_many.add("relu", x)
     too_many.head(x)
+    wide = Draft()
+    wide.head(wide.add("add", [wide.input((2,))] * 1001))
+    many = Draft()
+    x = many.input((2,))
+    for _ in range(5005):
+        x = many.add("linear", x, out=2)
+    many.head(x)
+    held = many.finish()
     wrong = [
         (Genome(graph, genome.weights, {"a": float("nan")}), "cannot be written as JSON"),
         (Genome(graph, genome.weights, {"a": object()}), "a value of type object"),
@@ -789,6 +818,10 @@ def test_what_a_file_cannot_hold_is_refused_when_writing(tmp_path: Path) -> None
             "has type torch.complex64",
         ),
         (Genome(too_many.finish(), {}), "at most 10000 can be written"),
+        (Genome(wide.finish(), {}), "has 1001 inputs; at most 1000 can be written"),
+        (Genome(graph, genome.weights, {"a": [0] * 50_001}), "about: more than 50000 values"),
+        (Genome(graph, genome.weights, {"a": "[" * 120_000}), "the structure and the facts: too large"),
+        (Genome(held, initial_weights(held, 0)), "the network has 10010 tensors; at most 10000 can be written"),
     ]
     for bad, message in wrong:
         with pytest.raises((GraphError, FormatError), match=message):

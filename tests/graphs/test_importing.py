@@ -409,8 +409,7 @@ def test_the_source_text_alone_gives_the_module_back(name: str) -> None:
     names: dict[str, Any] = {"torch": torch, "nn": nn}
     exec("import torch\nfrom torch import nn\n" + source(genome, "Network"), names)  # noqa: S102
     network = names["Network"]()
-    state = graphs.to_torch(genome).state_dict()
-    network.load_state_dict(state)
+    network.load_state_dict({**graphs.to_torch(genome).state_dict(), **genome.weights})
     given = CASES[name][1](3)
     for training in (False, True):
         found, expected = outputs(network, given, training)[0], outputs(graphs.to_torch(genome), given, training)[0]
@@ -629,3 +628,47 @@ def test_a_number_that_differs_between_the_modes_is_no_constant() -> None:
 
     with pytest.raises(GraphError, match=r"a number is 2\.0 in train mode and 1\.0 in eval mode"):
         graphs.from_torch(Rate(), torch.randn(4, 3))
+
+
+class OverPlaces(nn.Module):
+    """Pools and dropouts over one or three axes, as layers and as functions."""
+
+    def __init__(self, places: int) -> None:
+        super().__init__()
+        self.places = places
+        self.conv = getattr(nn, f"Conv{places}d")(2, 4, 3, padding=1)
+        self.pool = getattr(nn, f"MaxPool{places}d")(2, padding=1)
+        self.mean = getattr(nn, f"AvgPool{places}d")(2, stride=1)
+        self.drop = getattr(nn, f"Dropout{places}d")(0.3)
+        self.last = getattr(nn, f"AdaptiveAvgPool{places}d")(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mean(self.pool(self.conv(x)))
+        x = getattr(functional, f"max_pool{self.places}d")(x, 2, 1)
+        x = getattr(functional, f"dropout{self.places}d")(self.drop(x), 0.2, self.training)
+        return self.last(x).flatten(1)
+
+
+@pytest.mark.parametrize("places", [1, 3])
+def test_pools_and_dropouts_over_one_and_three_axes(places: int) -> None:
+    module = OverPlaces(places)
+    x = torch.randn((3, 2, *[8] * places), generator=torch.Generator().manual_seed(0))
+    genome = graphs.from_torch(module, x)
+    kinds = [node.kind for node in genome.graph.nodes.values()]
+    names = ("input", "conv", "max_pool", "avg_pool", "max_pool", "dropout", "dropout", "adaptive_avg_pool", "flatten")
+    assert kinds == [name if name in ("input", "flatten") else f"{name}{places}d" for name in names]
+    again = graphs.to_torch(genome)
+    for training in (False, True):
+        found = []
+        for each in (module, again):
+            torch.manual_seed(1)
+            found.append(each.train(training)(x))
+        assert torch.equal(*found)
+
+
+def test_a_pool_over_what_is_no_map_is_taken_in_all_the_same() -> None:
+    """Over two axes of which the first is the batch torch takes the batch for channels."""
+    module = nn.Sequential(nn.Linear(4, 8), nn.MaxPool1d(2), nn.Linear(4, 3))
+    x = torch.randn((5, 4), generator=torch.Generator().manual_seed(0))
+    genome = graphs.from_torch(module, x)
+    assert torch.equal(graphs.to_torch(genome).eval()(x), module.eval()(x))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import graphs
+import ops
 from graphs.errors import GraphError
+from graphs.modules import source
 
 
 class Base(nn.Module):
@@ -101,6 +104,69 @@ class Own(Base):
         return super().forward(x.mul_(2))
 
 
+class Tied(nn.Module):
+    """An embedding and a classifier with one weight, and a convolution's bias that others have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.twin, self.norm = nn.Conv2d(3, 6, 3), nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6)
+        self.twin.weight, self.norm.bias = self.conv.weight, self.conv.bias
+        self.words, self.fc, self.out = nn.Embedding(4, 6), nn.Linear(6, 6), nn.Linear(6, 4, bias=False)
+        self.out.weight = self.words.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.twin(x) * self.norm(self.conv(x))
+        return self.out(torch.tanh(self.fc(y.mean((2, 3)))) + self.words((x[:, 0, 0, 0] > 0).long()))
+
+
+class Twice(nn.Module):
+    """One block under three names, called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        block = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU())
+        self.blocks = nn.ModuleList([block, nn.Conv2d(3, 3, 1), block])
+        self.alias, self.fc = block, nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.fc(x.mean((2, 3)))
+
+
+class Spare(Base):
+    """Parameters, buffers and a whole layer that the forward pass does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare, self.more = nn.Linear(3, 3), nn.Parameter(torch.ones(4))
+        self.conv.gain = nn.Parameter(torch.ones(2), requires_grad=False)
+        self.register_buffer("seen", torch.arange(3))
+
+
+class Folded(nn.Module):
+    """A norm over frames that are folded into the batch, and one of each example that counts nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 5, 3), nn.BatchNorm2d(5)
+        self.each, self.fc = nn.InstanceNorm2d(3, affine=True, track_running_stats=True), nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, frames, rows, columns = x.shape
+        y = torch.relu(self.norm(self.conv(self.each(x).reshape(n * frames, 1, rows, columns))))
+        return self.fc(y.mean((2, 3)).view(n, frames, 5).mean(1))
+
+
+class Half(Base):
+    """Its convolution, and the shift of its norm, are not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv.requires_grad_(False)
+        self.norm.bias.requires_grad_(False)
+
+
 RIGHT: dict[str, Callable[[], nn.Module]] = {
     "a norm that stays in eval mode": Frozen,
     "a dropout that stays in eval mode": Undropped,
@@ -110,6 +176,11 @@ RIGHT: dict[str, Callable[[], nn.Module]] = {
     "a detached difference": Detached,
     "hooks of the whole": hooked,
     "an input that is changed in place": Own,
+    "tensors that several layers share": Tied,
+    "a block under several names": Twice,
+    "tensors that nothing uses": Spare,
+    "a norm over a folded batch": Folded,
+    "parameters that are not trained": Half,
 }
 
 
@@ -129,7 +200,15 @@ def run(module: nn.Module, x: Tensor, training: bool) -> tuple[Tensor, dict[str,
     out = work(x.clone())
     if out.requires_grad:
         (out * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).sum().backward()
-    return out.detach(), work.state_dict(), {name: each.grad for name, each in work.named_parameters()}
+    return (
+        out.detach(),
+        work.state_dict(),
+        {name: each.grad for name, each in work.named_parameters(remove_duplicate=False)},
+    )
+
+
+def trained(module: nn.Module) -> dict[str, bool]:
+    return {name: each.requires_grad for name, each in module.named_parameters(remove_duplicate=False)}
 
 
 def assert_alike(one: nn.Module, other: nn.Module, x: Tensor) -> None:
@@ -147,10 +226,52 @@ def assert_alike(one: nn.Module, other: nn.Module, x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_it_comes_in_right(name: str) -> None:
+def test_it_comes_in_right(name: str, tmp_path: Path) -> None:
     module = made(RIGHT[name])
     x = torch.randn(4, 3, 6, 6)
-    assert_alike(module, graphs.to_torch(graphs.from_torch(module, x)), x)
+    genome = graphs.from_torch(module, x)
+    back = graphs.to_torch(genome)
+    assert_alike(module, back, x)
+    assert trained(back) == trained(module)
+    back.load_state_dict(RIGHT[name]().state_dict())
+    module.load_state_dict(back.state_dict())
+    assert_alike(module, back, x)
+    graphs.save(genome, tmp_path / "it.safetensors")
+    again = graphs.load(tmp_path / "it.safetensors")
+    assert again.digest == genome.digest
+    assert genome.weights.keys() == again.weights.keys()
+    assert all(torch.equal(tensor, again.weights[name]) for name, tensor in genome.weights.items())
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_its_source_text_has_the_same_state(name: str) -> None:
+    genome = graphs.from_torch(made(RIGHT[name]), torch.randn(4, 3, 6, 6))
+    names: dict[str, Any] = {"torch": torch, "nn": nn}
+    exec("import torch\nfrom torch import nn\n" + source(genome, "Network"), names)  # noqa: S102
+    network, back = names["Network"](), graphs.to_torch(genome)
+    network.load_state_dict(back.state_dict())
+    assert_alike(back, network, torch.randn(4, 3, 6, 6))
+    assert trained(network) == trained(back)
+
+
+def test_what_is_made_of_a_frozen_parameter_is_frozen() -> None:
+    genome = graphs.from_torch(made(Half), torch.randn(4, 3, 6, 6))
+    for name in ("widen", "grow_kernel", "copy_block", "replicate_branch"):
+        for site in ops.MUTATIONS[name].sites(genome):
+            child = ops.MUTATIONS[name].apply(genome, site, numpy.random.default_rng(1))
+            free = {name for name, each in graphs.to_torch(child.genome).named_parameters() if each.requires_grad}
+            for tensor in child.genome.graph.tensors:
+                plan = child.transfer.plans.get(tensor)
+                came_from = plan.source if plan else tensor
+                assert came_from not in genome.state.frozen or tensor not in free, (name, tensor)
+            assert ops.replay(genome, child.record, child.tensors).digest == child.genome.digest
+
+
+def test_what_nothing_uses_goes_along_and_certificates_are_taken() -> None:
+    genome = graphs.from_torch(made(Spare), torch.randn(4, 3, 6, 6))
+    child = ops.propose(genome, numpy.random.default_rng(3), {"widen": 1.0})
+    assert set(genome.state.unused) < set(graphs.to_torch(child.genome).state_dict())
+    assert ops.certify(genome, child).require()
 
 
 def test_a_norm_that_stays_in_eval_mode_keeps_its_channels_changeable() -> None:

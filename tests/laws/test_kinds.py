@@ -38,7 +38,7 @@ def test_each_kind(kind: str) -> None:
         check_all(lively(around(kind, seed), seed))
 
 
-@pytest.mark.parametrize("kind", ["attention", "window_attention", "dropout", "dropout2d", "stochastic_depth"])
+@pytest.mark.parametrize("kind", ["attention", "dropout", "dropout2d", "stochastic_depth"])
 def test_what_drops_nothing_draws_no_numbers(kind: str) -> None:
     (part,) = {"p", "dropout"} & KINDS[kind].settings.keys()
     assert KINDS[kind].random({part: 0.2}) and not KINDS[kind].random({part: 0.0})
@@ -137,7 +137,8 @@ def check_gradients(genome: Genome, module: nn.Module) -> None:
         value.requires_grad_(value.is_floating_point())
     weights = {name: tensor.clone().requires_grad_(not specs[name].buffer) for name, tensor in genome.weights.items()}
     module.load_state_dict(genome.weights, strict=False)
-    modes = (False,) if any(KINDS[node.kind].random for node in graph.nodes.values()) else (False, True)
+    module.requires_grad_(True)
+    modes = (False,) if any(KINDS[node.kind].random(node.settings) for node in graph.nodes.values()) else (False, True)
     for training in modes:
         run = execute(graph, weights, examples, training=training, differentiable=True)
         heads = {head.name: run.values[head.node] for head in graph.heads if training or not head.training_only}
@@ -168,9 +169,7 @@ def rebuilt(genome: Genome) -> nn.Module:
     names: dict[str, Any] = {"torch": torch, "nn": nn}
     exec("import torch\nfrom torch import nn\n" + source(genome, "Network"), names)  # noqa: S102
     module: nn.Module = names["Network"]()
-    constants = {name for name, spec in tensors(genome.graph).items() if not spec.persistent}
-    state = {name: tensor for name, tensor in genome.weights.items() if name not in constants}
-    missing, unexpected = module.load_state_dict(state, strict=False)
+    missing, unexpected = module.load_state_dict(dict(genome.weights), strict=False)
     assert unexpected == []
     shared = [name for node in genome.graph.nodes.values() for name in node.tensors.values()]
     assert missing == [] or len(shared) > len(set(shared))

@@ -341,6 +341,71 @@ def test_columns_that_are_zero_are_stirred_too() -> None:
         assert certificate.stirred and (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass")
 
 
+DEAD = 2
+
+
+def with_a_dead_channel() -> Genome:
+    """Of what the first ReLU lets through, one channel is zero whatever the input."""
+    draft = Draft()
+    image = draft.add("relu", draft.add("conv2d", draft.input((3, 6, 6)), path="first", out=5))
+    middle = draft.add("relu", draft.add("batch_norm", draft.add("conv2d", image, path="middle", out=4)))
+    last = draft.add("relu", draft.add("conv2d", middle, path="last", out=4, kernel=1))
+    draft.head(draft.add("linear", draft.add("flatten", draft.add("concat", [last, image])), path="fc", out=3))
+    genome = lively(draft.finish())
+    bias = genome.weights["first.bias"].clone()
+    bias[DEAD] = -100
+    return Genome(genome.graph, {**genome.weights, "first.bias": bias}, genome.about)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "tensor"),
+    [
+        ("skip", {"from": "relu#2", "to": "last"}, "last.weight"),
+        ("split_branch", {"node": "middle"}, "middle.weight"),
+        ("replicate_branch", {"layer": "middle"}, "middle.weight"),
+        ("grow_kernel", {"node": "middle"}, "middle.weight"),
+        ("split_head", {"cut": "relu#2"}, "middle.weight"),
+        ("widen_zero", {"space": "middle"}, "middle.weight"),
+    ],
+)
+def test_a_wrong_weight_for_a_channel_that_is_zero_does_not_pass(name: str, place: dict[str, str], tensor: str) -> None:
+    """On the probe, and on any input, the child computes the same; it was made wrong nevertheless."""
+    parent = with_a_dead_channel()
+    (site,) = [
+        site
+        for site in MUTATIONS[name].sites(parent)
+        if all(str(site.place.get(key, "")).startswith(value) for key, value in place.items())
+    ]
+    child = MUTATIONS[name].apply(parent, site, numpy.random.default_rng(0))
+    certificate = certify(parent, child)
+    assert certificate.stirred and (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass")
+    made = [
+        made
+        for made, plan in child.transfer.plans.items()
+        if getattr(plan, "source", None) == tensor and child.genome.weights[made].ndim == 4
+    ]
+    for changed in made:
+        weight = child.genome.weights[changed].clone()
+        weight[0, -5 + DEAD] += 0.5
+        wrong = replace(child, genome=Genome(child.genome.graph, {**child.genome.weights, changed: weight}))
+        assert certify(parent, wrong).broken, changed
+    assert made
+
+
+def test_a_wrong_filter_of_a_channel_that_moves_nothing_does_not_pass() -> None:
+    parent = with_a_dead_channel()
+    for name in ("split_branch", "replicate_branch", "grow_kernel"):
+        child = child_of(parent, name)
+        assert "first" in str(child.record.site) and certify(parent, child).eval.verdict == "pass"
+        for changed, plan in child.transfer.plans.items():
+            weight = child.genome.weights[changed].clone()
+            if weight.ndim != 4:
+                continue
+            weight[DEAD % len(weight)] *= 2
+            wrong = replace(child, genome=Genome(child.genome.graph, {**child.genome.weights, changed: weight}))
+            assert certify(parent, wrong).broken, (name, changed, plan)
+
+
 def with_choices() -> Genome:
     """Logits, and two outputs that hold no floating-point numbers: which are above a bound, and which is largest."""
     draft = Draft()

@@ -11,8 +11,8 @@ from graphs.draft import Draft
 from graphs.errors import FormatError, GraphError, UnknownName
 from graphs.genome import Genome
 from graphs.initial import initial_weights
-from ops import MUTATIONS, NoSite, Record, ReplayError, Site, propose, replay
-from tests.strategies import inputs, small
+from ops import MUTATIONS, NoSite, Record, ReplayError, Site, certify, propose, replay
+from tests.strategies import inputs, lively, small
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,40 @@ def parent() -> Genome:
 
 @pytest.fixture(scope="module")
 def bare() -> Genome:
-    """One linear layer, which is the output: nothing can be changed."""
+    """One linear layer, which is the output and makes one number: nothing can be changed."""
     draft = Draft()
-    draft.head(draft.add("linear", draft.input((3,)), out=2))
+    draft.head(draft.add("linear", draft.input((3,)), out=1))
     graph = draft.finish()
     return Genome(graph, initial_weights(graph, 0))
+
+
+def test_what_an_operator_needs_is_said_where_it_has_no_site(parent: Genome, bare: Genome) -> None:
+    assert len({mutation.needs for mutation in MUTATIONS.values()}) == len(MUTATIONS)
+    for genome in (parent, bare):
+        for name, mutation in MUTATIONS.items():
+            said = mutation.refusal(genome)
+            if mutation.sites(genome):
+                assert said is None
+            else:
+                assert said == f"'{name}' has no site in this network: it needs {mutation.needs}"
+    assert "compares no cosines" in str(MUTATIONS["widen_keys"].refusal(parent))
+
+
+def test_a_head_is_split_behind_what_an_output_for_training_reads() -> None:
+    draft = Draft()
+    early = draft.add("relu", draft.add("linear", draft.input((6,)), path="early", out=8))
+    middle = draft.add("relu", draft.add("linear", early, path="middle", out=8))
+    late = draft.add("relu", draft.add("linear", middle, path="late", out=8))
+    draft.head(draft.add("linear", late, path="main", out=3), "main")
+    draft.head(draft.add("linear", middle, path="aside", out=3), "aside", training_only=True)
+    parent = lively(draft.finish())
+    sites = MUTATIONS["split_head"].sites(parent)
+    assert [(site.to_json(), site.preserves) for site in sites] == [({"cut": at}, "exact") for at in (middle, late)]
+    for site in sites:
+        child = MUTATIONS["split_head"].apply(parent, site, numpy.random.default_rng(0))
+        certificate = certify(parent, child)
+        assert (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass")
+        assert sum("aside" in id for id in child.genome.graph.nodes) == 1
 
 
 def test_the_same_generator_proposes_the_same_child(parent: Genome) -> None:
@@ -58,9 +87,9 @@ def test_an_operator_without_a_site_gives_way_to_the_others(bare: Genome) -> Non
     draft.head(draft.add("linear", hidden, out=2))
     graph = draft.finish()
     genome = Genome(graph, initial_weights(graph, 0))
-    assert not MUTATIONS["deepen"].sites(genome)
+    assert not MUTATIONS["grow_kernel"].sites(genome)
     draws = numpy.random.default_rng(0)
-    found = {propose(genome, draws, {"deepen": 100.0, "widen": 0.01}).record.operator for _ in range(20)}
+    found = {propose(genome, draws, {"grow_kernel": 100.0, "widen": 0.01}).record.operator for _ in range(20)}
     assert found == {"widen"}
 
 

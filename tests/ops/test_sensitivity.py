@@ -22,7 +22,7 @@ def found(genome: Genome, training: bool = False, seed: int = 0, size: float = 0
     edges = {(node.id, slot) for node in genome.graph.nodes.values() for slot in range(len(node.inputs))}
     units = {head.node: 1.0 for head in genome.graph.heads}
     examples, weights = inputs(genome.graph), precise(genome)
-    return responses(genome.graph, weights, examples, NOTHING, edges, units, training=training, seed=seed, size=size)
+    return responses(genome.graph, weights, examples, NOTHING, edges, units, training=training, seed=seed, size=size)[0]
 
 
 def precise(genome: Genome) -> dict[str, Tensor]:
