@@ -80,7 +80,10 @@ def _difference(
                 _restore(work, genome)
         if changed != versions:
             return "its forward pass changes a parameter in place, such as an embedding with max_norm"
-        found, buffers = _made(genome, weights, inputs, mode == "train")
+        try:
+            found, buffers = _made(genome, weights, inputs, mode == "train")
+        except RuntimeError as error:  # of another shape than what was observed, say
+            return f"what was traced fails in {mode} mode: {error}".splitlines()[0]
         weights.update(buffers)
         kept = {name: weights[name] for name, _ in work.named_buffers() if name in weights}
         state = {name: buffer for name, buffer in work.named_buffers() if name in weights}

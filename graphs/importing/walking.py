@@ -205,7 +205,17 @@ def _method(name: str) -> Callable[..., Any]:
 
 
 def _target(node: fx.Node) -> tuple[str, bool]:
-    """The name of what is called, such as `torch.flatten`, and whether it works in place."""
+    """The name under which people call what is called, such as `torch.flatten`, and whether it works in place."""
+    target, in_place = _own_target(node)
+    return _PUBLIC.get(target.partition(".")[2], target), in_place
+
+
+_PUBLIC = {"log_sigmoid": "functional.logsigmoid"}
+"""Functions that have another name inside of torch."""
+
+
+def _own_target(node: fx.Node) -> tuple[str, bool]:
+    """The name of what is called, and whether it works in place."""
     if node.op == "call_method":
         name = str(node.target)
         plain = name.rstrip("_") if not name.startswith("__") else name.strip("_")

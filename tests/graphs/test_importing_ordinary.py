@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,41 @@ def normed() -> nn.Module:
     return module
 
 
+class Masked(nn.Module):
+    """Causal attention as it is written by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(16, 16)
+        self.register_buffer("mask", torch.tril(torch.ones(8, 8)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.fc(x)
+        scores = (y @ y.transpose(1, 2)).masked_fill(self.mask[: x.shape[1], : x.shape[1]] == 0, float("-inf"))
+        return scores.softmax(-1) @ y
+
+
+class DropPath(nn.Module):
+    """Stochastic depth as it is written by hand."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.p == 0.0 or not self.training:
+            return x
+        kept = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(1 - self.p)
+        return x * kept.div_(1 - self.p)
+
+
+def looped(module: Any, x: Tensor) -> Tensor:
+    state = torch.zeros(x.shape[0], 8)
+    for place in range(x.shape[1]):
+        state = module.cell(x[:, place], state)
+    return state
+
+
 IMAGE, ROW, WORDS = torch.randn(4, 3, 6, 6), torch.randn(4, 6), torch.randn(4, 5, 16)
 
 TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
@@ -59,6 +95,18 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
         lambda: Whole(lambda s, x: functional.mse_loss(s.fc(x), x, reduction="none"), fc=nn.Linear(6, 6)),
         ROW,
     ),
+    "attention that is masked by hand": (Masked, WORDS),
+    "an end that is none": (lambda: Whole(lambda s, x: s.fc(x).clamp(min=0.0, max=math.inf), fc=nn.Linear(6, 6)), ROW),
+    "zeros for each example": (
+        lambda: Whole(
+            lambda s, x: torch.cat([s.fc(x), torch.zeros(x.shape[0], 3, device=x.device)], 1), fc=nn.Linear(6, 6)
+        ),
+        ROW,
+    ),
+    "a cell in a loop": (lambda: Whole(looped, cell=nn.GRUCell(16, 8)), WORDS),
+    "truths": (lambda: Whole(lambda s, x: s.fc(x) * ((x > 0) & (x < 1)), fc=nn.Linear(6, 6)), ROW),
+    "an activation by its inner name": (lambda: nn.Sequential(nn.Linear(6, 6), nn.LogSigmoid()), ROW),
+    "stochastic depth": (lambda: Whole(lambda s, x: x + s.drop(s.fc(x)), fc=nn.Linear(6, 6), drop=DropPath(0.3)), ROW),
     "weights that are pruned": (pruned, ROW),
     "weights with a norm": (normed, ROW),
 }
@@ -145,6 +193,35 @@ def test_it_is_refused_by_a_line_that_says_why(name: str) -> None:
     with pytest.raises(GraphError) as caught:
         graphs.from_torch(make(), example)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_stochastic_depth_is_found_by_what_it_does() -> None:
+    kinds = [node.kind for node in made_of("stochastic depth").graph.nodes.values()]
+    assert kinds == ["input", "linear", "stochastic_depth", "add"]
+
+
+def made_of(name: str) -> graphs.Genome:
+    make, example = TAKEN[name]
+    return graphs.from_torch(make(), example)
+
+
+class Padded(nn.Module):
+    """An encoder that is told which words are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, x: Tensor, none: Tensor) -> Tensor:
+        return self.encoder(x, src_key_padding_mask=none)
+
+
+def test_an_encoder_with_padding() -> None:
+    module, none = Padded().eval(), torch.arange(5) > torch.tensor([[4], [2], [3], [0]])
+    made = graphs.to_torch(graphs.from_torch(module, (WORDS, none))).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(made(WORDS[:3], none[:3]), module(WORDS[:3], none[:3]), rtol=1e-5, atol=1e-6)
 
 
 def test_an_argument_that_is_not_used_can_be_left_out() -> None:
