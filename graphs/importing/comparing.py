@@ -80,7 +80,10 @@ def _difference(
                 _restore(work, genome)
         if changed != versions:
             return "its forward pass changes a parameter in place, such as an embedding with max_norm"
-        found, buffers = _made(genome, weights, inputs, mode == "train")
+        try:
+            found, buffers = _made(genome, weights, inputs, mode == "train")
+        except RuntimeError as error:  # of another shape than what was observed, say
+            return f"what was traced fails in {mode} mode: {error}".splitlines()[0]
         weights.update(buffers)
         kept = {name: weights[name] for name, _ in work.named_buffers() if name in weights}
         state = {name: buffer for name, buffer in work.named_buffers() if name in weights}
@@ -111,7 +114,13 @@ def _original(work: nn.Module, inputs: Mapping[str, Tensor], training: bool) -> 
     import torch
 
     work.train(training)
-    bound = inspect.signature(work.forward).bind(**inputs)
+    signature = inspect.signature(work.forward)
+    missing = [
+        name
+        for name, each in signature.parameters.items()
+        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+    bound = signature.bind(**{**dict.fromkeys(missing), **inputs})
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return _tensors(work(*bound.args, **bound.kwargs))

@@ -33,8 +33,9 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
         return memo[id(value)]
     if kind in (set, tuple) and all(type(each) in _ATOMS for each in value):
         return kind(value)
-    if kind is Tensor and not value.requires_grad:
-        made = memo[id(value)] = value.clone()
+    if kind is Tensor and not (value.requires_grad and value.is_leaf):
+        # One that was computed from parameters, as weight norms and pruning leave it, is computed anew by each pass.
+        made = memo[id(value)] = value.detach().clone()
         return made
     if kind in _DICTIONARIES and all(type(key) in _ATOMS for key in value):
         made = memo[id(value)] = kind()

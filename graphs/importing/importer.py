@@ -45,10 +45,11 @@ def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) ->
     from graphs.importing.chance import generators_kept
     from graphs.importing.exported import trace_exported
     from graphs.importing.gradients import check_hooks
-    from graphs.importing.tracing import examples, trace
+    from graphs.importing.tracing import Untraced, examples, trace
 
     if not isinstance(module, torch.nn.Module):
         raise GraphError(f"expected a torch.nn.Module, got {type(module).__name__}")
+    _check_wrapped(module)
     check_hooks(module)
     given = examples(module, example_input)
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -57,6 +58,13 @@ def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) ->
         with generators_kept():
             try:
                 return _taken_in(module, given, trace, verify)
+            except Untraced as stopped:
+                _check_runs(module, given)
+                # What came further knows the true reason.
+                try:
+                    return _taken_in(module, given, trace_exported, verify)
+                except GraphError as error:
+                    raise _placed(error, stopped.place) from error
             except GraphError:
                 _check_runs(module, given)
                 with contextlib.suppress(GraphError):
@@ -83,6 +91,30 @@ def _check_runs(module: nn.Module, given: Mapping[str, Tensor]) -> None:
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise GraphError(f"the module does not run on the example: {said}") from error
+
+
+def _placed(error: GraphError, place: str) -> GraphError:
+    """The error with a line of the user's code, where it names none."""
+    named = re.search(r":\d+, in |line \d+, in ", str(error))
+    return error if named or not place else GraphError(f"{error} (tracing stops at {place})")
+
+
+def _check_wrapped(module: nn.Module) -> None:
+    """Passes modules whose forward pass is Python's.
+
+    Raises:
+        GraphError: The module, or a part of it, is compiled or wrapped; says what to give instead.
+    """
+    import torch
+
+    for path, part in module.named_modules():
+        what = f"the part '{path}'" if path else "the module"
+        if isinstance(part, torch.jit.ScriptModule):
+            raise GraphError(f"{what} is compiled by torch.jit; give what it was made from")
+    inside = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+    name = inside.get(type(module).__name__)
+    if name and type(module).__module__.startswith("torch."):
+        raise GraphError(f"the module is wrapped as {type(module).__name__}; give what is inside, the module's .{name}")
 
 
 def _taken_in(
@@ -169,6 +201,9 @@ def _finish(low: Lowering) -> Genome:
     if not low.draft.heads:
         raise GraphError("the forward pass gives no tensor")
     low.draft.prune()
+    unread = [name for name, node in low.inputs.items() if node not in low.draft.nodes]
+    if unread:
+        raise GraphError(f"the forward pass does not use its argument '{unread[0]}'; leave it out of the example")
     used = {name for node in low.draft.nodes.values() for name in node.tensors.values()}
     known = {held.name: held for held in low.held.values()}
     unused = {name: held.how for name, held in known.items() if name not in used and held.how != "constant"}

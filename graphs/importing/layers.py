@@ -165,10 +165,39 @@ _LAYERS: dict[str, Callable[[Any], Layer | None]] = {
 def layer_of(layer: Any) -> Layer | None:
     """What stands for a layer: only for `torch.nn`'s own classes, since a subclass may compute something else."""
     home = type(layer).__module__
+    if not home.startswith("torch."):
+        return _stochastic_depth(layer)
     if not home.startswith("torch.nn.modules") or getattr(layer, "parametrizations", None) or _hooked(layer):
         return None
     convert = _LAYERS.get(type(layer).__name__)
     return convert(layer) if convert else None
+
+
+def _stochastic_depth(layer: Any) -> Layer | None:
+    """Stochastic depth, which people write themselves: found by what it does to an example."""
+    import torch
+
+    if vars(layer)["_modules"] or vars(layer)["_parameters"] or vars(layer)["_buffers"] or _hooked(layer):
+        return None
+    rates = {value for value in vars(layer).values() if type(value) is float and 0 < value < 1}
+    mode, x = layer.__dict__["training"], torch.linspace(1, 2, 96).reshape(32, 3)
+    for p in rates:
+        found = []
+        with torch.random.fork_rng(devices=[]):
+            try:
+                for training in (False, True):
+                    layer.__dict__["training"] = training
+                    torch.manual_seed(0)
+                    found.append(layer.forward(x))
+            except Exception:
+                return None
+            finally:
+                layer.__dict__["training"] = mode
+            torch.manual_seed(0)
+            dropped = torch.feature_dropout(x.unsqueeze(0), p, True).squeeze(0)
+        if found[0] is x and isinstance(found[1], torch.Tensor) and torch.equal(found[1], dropped):
+            return "stochastic_depth", {"p": p, "mode": "row"}, {}
+    return None
 
 
 def _hooked(layer: Any) -> bool:
@@ -194,12 +223,12 @@ _DROPS = ("dropout", *(f"dropout{places}d" for places in PLACES))
 
 _IN_EVAL: dict[str, Callable[..., Layer | None]] = {
     "batch_norm": lambda kind, settings, own: ("frozen_batch_norm", settings, own),
-    **dict.fromkeys(_DROPS, lambda kind, settings, own: ("identity", {}, {})),
+    **dict.fromkeys((*_DROPS, "stochastic_depth"), lambda kind, settings, own: ("identity", {}, {})),
     "attention": _dropless,
 }
 
 _IN_TRAINING: dict[str, Callable[..., Layer | None]] = {
-    "batch_norm": lambda kind, settings, own: None,
+    **dict.fromkeys(("batch_norm", "stochastic_depth"), lambda kind, settings, own: None),
     **dict.fromkeys(_DROPS, _call_always),
     "attention": lambda kind, settings, own: None if settings["dropout"] else (kind, settings, own),
 }

@@ -304,6 +304,7 @@ class Lowering:
             return None
         bare = all(ref.bare for ref in refs)
         rank = max(len(self.shape(ref)) for ref in refs if bare or not ref.bare)
+        keywords = {name: _finite(each) for name, each in made.keywords.items()}
         given: list[Any] = []
         operands: list[Ref] = []
         for each in made.arguments:
@@ -318,9 +319,9 @@ class Lowering:
                 operands += [ref] if place == len(operands) else []
                 given.append({"in": place})
             else:
-                given.append(each)
+                given.append(_finite(each))
         try:
-            ref = self.add("pointwise", operands, program=[[made.target, given, made.keywords]], bare=bare)
+            ref = self.add("pointwise", operands, program=[[made.target, given, keywords]], bare=bare)
         except GraphError:
             return None
         self.types[ref.node] = self.now.dtype
@@ -410,7 +411,7 @@ class Lowering:
         import torch
 
         if value is None or isinstance(value, bool | int | float | str):
-            return value
+            return _finite(value)
         if isinstance(value, Size):
             return {"batch": value.factor}
         if isinstance(value, Training):
@@ -451,6 +452,11 @@ _RANDOM = frozenset(
     multi_head_attention_forward rand_like randn_like rrelu scaled_dot_product_attention
     """.split()
 )
+
+
+def _finite(value: Any) -> Any:
+    """A value as it can be written down: JSON has no word for infinity."""
+    return value if not isinstance(value, float) or math.isfinite(value) else {"number": str(value)}
 
 
 def _is_tensor(value: Any) -> bool:

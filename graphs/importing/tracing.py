@@ -17,7 +17,19 @@ from graphs.importing.gradients import own_gradients_refused
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
-__all__ = ["Trace", "examples", "trace"]
+__all__ = ["Trace", "Untraced", "examples", "trace", "where"]
+
+
+class Untraced(GraphError):
+    """`torch.fx` cannot trace a forward pass, though `torch.export` may record it.
+
+    Attributes:
+        place: The line of the user's code where it stopped; empty if there is none.
+    """
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"cannot trace {place or 'this module'}: {reason}")
+        self.place = place
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +59,15 @@ def examples(module: nn.Module, example: Any) -> dict[str, Tensor]:
     """
     from torch import Tensor
 
+    signature = inspect.signature(module.forward).parameters
     parameters = [
         name
-        for name, parameter in inspect.signature(module.forward).parameters.items()
+        for name, parameter in signature.items()
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
+    if not parameters:
+        taken = ", ".join(map(str, signature.values()))
+        raise GraphError(f"forward takes no arguments by names of their own, but ({taken})")
     if isinstance(example, Mapping):
         given = dict(example)
     else:
@@ -66,6 +82,10 @@ def examples(module: nn.Module, example: Any) -> dict[str, Tensor]:
             raise GraphError(f"forward has no argument '{name}'; it takes {', '.join(parameters)}")
         if not isinstance(value, Tensor) or value.ndim < 1 or len(value) < 1:
             raise GraphError(f"the example for '{name}' is no tensor with a batch axis; give one, or leave it out")
+        if value.is_complex():
+            raise GraphError(
+                f"the example for '{name}' is complex; take in real and imaginary parts, as torch.view_as_real gives"
+            )
     if not given:
         raise GraphError("expected an example of at least one input, a tensor (N, ...)")
     return given
@@ -89,6 +109,7 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
     from graphs.importing.layers import layer_of
 
     modes: dict[str, bool] = {}
+    autocast = _autocast()
 
     class Tracer(fx.Tracer):
         proxy_buffer_attributes = True
@@ -101,6 +122,8 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
             return self.create_proxy("call_module", path, args, kwargs)
 
         def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+            if _autocast() != autocast:
+                raise GraphError("it computes within torch.autocast; leave that to whoever runs the network")
             node = super().create_node(*args, **kwargs)
             node.meta["no gradient"] = not torch.is_grad_enabled()
             return node
@@ -119,9 +142,10 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
         try:
             with own_gradients_refused(), _asking(module) as asked:
                 graph = tracer.trace(module, concrete_args=left_out or None)
+        except GraphError as error:
+            raise GraphError(f"cannot trace {where(error) or 'this module'}: {error}") from error
         except Exception as error:
-            advice = "" if isinstance(error, GraphError) else _ADVICE
-            raise GraphError(f"{_where(error)}{error}".split("\n")[0] + advice) from error
+            raise Untraced(where(error), str(error).split("\n")[0] + ADVICE) from error
     for path, part in module.named_modules():
         for name, buffer in part._buffers.items():
             if isinstance(buffer, fx.Proxy):
@@ -131,6 +155,13 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
                     "keep such a state outside of the module"
                 )
     return Trace(graph, module, training, bool(asked), modes)
+
+
+def _autocast() -> tuple[bool, ...]:
+    """For which devices types are cast by themselves."""
+    import torch
+
+    return tuple(map(torch.is_autocast_enabled, ("cpu", "cuda")))
 
 
 def _call_hooks(module: nn.Module) -> None:
@@ -184,18 +215,18 @@ def _has_modes(part: nn.Module) -> bool:
     return own or not vars(part).keys().isdisjoint(("train", "eval"))
 
 
-def _where(error: BaseException) -> str:
-    """The last line of the user's own code before tracing stopped."""
+def where(error: BaseException) -> str:
+    """The last line of the user's own code before an error; empty if there is none."""
     frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
     own = [frame for frame in frames if own_file(frame.filename)]
     if not own:
-        return "cannot trace this module: "
+        return ""
     last = own[-1]
     line = last.code_context[0].strip() if last.code_context else ""
-    return f"cannot trace {last.filename}:{last.lineno}, in {last.function}: '{line}': "
+    return f"{last.filename}:{last.lineno}, in {last.function}: '{line}'"
 
 
-_ADVICE = (
+ADVICE = (
     "; a forward pass can be taken in if its control flow does not depend on the values of tensors: "
     "move such decisions into the constructor, or into a torch operation such as torch.where"
 )

@@ -44,16 +44,22 @@ def walk(low: Lowering, trace: Trace, other: Trace | None) -> Any:
         low.at(_line_of(node))
         if node.op == "output":
             return _value(node.args[0], values, node.args[0])
-        values[node] = _step(low, node, twin, values, memory)
+        try:
+            values[node] = _step(low, node, twin, values, memory)
+        except GraphError:
+            raise
+        except Exception as error:  # whatever a call of the user's does not like about what it is given
+            raise low.error(f"{type(error).__name__}: {error}".splitlines()[0]) from error
     raise GraphError("the traced forward pass has no output")
 
 
 def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any], memory: Memory) -> Any:
-    if len(node.args) != len(twin.args) or node.kwargs.keys() != twin.kwargs.keys():
+    (own, own_names), (others, other_names) = _called(node, twin), _called(twin, node)
+    if len(own) != len(others) or own_names.keys() != other_names.keys():
         raise low.error("it is called with other arguments in train mode than in eval mode")
     try:
-        arguments = [_value(*pair) for pair in zip(node.args, [values] * len(node.args), twin.args, strict=True)]
-        keywords = {name: _value(each, values, twin.kwargs[name]) for name, each in node.kwargs.items()}
+        arguments = [_value(*pair) for pair in zip(own, [values] * len(own), others, strict=True)]
+        keywords = {name: _value(each, values, other_names[name]) for name, each in own_names.items()}
     except KeyError as error:
         raise low.error(f"it reads '{error.args[0]}' from outside of the forward pass that is traced") from None
     except ValueError as error:
@@ -94,6 +100,16 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
     if node.meta.get("no gradient") and any(not user.meta.get("no gradient") for user in node.users):
         result = _detached(low, result)
     return result
+
+
+def _called(node: fx.Node, other: fx.Node) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a call, with the defaults of those that another call of the same function is given."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return list(node.args), dict(node.kwargs)
+    defaults = [each.default_value for each in schema.arguments[len(node.args) : len(other.args)]]
+    names = {each.name: each.default_value for each in schema.arguments if each.name in other.kwargs}
+    return [*node.args, *defaults], {**names, **node.kwargs}
 
 
 def _detached(low: Lowering, value: Any) -> Any:
@@ -189,7 +205,17 @@ def _method(name: str) -> Callable[..., Any]:
 
 
 def _target(node: fx.Node) -> tuple[str, bool]:
-    """The name of what is called, such as `torch.flatten`, and whether it works in place."""
+    """The name under which people call what is called, such as `torch.flatten`, and whether it works in place."""
+    target, in_place = _own_target(node)
+    return _PUBLIC.get(target.partition(".")[2], target), in_place
+
+
+_PUBLIC = {"log_sigmoid": "functional.logsigmoid"}
+"""Functions that have another name inside of torch."""
+
+
+def _own_target(node: fx.Node) -> tuple[str, bool]:
+    """The name of what is called, and whether it works in place."""
     if node.op == "call_method":
         name = str(node.target)
         plain = name.rstrip("_") if not name.startswith("__") else name.strip("_")

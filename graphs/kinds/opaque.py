@@ -106,6 +106,8 @@ def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
             return training
         if name == "dtype":
             return torch.float64 if double and what in _LOWER else getattr(torch, what)
+        if name == "number":
+            return float(what)
         if name == "slice":
             return slice(*(resolve(each) for each in what))
         return ... if name == "ellipsis" else tuple(resolve(each) for each in what)

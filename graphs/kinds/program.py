@@ -4,7 +4,7 @@ A program is a list of steps `[function, arguments, keyword arguments]`, whose f
 `graphs.kinds.allowed`. An argument is a plain value, a list, or a reference: `{"in": i}` an operand, `{"step": i}` what
 an earlier step gave, `{"tensor": i}` one of the node's tensors, `{"batch": k}` k times the batch size, `{"training":
 true}` whether the network trains, `{"dtype": "float32"}`, `{"slice": [start, stop, step]}`, `{"ellipsis": true}`,
-`{"tuple": [...]}`.
+`{"tuple": [...]}`, `{"number": "-inf"}` one of the three numbers that JSON has no word for.
 
 No program writes into a tensor, its own statistics apart, but for the one step that counts passes in train mode,
 `["method.add_", [{"tensor": i}, {"training": true}], {}]`; and none computes with anything but tensors: Python's
@@ -35,7 +35,10 @@ _MOST = 100
 _LONGEST = 256
 _DEEPEST = 4  # two lists a level and four around them are what a document may hold
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
-_REFERENCES = ("in", "step", "tensor", "batch", "training", "dtype", "slice", "ellipsis", "tuple")
+_REFERENCES = ("in", "step", "tensor", "batch", "training", "dtype", "number", "slice", "ellipsis", "tuple")
+
+_WITHOUT_END = ("inf", "-inf", "nan")
+"""Numbers that JSON has no word for."""
 
 _WRITING = frozenset({"out", "inplace", "max_norm"})
 """Arguments that make a function change a tensor that it is given."""
@@ -51,7 +54,8 @@ _PARAMETERS = {"torch.batch_norm": _NORMALISING, "torch.instance_norm": _NORMALI
 _SEVERAL = frozenset(
     """
     adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d aminmax chunk cummax cummin embedding_bag gru lstm max
-    max_pool1d max_pool2d max_pool3d median meshgrid min mode multi_head_attention_forward rnn_relu rnn_tanh sort split
+    lstm_cell max_pool1d max_pool1d_with_indices max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices
+    median meshgrid min mode multi_head_attention_forward rnn_relu rnn_tanh sort split
     std_mean tensor_split topk unbind var_mean where
     """.split()
 )
@@ -111,7 +115,7 @@ def _argument(value: Any, place: int, depth: int) -> Any:
             return {name: what}
         if name in ("training", "ellipsis") and what is True:
             return {name: True}
-        if name == "dtype" and what in _DTYPES:
+        if (name == "dtype" and what in _DTYPES) or (name == "number" and what in _WITHOUT_END):
             return {name: what}
         if name in ("slice", "tuple") and isinstance(what, list | tuple) and (name == "tuple" or len(what) == 3):
             return {name: tuple(_argument(each, place, depth + 1) for each in what)}
@@ -170,7 +174,9 @@ def _check_operator(target: str, arguments: Sequence[Any], keywords: Mapping[str
     for each in arguments:
         if _names(each, "step") and not single[each["step"]]:
             raise ValueError("expected a tensor, not several")
-        if not isinstance(each, int | float) and not _names(each, "in", "step", "tensor", "batch", "training"):
+        if not isinstance(each, int | float) and not _names(
+            each, "in", "step", "tensor", "batch", "training", "number"
+        ):
             raise ValueError("expected tensors and numbers")
     if not any(_names(each, "in", "step", "tensor") for each in arguments):
         raise ValueError("expected a tensor")

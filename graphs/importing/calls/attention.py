@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from graphs.importing.calls.layers import linear
-from graphs.importing.calls.values import axis_of, cut, first
+from graphs.importing.calls.values import axis_of, cut, first, several
 from graphs.importing.lowering import Lowering
 from graphs.importing.stand_ins import Decline, Differing, Ref
 
@@ -81,7 +81,7 @@ def _attention(
     attn_mask: Any = None,
     dropout_p: Any = 0.0,
     is_causal: Any = False,
-    scale: Any = None,
+    scale: float | None = None,
     enable_gqa: Any = False,
 ) -> Any:
     operands = [first(low, each) for each in (query, key, value)]
@@ -116,7 +116,7 @@ def _matmul(low: Lowering, one: Any, other: Any) -> Any:
 
 def _einsum(low: Lowering, equation: Any, *values: Any) -> Any:
     """A product of matrices in its other notation: axes of both, one that is summed over, one of each alone."""
-    operands = values[0] if len(values) == 1 and isinstance(values[0], list | tuple) else values
+    operands = several(values[0]) if len(values) == 1 else values
     inputs, arrow, out = str(equation).replace(" ", "").partition("->")
     names = inputs.split(",")
     if len(names) != 2 or len(operands) != 2 or not arrow or "." in inputs:
@@ -142,7 +142,9 @@ def _in_order(low: Lowering, value: Any, names: str, wanted: list[str]) -> Ref:
     return value if order == list(range(len(order))) else low.add("permute", [value], order=order)
 
 
-def _softmax(low: Lowering, value: Any, dim: Any = None, depth: Any = 3, dtype: Any = None, **keywords: Any) -> Any:
+def _softmax(
+    low: Lowering, value: Any, dim: int | None = None, depth: Any = 3, dtype: Any = None, **keywords: Any
+) -> Any:
     if dim is None or dtype is not None or not isinstance(depth, int | None):
         raise Decline
     return low.add("softmax", [first(low, value)], axis=axis_of(low, value, dim))

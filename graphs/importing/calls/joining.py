@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from graphs.importing.calls.values import several
 from graphs.importing.lowering import Lowering
 from graphs.importing.stand_ins import Decline, Held, Program, Ref, Size
 
@@ -35,7 +36,7 @@ def _joining(kind: str) -> Converter:
 
 
 def _concat(low: Lowering, values: Any, dim: int = 0, **keywords: Any) -> Any:
-    refs = [each for each in values if isinstance(each, Ref)]
+    refs = [each for each in several(values) if isinstance(each, Ref)]
     if not refs or any(ref.bare for ref in refs):
         raise Decline
     rank = len(low.shape(refs[0]))
@@ -67,7 +68,7 @@ def _filled(method: str) -> Converter:
     """A new tensor whose size depends on the batch, of the device of an input."""
 
     def make(low: Lowering, sizes: Any, *given: Any, dtype: Any = None, **keywords: Any) -> Any:
-        if not any(isinstance(size, Size) for size in sizes):
+        if not any(isinstance(size, Size) for size in several(sizes)):
             raise Decline
         like = Ref(next(iter(low.inputs.values())))
         return low.call(f"method.{method}", [like, tuple(sizes), *given], {} if dtype is None else {"dtype": dtype})

@@ -23,6 +23,8 @@ def _activation(kind: str, **defaults: Any) -> Converter:
         settings = {**defaults, **dict(zip(names, given, strict=False)), **keywords}
         if not settings.keys() <= defaults.keys() or (given[len(names) :] not in ((), (False,), (True,))):
             raise Decline
+        if not all(isinstance(each, int | float | str) for each in settings.values()):
+            raise Decline
         return low.add(kind, [tensor(value)], **settings)
 
     return make

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, cast
 
-from graphs.importing.calls.values import axis_of, cut, first, tensor
+from graphs.importing.calls.values import axis_of, cut, first, numbers, tensor
 from graphs.importing.lowering import Lowering
 from graphs.importing.stand_ins import Decline, Held, Program, Ref, Size
 from graphs.kinds.rearranging import runs
@@ -66,8 +66,7 @@ def _rank(low: Lowering, value: Any) -> int:
 
 
 def _permutation(rank: int, given: Sequence[Any]) -> list[int]:
-    order = given[0] if len(given) == 1 and isinstance(given[0], list | tuple) else given
-    return [axis % rank for axis in order]
+    return [axis % rank for axis in numbers(given[0] if len(given) == 1 else given)]
 
 
 def _transposition(rank: int, given: Sequence[Any]) -> list[int]:
@@ -119,6 +118,7 @@ def _split(low: Lowering, value: Any, sizes: Any, dim: int = 0) -> Any:
     axis = axis_of(low, found, dim)
     if isinstance(sizes, int):
         return _pieces(low, found, axis, sizes)
+    sizes = numbers(sizes)
     ends = [sum(sizes[: place + 1]) for place in range(len(sizes))]
     return tuple(cut(low, found, axis, end - size, end) for size, end in zip(sizes, ends, strict=True))
 
@@ -245,13 +245,13 @@ def _mean(low: Lowering, value: Any, dim: Any = None, keepdim: bool = False, **k
     if dim is None or keywords:
         raise Decline
     found = first(low, value)
-    axes = tuple(axis_of(low, found, each) for each in ([dim] if isinstance(dim, int) else dim))
+    axes = tuple(axis_of(low, found, each) for each in numbers(dim))
     return low.add("average", [found], axes=axes, keep=keepdim)
 
 
 def _pad(low: Lowering, value: Any, pad: Any, mode: str = "constant", fill: Any = 0, **keywords: Any) -> Any:
     found = first(low, value)
-    if mode != "constant" or fill not in (0, None) or keywords or any(each < 0 for each in pad):
+    if mode != "constant" or fill not in (0, None) or keywords or any(each < 0 for each in numbers(pad)):
         raise Decline
     rank = len(low.shape(found))
     margins = [(0, 0)] * rank
