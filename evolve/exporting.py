@@ -17,7 +17,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,12 @@ from graphs.durable import TEMPORARY, storage_errors, sync_directory, write_byte
 from graphs.errors import EvolutionError, FormatError
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
 
     from evolve.runs import Run
     from graphs import Genome, Graph
+    from graphs.structure import Node
 
 __all__ = ["FILES", "ExportError", "export"]
 
@@ -37,6 +39,8 @@ FILES = ("model.safetensors", "model.py", "config.json")
 
 BATCH = 4
 """Examples on which the exported module has to agree with the original."""
+
+_DTYPES = {"float": "float32", "integer": "int64", "boolean": "bool"}
 
 _MODULE = '''"""{title}, exported by hydra-evolve; needs torch and safetensors only.
 
@@ -172,15 +176,15 @@ def _config(genome: Genome, facts: Mapping[str, Any]) -> dict[str, Any]:
     graph = genome.graph
     about = _plain(genome.about)
     inputs = {node.settings["name"]: list(node.settings["shape"]) for node in graph.inputs}
-    output = graph.shapes[graph.heads[0].node]
-    classes = output[-1] if output else 1
+    classes = graph.shapes[graph.heads[0].node][-1:] or (1,)
     return {
         "candidate": facts.get("candidate"),
         "input_shape": next(iter(inputs.values())),
         "inputs": inputs,
+        "dtype": _DTYPES[graph.inputs[0].settings["dtype"]],
         "outputs": [head.name for head in graph.heads],
-        "classes": classes,
-        "labels": about.get("labels") or [str(number) for number in range(classes)],
+        "classes": classes[0],
+        "labels": about.get("labels") or [str(number) for number in range(classes[0])],
         "normalisation": about.get("normalisation"),
         "val_accuracy": facts.get("val_accuracy"),
         "test_accuracy": facts.get("test_accuracy"),
@@ -200,13 +204,18 @@ def _module(source: str, config: Mapping[str, Any], graph: Graph) -> str:
     gives = logits if len(names) == 1 else f"a dictionary with {', '.join(names)}"
     return _MODULE.format(
         title="A network" if number is None else f"Candidate {number} of a search",
-        interface=f"{_batched(config['input_shape'])} float32 -> {gives}",
+        interface=_quoted(f"{_batched(config['input_shape'])} {config['dtype']} -> {gives}"),
         preparation="Inputs are as the network was trained on them."
         if scale is None
         else "Images are pixels from 0 to 1, minus the mean, divided by the deviation of their channel; both are the\n"
         "`normalisation` in config.json.",
         source=source,
     )
+
+
+def _quoted(text: str) -> str:
+    """`text` as it can stand in a docstring, which no name can then end."""
+    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _batched(shape: Sequence[int]) -> str:
@@ -225,16 +234,37 @@ def _compare(folder: Path, genome: Genome) -> None:
     from graphs import to_torch
 
     generator = torch.Generator().manual_seed(0)
-    batch = [torch.randn((BATCH, *node.settings["shape"]), generator=generator) for node in genome.graph.inputs]
-    with torch.no_grad():
-        expected = to_torch(genome).eval()(*batch)
-        got = _load(folder)(*batch)
-    pairs = [(expected[name], got[name]) for name in expected] if isinstance(expected, dict) else [(expected, got)]
-    if not all(torch.equal(one, other) for one, other in pairs):
+    batch = [_drawn(node, generator) for node in genome.graph.inputs]
+    outputs = []
+    for module in (to_torch(genome).eval(), _load(folder)):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            outputs.append(module(*batch))
+    expected, got = (each if isinstance(each, dict) else {"": each} for each in outputs)
+    if not all(_same(expected[name], got[name]) for name in expected):
         raise FormatError(
             f"the module written to {folder} does not compute what the original does; nothing was exported, "
             "please report this with the run"
         )
+
+
+def _drawn(node: Node, generator: torch.Generator) -> Tensor:
+    """Random examples for an input, of its type and in its range."""
+    import torch
+
+    shape, most = (BATCH, *node.settings["shape"]), node.settings["most"]
+    draw: dict[str, Callable[[], Tensor]] = {
+        "float": lambda: torch.randn(shape, generator=generator),
+        "integer": lambda: torch.randint(0, most, shape, generator=generator),
+        "boolean": lambda: torch.randint(0, 2, shape, generator=generator).bool(),
+    }
+    return draw[node.settings["dtype"]]()
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal; what is no number in one is none in the other."""
+    alike = one.dtype == other.dtype and one.shape == other.shape
+    return alike and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _load(folder: Path) -> nn.Module:

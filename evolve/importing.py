@@ -126,6 +126,9 @@ def _of_the_user(where: str, what: str, seed: int) -> nn.Module:
     import torch
     from torch import nn
 
+    if where.endswith(".py") or not all(part.isidentifier() for part in where.split(".")):
+        advice = f"in the folder that holds {Path(where).stem}.py, say {Path(where).stem}:{what}"
+        raise ModuleError(f"expected the name of a Python module, as after 'import', got '{where}'; {advice}")
     with _failing(f"cannot import '{where}'"):
         try:
             imported = importlib.import_module(where)
@@ -160,7 +163,7 @@ def _of_torchvision(name: str, published: bool) -> nn.Module:
     models = torchvision_models()
     known = models.list_models()
     if name not in known:
-        raise UnknownName.of("torchvision network", name, known)
+        raise UnknownName.of("torchvision network", name, models.list_models(module=models))
     with warnings.catch_warnings(), _tensors_only():
         warnings.simplefilter("ignore", FutureWarning)  # two networks announce how they will draw fresh weights
         try:
@@ -233,6 +236,14 @@ def _failing(what: str) -> Iterator[None]:
     except EvolutionError:
         raise
     except (Exception, SystemExit) as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        place = f" at {last.filename}:{last.lineno}" if last.filename != __file__ else ""
-        raise ModuleError(f"{what}: {type(error).__name__}{place}: {error}") from error
+        reason = error.msg if isinstance(error, SyntaxError) else error
+        raise ModuleError(f"{what}: {type(error).__name__}{_place(error)}: {reason}") from error
+
+
+def _place(error: BaseException) -> str:
+    """Where in the user's code something went wrong, behind what Python does to import it."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" at {error.filename}:{error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    last = frames[-1]
+    return f" at {last.filename}:{last.lineno}" if last.filename != __file__ else ""

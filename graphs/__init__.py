@@ -12,11 +12,12 @@ A `Genome` is a `Graph` with its weights. Both are frozen: a change makes a new 
 | `structure`, `genome` | the values `Node`, `Head`, `Graph`, `Genome` |
 | `kinds` | the table of layers: settings, tensors, shapes, channels, cost, `torch` module of each |
 | `draft`, `check` | making a graph, and whether it is valid |
-| `solver`, `spaces` | which channels are the same channels: the ground of every change of width |
+| `axes`, `solver`, `spaces` | which channels are the same channels: the ground of every change of width |
 | `importing` | any traceable module as a genome |
 | `execution`, `modules` | running a graph node by node; the ordinary module that comes out |
 | `files`, `documents`, `container` | the one file format: its digest, its JSON, its bytes |
 | `identity`, `partition` | fingerprints of structures |
+| `unit` | layers and blocks in order: what is frozen, split at, shared |
 | `zoo` | networks to start from |
 
 This package knows nothing of mutations, training or searches.
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from graphs.structure import Graph as Graph
     from graphs.structure import Head as Head
     from graphs.structure import Node as Node
+    from graphs.unit import Unit as Unit
+    from graphs.unit import units as units
 
 _EXPORTS = {
     "Draft": "graphs.draft",
@@ -54,6 +57,7 @@ _EXPORTS = {
     "Head": "graphs.structure",
     "KINDS": "graphs.kinds",
     "Node": "graphs.structure",
+    "Unit": "graphs.unit",
     "explain": "graphs.spaces",
     "fingerprint": "graphs.identity",
     "from_torch": "graphs.importing.importer",
@@ -65,6 +69,7 @@ _EXPORTS = {
     "report": "graphs.spaces",
     "save": "graphs.files",
     "to_torch": "graphs.modules",
+    "units": "graphs.unit",
 }
 
 __all__ = [*_EXPORTS, "zoo"]

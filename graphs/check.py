@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from graphs.errors import GraphError
-from graphs.kinds import kind_of, tensors
-from graphs.shapes import infer
+from graphs.kinds import KINDS, kind_of
+from graphs.names import check_label
 from graphs.structure import Graph
 
 __all__ = ["check"]
 
 
 def check(graph: Graph) -> None:
-    """Checks a graph whole: order, operands, settings, heads, reachability, shapes, tensors.
+    """Checks a graph whole: order, names, operands, settings, heads, reachability, shapes, tensors.
 
     Raises:
         GraphError: Something is wrong; the message names the node.
@@ -20,6 +20,7 @@ def check(graph: Graph) -> None:
     for id, node in graph.nodes.items():
         if id != node.id:
             raise GraphError(f"node '{node.id}' stands under the name '{id}'")
+        check_label(id, "a node")
         for source in node.inputs:
             if source not in graph.nodes:
                 raise GraphError(f"node '{id}' reads '{source}', which is not in the graph")
@@ -33,6 +34,7 @@ def check(graph: Graph) -> None:
     if all(head.training_only for head in graph.heads):
         raise GraphError("the graph has no output in eval mode; at least one head must not be for training only")
     for head in graph.heads:
+        check_label(head.name, "a head")
         if head.node not in done:
             raise GraphError(f"head '{head.name}' reads '{head.node}', which is not in the graph")
     if not graph.inputs:
@@ -43,5 +45,18 @@ def check(graph: Graph) -> None:
     arguments = [node.settings["name"] for node in graph.inputs]
     if len(set(arguments)) != len(arguments):
         raise GraphError(f"expected inputs of different names, got {arguments}")
-    infer(graph)
-    tensors(graph)
+    _check_batches(graph)
+    # Found here once for all who ask later.
+    _ = graph.shapes, graph.tensors
+
+
+def _check_batches(graph: Graph) -> None:
+    """What depends on an input holds a value for each example; parameters and constants hold one for all."""
+    many = graph.downstream(node.id for node in graph.inputs)
+    for node in graph.nodes.values():
+        single = [source for source in node.inputs if source not in many]
+        if KINDS[node.kind].level and single and node.id in many:
+            raise GraphError(
+                f"node '{node.id}' reads '{single[0]}', which is one for all examples, beside values for each; "
+                "spread it by a node of kind 'expand'"
+            )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from graphs.documents import fields, name_of, parse, whole
+from graphs.documents import bounded, fields, name_of, parse, whole
 from graphs.errors import FormatError, GraphError
 from graphs.structure import Shape
 
@@ -37,6 +37,9 @@ FLOATING = ("BF16", "F16", "F32", "F64")
 
 MAX_HEADER = 16 * 2**20
 """Most bytes of a header."""
+
+MAX_TENSORS = 10_000
+"""Most tensors of a network."""
 
 _TYPES = {
     "BF16": ("bfloat16", 2),
@@ -87,7 +90,8 @@ def pack(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
     """The bytes of a file with these tensors, which are contiguous and on the CPU.
 
     Raises:
-        GraphError: The header is longer than what is read again.
+        GraphError: The header is longer, or there are more tensors, than what is read again.
+        FormatError: The header holds more than what is read again.
     """
     from safetensors.torch import save
 
@@ -99,8 +103,12 @@ def pack(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
         separate[name] = tensor.clone() if storage in storages else tensor
         storages.add(storage)
     data: bytes = save(separate, metadata)
-    if int.from_bytes(data[:8], "little") > MAX_HEADER:
+    length = int.from_bytes(data[:8], "little")
+    if length > MAX_HEADER:
         raise GraphError(f"the structure and the facts take more than {MAX_HEADER} bytes, the most that is read again")
+    if len(tensors) > MAX_TENSORS:
+        raise GraphError(f"the network has {len(tensors)} tensors; at most {MAX_TENSORS} can be written")
+    bounded(data[8 : 8 + length], "the structure and the facts")
     return data
 
 
@@ -133,6 +141,8 @@ def read_entries(header: Mapping[str, Any], size: int, where: str) -> dict[str, 
     Raises:
         FormatError: It is not so; names the tensor.
     """
+    if len(header) > MAX_TENSORS:
+        raise FormatError(f"{where}: {len(header)} tensors; at most {MAX_TENSORS} are allowed")
     entries: dict[str, Entry] = {}
     for name, value in header.items():
         place = f"{where}: tensor '{name_of(name, where)}'"

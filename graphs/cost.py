@@ -5,17 +5,17 @@ from __future__ import annotations
 from math import prod
 
 from graphs.errors import UnknownName
-from graphs.kinds import KINDS, tensors
+from graphs.kinds import KINDS
 from graphs.structure import Graph
 
-__all__ = ["macs", "parameters"]
+__all__ = ["macs", "macs_by_node", "parameters"]
 
 CONVENTIONS = ("products", "torchinfo")
 
 
 def parameters(graph: Graph) -> int:
     """Number of trainable parameters, as `sum(p.numel() for p in module.parameters())` counts them: tied ones once."""
-    return sum(prod(spec.shape) for spec in tensors(graph).values() if not spec.buffer)
+    return sum(prod(spec.shape) for spec in graph.tensors.values() if not spec.buffer)
 
 
 def macs(graph: Graph, convention: str = "products") -> int:
@@ -29,18 +29,23 @@ def macs(graph: Graph, convention: str = "products") -> int:
     Raises:
         UnknownName: There is no such convention.
     """
+    living = graph.upstream(head.node for head in graph.heads if not head.training_only)
+    return sum(count for node, count in macs_by_node(graph, convention).items() if node in living)
+
+
+def macs_by_node(graph: Graph, convention: str = "products") -> dict[str, int]:
+    """Multiply-accumulates of each node for one example; see `macs`."""
     if convention not in CONVENTIONS:
         raise UnknownName.of("convention", convention, CONVENTIONS)
-    living = graph.upstream(head.node for head in graph.heads if not head.training_only)
-    total = 0
+    found = {}
     for node in graph.nodes.values():
-        if node.id not in living:
-            continue
         kind, shapes = KINDS[node.kind], [graph.shapes[source] for source in node.inputs]
+        total = 0
         products = kind.macs(node.settings, shapes, graph.shapes[node.id])
         total += products
         if convention == "torchinfo" and products and "bias" in node.tensors:
             total += prod(graph.shapes[node.id])
         if convention == "torchinfo" and not products:
             total += sum(prod(spec.shape) for spec in kind.tensors(node.settings, shapes).values() if not spec.buffer)
-    return total
+        found[node.id] = total
+    return found

@@ -15,7 +15,18 @@ from typing import Any
 from graphs.errors import EvolutionError, FormatError, GraphError
 from graphs.structure import Graph, Head, Node
 
-__all__ = ["MAX_NODES", "canonical", "fields", "from_json", "name_of", "parse", "shallow", "to_json", "whole"]
+__all__ = [
+    "MAX_NODES",
+    "bounded",
+    "canonical",
+    "facts",
+    "fields",
+    "from_json",
+    "name_of",
+    "parse",
+    "to_json",
+    "whole",
+]
 
 MAX_NODES = 10_000
 """Most nodes of a graph that is written or read."""
@@ -23,8 +34,10 @@ MAX_NODES = 10_000
 _MAX_NAME = 1024
 _MAX_SETTINGS = 262_144
 _MAX_DEPTH = 16
-_MAX_CONTAINERS = 300_000
-_MAX_VALUES = 1_000_000
+_MAX_CONTAINERS = 120_000
+_MAX_VALUES = 250_000
+_MAX_FACTS = 50_000
+_MAX_OPERANDS = 1000
 _NUMBERED = re.compile(r"#([0-9]{1,16})$")
 
 
@@ -55,14 +68,23 @@ def parse(text: bytes, where: str) -> Any:
     Raises:
         FormatError: It is not JSON, names a key twice, holds NaN or an infinity, or is too large or too deep.
     """
-    if text.count(b"{") + text.count(b"[") > _MAX_CONTAINERS or text.count(b",") > _MAX_VALUES:
-        raise FormatError(f"{where}: too large, more than {_MAX_CONTAINERS} lists or {_MAX_VALUES} values")
+    bounded(text, where)
     try:
         return json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_constant)
     except RecursionError:
         raise FormatError(f"{where}: lists and objects are nested too deep") from None
     except ValueError as error:
         raise FormatError(f"{where}: not valid JSON: {_brief(error)}") from None
+
+
+def bounded(text: bytes, where: str) -> None:
+    """Passes JSON texts of so few values that dealing with them takes less than a second.
+
+    Raises:
+        FormatError: It has more.
+    """
+    if text.count(b"{") + text.count(b"[") > _MAX_CONTAINERS or text.count(b",") > _MAX_VALUES:
+        raise FormatError(f"{where}: too large, more than {_MAX_CONTAINERS} lists or {_MAX_VALUES} values")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -122,23 +144,35 @@ def name_of(value: Any, where: str) -> str:
     return value
 
 
-def shallow(value: Any, where: str) -> None:
-    """Passes values that are nested at most 16 deep.
+def shallow(value: Any, where: str, most: int = _MAX_VALUES) -> None:
+    """Passes values that are nested at most 16 deep and hold at most `most` others.
 
     Raises:
-        FormatError: `value` is deeper.
+        FormatError: `value` is deeper or larger.
     """
-    layer = [value]
+    layer, total = [value], 0
     for _ in range(_MAX_DEPTH):
         parts = [part.values() if isinstance(part, Mapping) else part for part in layer if _holds(part)]
         layer = [item for part in parts for item in part]
+        total += len(layer)
+        if total > most:
+            raise FormatError(f"{where}: more than {most} values")
         if not layer:
             return
     raise FormatError(f"{where}: nested more than {_MAX_DEPTH} deep")
 
 
+def facts(value: Mapping[str, Any], where: str) -> None:
+    """Passes facts about a network that a file can hold.
+
+    Raises:
+        FormatError: They are too many, or nested too deep.
+    """
+    shallow(value, where, _MAX_FACTS)
+
+
 def _holds(value: Any) -> bool:
-    return isinstance(value, Mapping | list | tuple)
+    return not isinstance(value, str | int | float) and isinstance(value, Mapping | list | tuple)
 
 
 def _type(value: Any) -> str:
@@ -150,10 +184,13 @@ def to_json(graph: Graph) -> dict[str, Any]:
     """`graph` as values of JSON types; `from_json` is the inverse.
 
     Raises:
-        GraphError: It has more nodes than can be read again.
+        GraphError: It has more nodes, or one of more operands, than can be read again.
     """
     if len(graph.nodes) > MAX_NODES:
         raise GraphError(f"the graph has {len(graph.nodes)} nodes; at most {MAX_NODES} can be written")
+    for node in graph.nodes.values():
+        if len(node.inputs) > _MAX_OPERANDS:
+            raise GraphError(f"node '{node.id}' has {len(node.inputs)} inputs; at most {_MAX_OPERANDS} can be written")
     return {
         "nodes": [
             {
@@ -226,7 +263,7 @@ def _node(value: Any, where: str, before: Mapping[str, Node]) -> Node:
     where = f"{where} '{id}'"
     if id in before:
         raise FormatError(f"{where}: an earlier node has the same id")
-    inputs = [name_of(each, f"{where}: inputs") for each in _list(found["inputs"], f"{where}: inputs", MAX_NODES)]
+    inputs = [name_of(each, f"{where}: inputs") for each in _list(found["inputs"], f"{where}: inputs", _MAX_OPERANDS)]
     for source in inputs:
         if source not in before:
             raise FormatError(f"{where}: reads '{source}', which is not among the nodes before it")

@@ -47,9 +47,10 @@ def storage_errors(path: Path) -> Iterator[None]:
                 f"cannot write {path}: {os.strerror(error.errno or 0).lower()}; "
                 "free some space there; nothing that was written before is lost"
             ) from error
-        raise StorageError(
-            f"cannot write {path}: {error.strerror or error}; check the path and its permissions"
-        ) from error
+        reason = error.strerror or error
+        if error.errno == errno.ENOENT and path.parent.is_dir():
+            reason = f"the folder {path.parent} takes no new files"
+        raise StorageError(f"cannot write {path}: {reason}; check the path and its permissions") from error
 
 
 def sync_directory(folder: Path) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from graphs.errors import GraphError
 from graphs.kinds import KINDS
+from graphs.kinds.opaque import in_double
 from graphs.structure import Graph
 
 if TYPE_CHECKING:
@@ -35,11 +37,13 @@ def execute(
     inputs: Mapping[str, Tensor],
     *,
     training: bool,
-    seed: int = 0,
+    seed: int | None = 0,
     known: Run | None = None,
     adjust: Callable[[str, int, Tensor], Tensor] | None = None,
-    only: Collection[str] | None = None,
+    keep: Collection[str] | None = None,
     differentiable: bool = False,
+    straight: bool = False,
+    double: bool = False,
 ) -> Run:
     """Runs a graph.
 
@@ -49,27 +53,32 @@ def execute(
         inputs: For each input, by its argument name, a tensor (N, *shape).
         training: Train mode: batch norms use and update the statistics of the batch, dropout drops.
         seed: Before each node that draws, the generator is seeded from (seed, node id), so that a new random node does
-            not shift what the others draw.
+            not shift what the others draw. None: they draw one after another from the caller's generator, as in the
+            module that `graphs.to_torch` makes; it is left where it was.
         known: Values that are taken as they are (and, in train mode, buffers): those nodes are not run.
         adjust: Called with (node id, position, value) for each operand of each node that is run; gives what it sees.
-        only: Ids of the nodes to run; all if None.
+        keep: Ids of the nodes whose values are wanted; all if None. What none of them depends on is not run, and a
+            value that is not wanted is forgotten once it has been read.
         differentiable: The values know how they were made from those that require a gradient, also where the caller
             has switched that off.
+        straight: What stops gradients lets them through: how values depend on values is asked, not how they are
+            trained.
+        double: The tensors have been cast up to double precision: what the network casts to a lower one is, too.
 
     Returns:
-        All values, and in train mode the updated buffers of the nodes that were run or known.
+        The values, and in train mode the updated buffers of the nodes that were run or known.
     """
     import torch
 
-    values: dict[str, Tensor] = {}
+    given = known.values if known else {}
+    running = _running(graph, given, graph.nodes if keep is None else keep)
+    last = {source: node for node in running for source in graph[node].inputs}
+    values: dict[str, Tensor] = dict(given)
     buffers: dict[str, Tensor] = dict(known.buffers) if known else {}
-    with torch.set_grad_enabled(differentiable), torch.random.fork_rng(devices=[]):
-        for node in graph.nodes.values():
-            if only is not None and node.id not in only:
-                continue
-            if known is not None and node.id in known.values:
-                values[node.id] = known.values[node.id]
-                continue
+    precision = in_double() if double else nullcontext()
+    with precision, torch.set_grad_enabled(differentiable), torch.random.fork_rng(devices=[]):
+        for id in running:
+            node = graph[id]
             kind = KINDS[node.kind]
             if kind.compute is None:
                 name = node.settings["name"]
@@ -78,19 +87,37 @@ def execute(
                 value = inputs[name]
             else:
                 tensors = {role: buffers.get(name, weights[name]) for role, name in node.tensors.items()}
+                if kind.wall:  # a program may change its statistics, in eval mode too
+                    tensors = {role: tensor.clone() for role, tensor in tensors.items()}
                 if training:
                     shapes = [graph.shapes[source] for source in node.inputs]
                     for role, spec in kind.tensors(node.settings, shapes).items():
                         if spec.buffer:
                             tensors[role] = buffers[node.tensors[role]] = tensors[role].clone()
-                if training and kind.random:
+                if kind.random(node.settings) and seed is not None:
                     torch.manual_seed(_node_seed(seed, node.id))
                 operands = [values[source] for source in node.inputs]
                 if adjust:
                     operands = [adjust(node.id, position, operand) for position, operand in enumerate(operands)]
-                value = kind.compute(node.settings, operands, tensors, training)
+                if straight and kind.stops:
+                    value = operands[0]
+                else:
+                    value = kind.compute(node.settings, operands, tensors, training)
             values[node.id] = value
+            if keep is not None:
+                for source in node.inputs:
+                    if last[source] == node.id and source not in keep:
+                        values.pop(source, None)
     return Run(values, buffers)
+
+
+def _running(graph: Graph, given: Collection[str], wanted: Collection[str]) -> list[str]:
+    """The nodes that have to be run for those that are wanted, in execution order."""
+    found = {node for node in wanted if node not in given}
+    for node in reversed(list(graph.nodes.values())):
+        if node.id in found:
+            found.update(source for source in node.inputs if source not in given)
+    return [node for node in graph.nodes if node in found]
 
 
 def _node_seed(seed: int, node: str) -> int:

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphs.container import FLOATING, Entry, memory, pack, read_entries, read_header, read_tensors, type_of
-from graphs.documents import canonical, fields, from_json, name_of, parse, shallow, to_json
+from graphs.documents import canonical, facts, fields, from_json, name_of, parse, to_json
 from graphs.durable import write_bytes
-from graphs.errors import EvolutionError, FormatError
+from graphs.errors import EvolutionError, FormatError, GraphError
 from graphs.genome import Genome
+from graphs.state import State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,7 +113,7 @@ def digest(genome: Genome) -> str:
 
 
 def _document(genome: Genome) -> dict[str, Any]:
-    shallow(genome.about, "about")
+    facts(genome.about, "about")
     return {"format": FORMAT, "graph": to_json(genome.graph), "about": genome.about}
 
 
@@ -136,19 +137,21 @@ def _hash(text: str, rows: Iterable[tuple[str, str, tuple[int, ...], memoryview]
 
 def _read(file: io.BufferedIOBase, size: int, where: str) -> Genome:
     """Reads a genome from a file of `size` bytes, once, front to back."""
-    from graphs.kinds import tensors
-
     header, start = read_header(file, size, where)
     document = _metadata(header.pop("__metadata__", None), where)
     stored = document.pop("digest")
     text = canonical(document)
     graph = from_json(document["graph"], f"{where}: graph")
     entries = read_entries(header, size - start, where)
-    expected = tensors(graph)
-    for name in sorted(expected.keys() ^ entries.keys()):
+    expected = graph.tensors
+    try:
+        unused = State.of(document["about"]).unused
+    except GraphError as error:
+        raise FormatError(f"{where}: {error}") from None
+    for name in sorted((expected.keys() | unused.keys()) ^ entries.keys()):
         raise FormatError(
             f"{where}: tensor '{name}' is missing"
-            if name in expected
+            if name in expected or name in unused
             else f"{where}: tensor '{name}' belongs to no node"
         )
     for name, spec in expected.items():
@@ -160,7 +163,10 @@ def _read(file: io.BufferedIOBase, size: int, where: str) -> Genome:
             f"{where}: damaged: its content has the digest {found[:12]}…, "
             f"but {stored[:12]}… is recorded; use another copy"
         )
-    return Genome(graph, {name: weights[name] for name in expected}, document["about"])
+    try:
+        return Genome(graph, {name: weights[name] for name in (*expected, *unused)}, document["about"])
+    except GraphError as error:
+        raise FormatError(f"{where}: {error}") from None
 
 
 def _metadata(value: Any, where: str) -> dict[str, Any]:
@@ -187,7 +193,7 @@ def _metadata(value: Any, where: str) -> dict[str, Any]:
         raise FormatError(f"{where}: metadata: expected an object 'about'")
     if not isinstance(document["digest"], str) or not _DIGEST.fullmatch(document["digest"]):
         raise FormatError(f"{where}: metadata: 'digest' is not 64 hexadecimal digits")
-    shallow(document["about"], f"{where}: about")
+    facts(document["about"], f"{where}: about")
     try:
         same = canonical(document) == text
     except FormatError as error:

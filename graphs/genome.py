@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import keyword
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
+from graphs.state import State
 from graphs.structure import Graph, frozen
 
 if TYPE_CHECKING:
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Genome"]
 
-_WORD = re.compile(r"[^\s.]+")
-"""What a module may call a part of itself; `torch` allows much that Python does not, such as `block1-0`."""
+_NONE: Mapping[str, str | None] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +26,16 @@ class Genome:
 
     Attributes:
         graph: The structure.
-        weights: All tensors that the nodes refer to, buffers included, by name. They are **immutable**: parent and
-            child share those that a mutation leaves alone. Nothing in this project writes into one.
+        weights: All tensors that the nodes refer to, buffers included, by name, and those that are kept although none
+            does. They are **immutable**: parent and child share those that a mutation leaves alone. Nothing in this
+            project writes into one.
         about: Facts of JSON types about the network as a whole; `normalisation` ({"mean": [...], "std": [...]} in units
-            of an input from 0 to 1) and `labels` (names of the classes) are understood by `export`.
+            of an input from 0 to 1) and `labels` (names of the classes) are understood by `export`, and `state` by
+            `graphs.state`.
 
     Raises:
-        GraphError: A tensor is missing, superfluous, or of a shape that its node does not expect.
+        GraphError: A tensor is missing, superfluous, of a shape that its node does not expect, or of a name that cannot
+            stand in a module.
     """
 
     graph: Graph
@@ -42,27 +43,29 @@ class Genome:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        from graphs.kinds import tensors
+        from graphs.names import check_tensors
 
         object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))
         object.__setattr__(self, "about", frozen(self.about))
-        expected = tensors(self.graph)
+        expected = self.graph.tensors
         for name, spec in expected.items():
             tensor = self.weights.get(name)
             if tensor is None:
                 raise GraphError(f"tensor '{name}' is missing; its node expects shape {spec.shape}")
             if tuple(tensor.shape) != spec.shape:
                 raise GraphError(f"tensor '{name}' has shape {tuple(tensor.shape)}; its node expects {spec.shape}")
-        extra = self.weights.keys() - expected.keys()
-        for name in expected:
-            _check_name(name)
+        unused = self.state.unused
+        for name in unused:
+            if name not in self.weights:
+                raise GraphError(f"tensor '{name}' is missing, which is kept although no node refers to it")
+        check_tensors((*expected, *unused, *self.state.names))
+        extra = self.weights.keys() - expected.keys() - unused.keys()
         if extra:
             raise GraphError(f"no node refers to tensor '{min(extra)}' (and {len(extra) - 1} more)")
 
     def for_inference(self) -> Genome:
         """The network without what exists in training only."""
         from graphs.draft import Draft
-        from graphs.kinds import tensors
 
         if not any(head.training_only for head in self.graph.heads):
             return self
@@ -70,7 +73,25 @@ class Genome:
         draft.heads = [head for head in draft.heads if not head.training_only]
         draft.prune()
         graph = draft.finish()
-        return Genome(graph, {name: self.weights[name] for name in tensors(graph)}, self.about)
+        return self.changed(graph, {name: self.weights[name] for name in graph.tensors})
+
+    def changed(self, graph: Graph, weights: Mapping[str, Tensor], sources: Mapping[str, str | None] = _NONE) -> Genome:
+        """A genome that comes from this one, with its facts, and with what is kept although no node refers to it.
+
+        Args:
+            graph: Its graph.
+            weights: All tensors that the graph's nodes refer to.
+            sources: For those that are not simply tensors of this genome, which of these they start from, if any.
+        """
+        kept = {name: self.weights[name] for name in self.state.unused if name not in weights}
+        state = self.state.handed_on(graph.tensors, sources)
+        unused = {name: how for name, how in state.unused.items() if name in kept}
+        return Genome(graph, {**weights, **kept}, replace(state, unused=unused).told(self.about))
+
+    @cached_property
+    def state(self) -> State:
+        """What is known of the state of the module that this network came from."""
+        return State.of(self.about)
 
     @cached_property
     def digest(self) -> str:
@@ -78,21 +99,3 @@ class Genome:
         from graphs.files import digest
 
         return digest(self)
-
-
-def _check_name(name: str) -> None:
-    """Checks that a tensor's name can be a path in a module.
-
-    Raises:
-        GraphError: A part of it is no name, or one that every module has already.
-    """
-    for part in name.split("."):
-        if not part or keyword.iskeyword(part) or not _WORD.fullmatch(part) or part in _module_names():
-            raise GraphError(f"tensor '{name}' cannot stand in a module: '{part}' is taken there, or no name in Python")
-
-
-@cache
-def _module_names() -> frozenset[str]:
-    from torch import nn
-
-    return frozenset(dir(nn.Module()))

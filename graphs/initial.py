@@ -11,7 +11,7 @@ import hashlib
 from math import prod, sqrt
 from typing import TYPE_CHECKING, Any
 
-from graphs.kinds import TensorSpec, tensors
+from graphs.kinds import TensorSpec
 from graphs.structure import Graph, Shape
 
 if TYPE_CHECKING:
@@ -57,4 +57,4 @@ def start_tensor(spec: TensorSpec, seed: int, name: str) -> Tensor:
 
 def initial_weights(graph: Graph, seed: int) -> dict[str, Tensor]:
     """Fresh weights for a graph: a pure function of its tensors' names and shapes, and of `seed`."""
-    return {name: start_tensor(spec, seed, name) for name, spec in tensors(graph).items()}
+    return {name: start_tensor(spec, seed, name) for name, spec in graph.tensors.items()}

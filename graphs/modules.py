@@ -8,20 +8,23 @@ emitted as the function that the kind computes.
 
 from __future__ import annotations
 
+import builtins
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
 from graphs.genome import Genome
-from graphs.kinds import KINDS, TensorSpec, tensors
+from graphs.kinds import KINDS, TensorSpec
+from graphs.names import is_free
 from graphs.structure import Graph, Node
 
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
-__all__ = ["genome_from_module", "source", "to_torch"]
+__all__ = ["genome_from_module", "module_paths", "source", "to_torch"]
 
 
 def to_torch(genome: Genome) -> fx.GraphModule:
@@ -31,18 +34,18 @@ def to_torch(genome: Genome) -> fx.GraphModule:
     input's name, and gives the only head's tensor, or a dictionary by name where there are several heads.
 
     Raises:
-        GraphError: The name of a tensor is not that of a layer's parameter.
+        GraphError: The name of a tensor is not that of a layer's parameter, or is taken by a layer.
     """
     import torch
     from torch import fx, nn
 
     graph = genome.graph
     root = nn.Module()
-    plan = _Plan(graph)
+    plan = _Plan(genome)
     for path, (name, arguments, _) in plan.modules.items():
         if path:
-            _attach(root, path, getattr(nn, name)(**arguments) if name else nn.Module())
-    _load(root, plan, genome, torch)
+            _attach(root, path, _bare(getattr(nn, name))(**arguments) if name else nn.Module())
+    _load(root, plan, {name: _dense(tensor) for name, tensor in genome.weights.items()}, torch)
     emitted = _emit(graph, plan, training=True)
     if any(head.training_only for head in graph.heads):
         _divide_by_mode(emitted, _emit(genome.for_inference().graph, plan, training=False))
@@ -53,9 +56,15 @@ def to_torch(genome: Genome) -> fx.GraphModule:
         if constants:
             module.get_submodule(path)._non_persistent_buffers_set |= constants
     there = {path for path, _ in module.named_modules()}
-    for path in plan.modules:
-        if path not in there:  # a holder of a shared tensor, which the forward pass does not name
+    for path, (_, _, extra) in plan.modules.items():
+        if path not in there:  # a holder of tensors that the forward pass does not name
             module.add_submodule(path, root.get_submodule(path))
+        for role, spec in extra.items():
+            _hand_over(root.get_submodule(path), module.get_submodule(path), role, spec)
+    for path, other in plan.same.items():
+        module.add_submodule(path, module.get_submodule(other))
+    for name in plan.frozen:
+        module.get_parameter(name).requires_grad_(False)
     homeless = genome.weights.keys() - module.state_dict().keys() - {name for name, _ in module.named_buffers()}
     if homeless:
         raise GraphError(
@@ -63,6 +72,22 @@ def to_torch(genome: Genome) -> fx.GraphModule:
             "role there, such as 'layer1.conv.weight'"
         )
     return module
+
+
+def module_paths(genome: Genome) -> dict[str, str]:
+    """For each node that `to_torch` makes a module for, the path of that module."""
+    return dict(_Plan(genome).paths)
+
+
+def _hand_over(holder: nn.Module, other: nn.Module, role: str, spec: TensorSpec) -> None:
+    """Gives a module the tensor of another one, if it lacks it."""
+    if role in other._parameters or role in other._buffers:
+        return
+    tensor: Any = getattr(holder, role)
+    if spec.buffer:
+        other.register_buffer(role, tensor, spec.persistent)
+    else:
+        other.register_parameter(role, tensor)
 
 
 def genome_from_module(genome: Genome, module: nn.Module) -> Genome:
@@ -86,13 +111,13 @@ def _emit(graph: Graph, plan: _Plan, training: bool) -> fx.Graph:
 
     emitted = fx.Graph()
     tracer = fx.proxy.GraphAppendingTracer(emitted)
-    values: dict[str, fx.Proxy] = {}
+    values = {id: fx.Proxy(argument, tracer) for id, argument in _arguments(graph, emitted).items()}
     flag: fx.Node | None = None
     for node in graph.nodes.values():
         kind = KINDS[node.kind]
         if kind.compute is None:
-            value = fx.Proxy(emitted.placeholder(node.settings["name"]), tracer)
-        elif node.id in plan.paths:
+            continue
+        if node.id in plan.paths:
             sources = tuple(values[source].node for source in node.inputs)
             value = fx.Proxy(emitted.call_module(plan.paths[node.id], sources), tracer)
         else:
@@ -100,7 +125,8 @@ def _emit(graph: Graph, plan: _Plan, training: bool) -> fx.Graph:
                 flag = emitted.create_node("get_attr", "training")
             tensors = {role: fx.Proxy(emitted.get_attr(name), tracer) for role, name in node.tensors.items()}
             operands = [values[source] for source in node.inputs]
-            value = kind.compute(node.settings, operands, tensors, fx.Proxy(flag, tracer))  # type: ignore[arg-type]
+            compute = kind.overwrite if kind.overwrite and _is_spare(graph, node.inputs[0]) else kind.compute
+            value = compute(node.settings, operands, tensors, fx.Proxy(flag, tracer))  # type: ignore[arg-type]
         values[node.id] = value
     if flag is not None and not flag.users:
         emitted.erase_node(flag)
@@ -108,6 +134,28 @@ def _emit(graph: Graph, plan: _Plan, training: bool) -> fx.Graph:
     emitted.output(next(iter(outputs.values())) if len(outputs) == 1 else outputs)
     emitted.lint()
     return emitted
+
+
+def _is_spare(graph: Graph, source: str) -> bool:
+    """Whether the value of a node may be overwritten by its only reader."""
+    alone = len(graph.consumers[source]) == 1 and all(head.node != source for head in graph.heads)
+    return alone and KINDS[graph[source].kind].spare
+
+
+def _arguments(graph: Graph, emitted: fx.Graph) -> dict[str, fx.Node]:
+    """The arguments of the forward pass by the id of their input.
+
+    They come first, so that no value takes the name of an argument. `torch.fx` gives those that are called like a
+    function of Python's another name inside; it must not be that of another argument.
+    """
+    names = [node.settings["name"] for node in graph.inputs]
+    found: dict[str, fx.Node] = {}
+    for node, name in zip(graph.inputs, names, strict=True):
+        inside = name
+        while hasattr(builtins, inside) or (inside != name and inside in names):
+            inside += "_"
+        found[node.id] = emitted.create_node("placeholder", name, name=inside)
+    return found
 
 
 def _divide_by_mode(whole: fx.Graph, inference: fx.Graph) -> None:
@@ -125,18 +173,16 @@ def _divide_by_mode(whole: fx.Graph, inference: fx.Graph) -> None:
 def source(genome: Genome, name: str = "Model") -> str:
     """Python source of a class that computes what the genome does and needs `torch` alone.
 
-    The class builds its layers, without weights: `load_state_dict(..., strict=True)` with the genome's tensors fills
-    it.
+    The class builds its layers, without weights: `safetensors.torch.load_model` with the genome's tensors fills it.
+    Constants are part of its state, unlike that of the module of `to_torch`, so that their numbers are with the others.
     """
-    plan = _Plan(genome.graph)
+    plan = _Plan(genome)
     module = to_torch(genome)
     lines = [f"class {name}(nn.Module):", "    def __init__(self):", "        super().__init__()"]
     made: set[str] = set()
     for path, (constructor, arguments, extra) in sorted(plan.modules.items(), key=lambda item: item[0].count(".")):
-        for parent in _parents(path) if path else ():
-            if parent not in made and parent not in plan.modules:
-                made.add(parent)
-                lines.append(f"        {_assign(parent)}nn.Module(){_close(parent)}")
+        lines += _holders(path, made | plan.modules.keys())
+        made.update(_parents(path))
         call = f"nn.{constructor}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
         if path:
             lines.append(f"        {_assign(path)}{call if constructor else 'nn.Module()'}{_close(path)}")
@@ -145,6 +191,11 @@ def source(genome: Genome, name: str = "Model") -> str:
     for later, first in plan.tied.items():
         path, _, role = later.rpartition(".")
         lines.append(f"        {_set(path, role, _reach(first))}")
+    for path, other in plan.same.items():
+        lines += _holders(path, made | plan.modules.keys())
+        made.update(_parents(path))
+        lines.append(f"        {_assign(path)}{_object(other)}{_close(path)}")
+    lines += [f"        {_reach(name)}.requires_grad_(False)" for name in plan.frozen]
     body = re.sub(r"^", "    ", module.code.strip(), flags=re.MULTILINE)
     return "\n".join(lines) + "\n\n" + body + "\n"
 
@@ -156,20 +207,30 @@ class _Plan:
         modules: path -> (name in torch.nn or "" for a bare holder, keyword arguments, tensors to add).
         paths: node id -> path of the module that is called for it.
         tied: dotted name of a module's tensor -> dotted name of the tensor that it shares.
+        same: path -> path of the module that stands there, too.
+        frozen: Names of the parameters that are not trained.
         users: path -> number of nodes that have tensors there.
+        names: For each tensor, its further names.
+        taken: Names of all tensors.
+        layers: the nodes with tensors for which a module of `torch.nn` stands.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, genome: Genome) -> None:
+        graph, state = genome.graph, genome.state
+        self.names = _further_names(genome)
         self.modules: dict[str, tuple[str, dict[str, Any], dict[str, TensorSpec]]] = {}
         self.paths: dict[str, str] = {}
         self.tied: dict[str, str] = {}
-        self.users = Counter(prefix for node in graph.nodes.values() for prefix in _prefixes(node))
+        self.same: dict[str, str] = {}
+        self.frozen = sorted(state.frozen & {name for name in genome.weights if state.unused.get(name) != "buffer"})
+        self.users = Counter(prefix for node in graph.nodes.values() for prefix in self._prefixes(node))
         owners: dict[str, tuple[Mapping[str, str], Any]] = {}
-        self.layers = _layers(graph)
+        self.taken = {name for node in graph.nodes.values() for name in node.tensors.values()} | state.names.keys()
+        self.layers = self._layers(graph, state.unused)
         provided = {name for id in self.layers for name in graph[id].tensors.values()}
         # Layers come first, then what uses tensors directly, so that nothing takes the place of a layer; what has no
         # tensors takes what is left.
-        for node in sorted(graph.nodes.values(), key=lambda node: (not node.tensors, node.id not in self.layers)):
+        for node in sorted(graph.nodes.values(), key=self._turn):
             kind = KINDS[node.kind]
             shapes = [graph.shapes[source] for source in node.inputs]
             if kind.module is not None and (node.id in self.layers or not node.tensors):
@@ -187,42 +248,105 @@ class _Plan:
                     entry = self.modules.setdefault(holder, ("", {}, {}))
                     if tensor not in provided:
                         entry[2].setdefault(name, specs[role])
-        specs = tensors(graph)
-        for tensor in self.tied.values():
+        specs = graph.tensors
+        for tensor in list(self.tied.values()):
             # The layer that had the shared tensor may be gone: then a holder stands in its place.
             holder, _, name = tensor.rpartition(".")
             if holder and holder not in self.modules and not specs[tensor].buffer:
                 self.modules[holder] = ("", {}, {})
             if holder and self.modules[holder][0] == "":
                 self.modules[holder][2].setdefault(name, specs[tensor])
+        for tensor, how in state.unused.items():
+            weight = genome.weights[tensor]
+            spec = TensorSpec(tuple(weight.shape), "zeros", how == "buffer", not weight.is_floating_point())
+            self._hold(tensor, spec)
+        self._name_again(specs, owners)
+
+    def _hold(self, name: str, spec: TensorSpec) -> None:
+        """Gives a tensor a place under its name."""
+        holder, _, role = name.rpartition(".")
+        self.modules.setdefault(holder, ("", {}, {}))[2].setdefault(role, spec)
+
+    def _name_again(self, specs: Mapping[str, TensorSpec], owners: Mapping[str, tuple[Mapping[str, str], Any]]) -> None:
+        """Gives tensors a place under their further names, too: those of a whole layer by the layer."""
+        places: dict[str, dict[str, str]] = {}
+        for tensor, others in self.names.items():
+            for name in others:
+                holder, _, role = name.rpartition(".")
+                places.setdefault(holder, {})[role] = tensor
+        for holder, roles in places.items():
+            if holder in owners:
+                continue
+            paths = [path for path, (tensors, _) in owners.items() if tensors and tensors == roles]
+            if holder not in self.modules and paths:
+                self.same[holder] = paths[0]
+                continue
+            for role, tensor in roles.items():
+                name = _name(holder, role)
+                if name not in self.tied and tensor in specs:
+                    self.tied[name] = tensor
+                    self._hold(name, specs[tensor])
+
+    def _turn(self, node: Node) -> tuple[bool, bool, int]:
+        """Layers come first, then what uses tensors directly; of those that share tensors, those that have most."""
+        shares = any(self.names.get(name) for name in node.tensors.values())
+        return not node.tensors, node.id not in self.layers, -len(node.tensors) if shares else 0
 
     def _path(self, node: Node, owners: dict[str, tuple[Mapping[str, str], Any]], content: Any) -> str:
         """Where the node's module lives: where its tensors' names say, if no other module is there."""
-        # Where it shares some of its tensors, its place is where those are that it does not share.
-        path = min(_prefixes(node), key=lambda prefix: self.users[prefix], default="")
-        plain = re.sub(r"\W", "_", node.id)
+        # Where it shares some of its tensors, its place is where most of them are, and those that it does not share.
+        paths = sorted(self._prefixes(node), key=lambda prefix: (-self._matches(node, prefix), self.users[prefix]))
+        free = [path for path in paths if path not in self.modules or owners.get(path) == content]
+        path = next(iter(free), next(iter(paths), ""))
+        plain = re.sub(r"\W", "_", node.id).lstrip("_")
         while not path or (path in self.modules and owners.get(path) != content):
+            while not is_free(plain) or plain in self.taken:
+                plain += "_"
             path, plain = plain, f"{plain}_"
         owners[path] = content
         return path
 
+    def _matches(self, node: Node, path: str) -> int:
+        """How many of a node's tensors stand at a path under the names of their roles."""
+        return sum(_name(path, role) in (tensor, *self.names.get(tensor, ())) for role, tensor in node.tensors.items())
 
-def _prefixes(node: Node) -> list[str]:
-    """The paths of modules that would have tensors of a node under their own names."""
-    return sorted({name.rpartition(".")[0] for role, name in node.tensors.items() if name.endswith(f".{role}")})
+    def _prefixes(self, node: Node) -> list[str]:
+        """The paths of modules that would have tensors of a node under their own names, which come first."""
+        own = sorted({name.rpartition(".")[0] for role, name in node.tensors.items() if name.endswith(f".{role}")})
+        further = {
+            name.rpartition(".")[0]
+            for role, tensor in node.tensors.items()
+            for name in self.names.get(tensor, ())
+            if name.endswith(f".{role}")
+        }
+        return [*own, *sorted(further.difference(own))]
+
+    def _layers(self, graph: Graph, unused: Collection[str]) -> frozenset[str]:
+        """The nodes with tensors for which a module of `torch.nn` stands.
+
+        Their tensors must be called as that module calls them, and nothing else may have a tensor at its path that it
+        would take for its own, such as the bias of a layer without one.
+        """
+        able = {id for id, node in graph.nodes.items() if KINDS[node.kind].module is not None and self._prefixes(node)}
+        provided = {name for id in able for name in graph[id].tensors.values()}
+        others = (node for node in graph.nodes.values() if node.id not in able)
+        direct = {name.rpartition(".")[0] for node in others for name in node.tensors.values() if name not in provided}
+        direct.update(name.rpartition(".")[0] for name in unused)
+        return frozenset(id for id in able if direct.isdisjoint(self._prefixes(graph[id])))
 
 
-def _layers(graph: Graph) -> frozenset[str]:
-    """The nodes with tensors for which a module of `torch.nn` stands.
+def _further_names(genome: Genome) -> dict[str, list[str]]:
+    """For each tensor of a genome, the further names under which it stands in a module."""
+    found: dict[str, list[str]] = {}
+    for name, tensor in sorted(genome.state.names.items()):
+        if tensor in genome.weights and name not in genome.weights:
+            found.setdefault(tensor, []).append(name)
+    return found
 
-    Their tensors must be called as that module calls them, and nothing else may have a tensor at its path that it would
-    take for its own, such as the bias of a layer without one.
-    """
-    able = {node.id for node in graph.nodes.values() if KINDS[node.kind].module is not None and _prefixes(node)}
-    provided = {name for id in able for name in graph[id].tensors.values()}
-    others = (node for node in graph.nodes.values() if node.id not in able)
-    direct = {name.rpartition(".")[0] for node in others for name in node.tensors.values() if name not in provided}
-    return frozenset(id for id in able if direct.isdisjoint(_prefixes(graph[id])))
+
+def _holders(path: str, made: Collection[str]) -> list[str]:
+    """The statements that make the modules above a path that are not made yet."""
+    return [f"        {_assign(each)}nn.Module(){_close(each)}" for each in _parents(path) if each not in made]
 
 
 def _parents(path: str) -> list[str]:
@@ -239,14 +363,36 @@ def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
         if part not in owner._modules:
             owner.add_module(part, nn.Module())
         owner = owner.get_submodule(part)
+    if hasattr(owner, last) and last not in owner._modules:
+        raise GraphError(f"no module can stand at '{path}': a {type(owner).__name__} has that name already")
     for name, child in owner._modules.get(last, nn.Module()).named_children():  # type: ignore[union-attr]
+        if hasattr(module, name):
+            raise GraphError(f"no module can stand at '{path}.{name}': a {type(module).__name__} has that name already")
         module.add_module(name, child)
     owner.add_module(last, module)
 
 
-def _load(root: nn.Module, plan: _Plan, genome: Genome, torch: Any) -> None:
-    """Gives each module copies of the genome's tensors; shared ones are the same object."""
-    copies = {name: _dense(tensor) for name, tensor in genome.weights.items()}
+def _bare(layer: Any) -> Any:
+    """Makes a layer without drawing its first weights, which are replaced at once."""
+    if not hasattr(layer, "reset_parameters"):
+        return layer
+    bare = _without_start(layer)
+
+    def make(**arguments: Any) -> nn.Module:
+        made: nn.Module = bare(**arguments)
+        made.__class__ = layer
+        return made
+
+    return make
+
+
+@cache
+def _without_start(layer: Any) -> Any:
+    return type(layer.__name__, (layer,), {"reset_parameters": lambda self: None})
+
+
+def _load(root: nn.Module, plan: _Plan, weights: Mapping[str, Tensor], torch: Any) -> None:
+    """Gives each module its tensors; shared ones are the same object."""
     parameters: dict[str, Any] = {}
     for path, (_, _, extra) in plan.modules.items():
         owner = root.get_submodule(path)
@@ -255,15 +401,15 @@ def _load(root: nn.Module, plan: _Plan, genome: Genome, torch: Any) -> None:
                 continue
             name = plan.tied.get(_name(path, role), _name(path, role))
             if role in extra and extra[role].buffer:
-                owner.register_buffer(role, copies[name], extra[role].persistent)
+                owner.register_buffer(role, weights[name], extra[role].persistent)
                 continue
             if name not in parameters:
-                parameters[name] = torch.nn.Parameter(copies[name])
+                parameters[name] = torch.nn.Parameter(weights[name])
             owner.register_parameter(role, parameters[name])
         for role in owner._buffers:
             if role not in extra:
                 name = plan.tied.get(_name(path, role), _name(path, role))
-                owner._buffers[role] = copies[name]
+                owner._buffers[role] = weights[name]
 
 
 def _dense(tensor: Tensor) -> Tensor:
@@ -305,13 +451,10 @@ def _set(path: str, role: str, value: str) -> str:
 
 
 def _new(path: str, role: str, spec: TensorSpec, tensor: Tensor) -> str:
-    """The statement that gives a holder a tensor of its own; constants come with their numbers."""
+    """The statement that gives a holder a tensor of its own."""
     if not spec.buffer:
         return _set(path, role, f"nn.Parameter(torch.zeros({tuple(tensor.shape)!r}))")
-    start = f"torch.zeros({tuple(tensor.shape)!r}, dtype={tensor.dtype})"
-    if not spec.persistent:
-        start = f"torch.tensor({tensor.tolist()!r}, dtype={tensor.dtype}).reshape({tuple(tensor.shape)!r})"
-    return f"{_object(path)}.register_buffer({role!r}, {start}, persistent={spec.persistent})"
+    return f"{_object(path)}.register_buffer({role!r}, torch.zeros({tuple(tensor.shape)!r}, dtype={tensor.dtype}))"
 
 
 def _reach(name: str) -> str:

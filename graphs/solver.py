@@ -3,27 +3,23 @@
 A kind says what it does with channels in the words of `Solver`: a convolution *reads* one axis and *writes* a fresh
 one, a sum *ties* its operands, a concatenation *joins* them, a flatten *repeats* each channel H·W times, a batch norm
 *carries* per-channel tensors. An **axis** is a sequence of segments `(variable, inner)`: the variable's channels in
-order, each of them `inner` entries long. Tying two axes makes their variables equal; where one axis is divided and the
-other is not, the undivided variable is split at the same places. `graphs.spaces` reads the solution.
+order, each of them `inner` entries long (`graphs.axes`). Tying two axes makes their variables equal; where one axis is
+divided and the other is not, the undivided variable is split at the same places, or along the same axes: a reshape that
+divides channels into heads makes heads a variable, and the channels of a head another one. `graphs.spaces` reads the
+solution.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
+from graphs.axes import Axis, Dims, Inner, nest, quotient, variables
 from graphs.structure import Graph, Node
 
 __all__ = ["Axis", "Dims", "Solver", "Touch"]
 
-Axis = tuple[tuple[int, int], ...]
-"""Segments (variable, inner), side by side. None of them: places, such as rows or tokens, which are not channels."""
-
-Dims = tuple[Axis, ...]
-"""An axis for each axis of a value, without the batch."""
-
-
-_DIVIDES = "divides them into several axes"
 
 _MOST_SEGMENTS = 2**16
 """What nodes read may fall into so many segments in all, beyond the first of each: a file can ask for any number."""
@@ -62,8 +58,6 @@ class Solver:
         self.draws_at: list[tuple[Axis, str]] = []
         self._tensors: dict[tuple[str, int], Touch] = {}
         self._left = _MOST_SEGMENTS
-        self._divided: dict[int, tuple[str, int]] = {}
-        self._told: dict[str, str] = {}
 
     def fresh(self, width: int) -> Axis:
         """A new axis of `width` independent channels."""
@@ -105,41 +99,11 @@ class Solver:
         reason = f"at '{node.id}' channels are laid side by side more often than can be followed"
         for axis in axes:
             self.fix(axis, reason)
-        return self.fix(self.fresh(sum(map(self.length, axes))), reason)
+        return self.fix(self.fresh(sum(map(self.size, axes))), reason)
 
     def channels(self, axis: Axis, width: int, node: Node) -> Axis:
         """`axis`, or where it is one of places, fixed channels in their stead."""
-        return axis or self.fix(self.fresh(width), f"'{node.id}' mixes what is not known to be channels")
-
-    def instead(self, axes: Sequence[Axis], width: int, node: Node, what: str) -> Axis:
-        """Fixed channels in the stead of those of `axes`, which cannot be changed because of what `node` does."""
-        if not any(axes):
-            return ()
-        self.close(axes, node, what)
-        return self.fix(self.fresh(width), f"'{node.id}' {what}")
-
-    def divide(self, axes: Sequence[Axis], shape: Sequence[int], node: Node) -> Dims:
-        """As `instead`, with channels along several axes."""
-        dims = tuple(self.instead(axes, size, node, _DIVIDES) for size in shape)
-        self._divided.update({axis[0][0]: (node.id, place) for place, axis in enumerate(dims) if axis})
-        return dims
-
-    def cross(self, outer: Axis, inner: Axis, width: int, node: Node) -> Axis:
-        """As `instead`, for axes that `node` lays one within the other: a shuffle, where they were one before.
-
-        Copies of channels would have to stand at the same places on both sides of it, in all groups alike: no width of
-        one space can change by itself, nor can the copies that `widen` puts behind the channels of each.
-        """
-        origin, place = self._divided.get(outer[0][0], ("", 0))
-        other, behind = self._divided.get(inner[0][0], ("", 0))
-        if origin and origin == other and place > behind:
-            self._told[f"'{origin}' {_DIVIDES}"] = reason = f"they are shuffled from '{origin}' to '{node.id}'"
-            return self.fix(self.fresh(width), reason)
-        return self.instead([outer, inner], width, node, "lays two kinds of channels across each other")
-
-    def told(self, reason: str) -> str:
-        """A reason, or what is known better by now."""
-        return self._told.get(reason, reason)
+        return axis or self.fix(self.fresh(width), f"'{node.id}' mixes places, which are not channels")
 
     def close(self, dims: Sequence[Axis], node: Node, what: str = "works across them") -> None:
         """The channels of `dims` cannot be changed, because of what `node` does."""
@@ -149,20 +113,20 @@ class Solver:
 
     def cut(self, axis: Axis, start: int, stop: int) -> Axis | None:
         """The entries of `axis` from `start` to `stop`; None if a channel of several entries would be cut through."""
-        taken: list[tuple[int, int]] = []
+        taken: list[tuple[int, Inner]] = []
         position = 0
         for variable, inner in self.resolve(axis):
-            width = self.widths[variable]
-            low, high = max(start - position, 0), min(stop - position, width * inner)
-            position += width * inner
+            each, width = self.size(inner), self.widths[variable]
+            low, high = max(start - position, 0), min(stop - position, width * each)
+            position += width * each
             if low >= high:
                 continue
-            if low % inner or high % inner:
+            if low % each or high % each:
                 return None
-            part = self._part(variable, low // inner, high // inner)
+            part = self._part(variable, low // each, high // each)
             if part is None:
                 return None
-            taken.extend(self.repeat(part, inner))
+            taken.extend(nest(part, inner))
         return tuple(taken)
 
     def _part(self, variable: int, low: int, high: int) -> Axis | None:
@@ -177,9 +141,42 @@ class Solver:
         self.parts[variable] = self.join(parts)
         return parts[1]
 
+    def divide(self, axis: Axis, sizes: Sequence[int]) -> list[Axis] | None:
+        """The axes, of these sizes, that `axis` is once its entries are laid out in rows; None if none are whole."""
+        if not axis or len(sizes) == 1:
+            return [axis, *((),) * (len(sizes) - 1)]
+        axis = self.resolve(axis)
+        first, rest = sizes[0], prod(sizes[1:])
+        if len(axis) > 1:
+            # Side by side: the rows must all be the same channels.
+            rows = [self.cut(axis, row * rest, (row + 1) * rest) for row in range(first)]
+            if None in rows or not all(self._tie(rows[0] or (), row or ()) for row in rows):
+                return None
+            within = self.divide(rows[0] or (), sizes[1:])
+            return within and [(), *within]
+        ((variable, inner),) = axis
+        width = self.widths[variable]
+        if width == first:
+            within = [()] * (len(sizes) - 1) if isinstance(inner, int) else self.divide(inner, sizes[1:])
+            return within and [((variable, 1),), *within]
+        if width % first == 0:
+            self.parts[variable] = nest(self.fresh(first), self.fresh(width // first))
+            return self.divide(axis, sizes)
+        if first % width or self.size(inner) % (first // width):
+            return None
+        outer: Inner = first // width
+        if not isinstance(inner, int):
+            found = self.divide(inner, (first // width, *sizes[1:]))
+            if found is None:
+                return None
+            outer, within = found[0] or outer, found[1:]
+        else:
+            within = [()] * (len(sizes) - 1)
+        return [((variable, outer),), *within]
+
     def repeat(self, axis: Axis, times: int) -> Axis:
         """Each channel becomes `times` adjacent entries."""
-        return tuple((variable, inner * times) for variable, inner in axis)
+        return nest(axis, times)
 
     def fix(self, axis: Axis, reason: str) -> Axis:
         """The channels of `axis` cannot be changed; `reason` says why in a clause that starts with a possessive."""
@@ -201,53 +198,71 @@ class Solver:
     def tie(self, one: Axis, other: Axis, node: Node) -> None:
         """The two axes hold the same channels, entry by entry."""
         if not one or not other:
-            self.close([one, other], node, "pairs them with what is not known to be channels")
+            self.close([one, other], node, "pairs them with places, which are not channels")
             return
+        left = self._tie(one, other)
+        if left is not None:
+            # From here on the two lie across each other.
+            self.fix(left, f"its channels meet others in another arrangement at '{node.id}'")
+
+    def resolve(self, axis: Axis) -> Axis:
+        """`axis` in terms of variables that are neither split nor merged."""
+        leaves: list[tuple[int, Inner]] = []
+        for variable, inner in axis:
+            within = inner if isinstance(inner, int) else self.resolve(inner)
+            if variable in self.parts:
+                found = self.parts[variable] = self.resolve(self.parts[variable])
+                leaves.extend(nest(found, within))
+            else:
+                leaves.append((variable, within))
+        return tuple(leaves)
+
+    def size(self, inner: Inner) -> int:
+        """Number of entries."""
+        if isinstance(inner, int):
+            return inner
+        return sum(self.widths[variable] * self.size(each) for variable, each in inner)
+
+    def _tie(self, one: Axis, other: Axis) -> Axis | None:
+        """Makes two axes equal; else what is left of them where no arrangement of whole channels does."""
         left, right = list(reversed(self.resolve(one))), list(reversed(self.resolve(other)))
         while left and right:
             (a, a_inner), (b, b_inner) = left[-1], right[-1]
             if (a, a_inner) == (b, b_inner):
                 left.pop(), right.pop()
                 continue
-            if a == b or not self._tie_heads(a, a_inner, b, b_inner):
-                # From here on the two lie across each other.
-                self.fix((*left, *right), f"its channels meet others in another arrangement at '{node.id}'")
-                return
+            if not self._tie_heads(a, a_inner, b, b_inner):
+                return (*left, *right)
             left = list(reversed(self.resolve(tuple(reversed(left)))))
             right = list(reversed(self.resolve(tuple(reversed(right)))))
+        return None
 
-    def resolve(self, axis: Axis) -> Axis:
-        """`axis` in terms of variables that are neither split nor merged."""
-        leaves: list[tuple[int, int]] = []
-        for variable, inner in axis:
-            if variable in self.parts:
-                found = self.parts[variable] = self.resolve(self.parts[variable])
-                leaves.extend((part, inner * each) for part, each in found)
-            else:
-                leaves.append((variable, inner))
-        return tuple(leaves)
-
-    def length(self, axis: Axis) -> int:
-        """Number of entries."""
-        return sum(self.widths[variable] * inner for variable, inner in axis)
-
-    def _tie_heads(self, a: int, a_inner: int, b: int, b_inner: int) -> bool:
-        """Makes the first segments of two axes begin alike; False if no arrangement of whole channels does."""
-        if a_inner < b_inner:
+    def _tie_heads(self, a: int, a_inner: Inner, b: int, b_inner: Inner) -> bool:
+        """Makes the first segments of two axes begin more alike; False if no arrangement of whole channels does."""
+        if self.size(a_inner) < self.size(b_inner):
             a, a_inner, b, b_inner = b, b_inner, a, a_inner
-        if a_inner % b_inner:
+        times, rest = divmod(self.size(a_inner), self.size(b_inner))
+        if rest:
             return False
-        # Each channel of `a` is `times` channels of `b`: the longer one is cut where the shorter one ends.
-        times = a_inner // b_inner
+        # Each channel of `a` is `times` channels of `b`.
+        each = quotient(a_inner, b_inner)
+        if each is None:
+            if isinstance(a_inner, int) or (times == 1 and isinstance(b_inner, int)):
+                return False
+            within = b_inner if times == 1 else nest(self.fresh(times), b_inner)
+            return not isinstance(within, int) and self._tie(a_inner, within) is None
+        if a == b or b in variables(each):
+            return False
+        # The longer one is cut where the shorter one ends.
         wide, narrow = self.widths[a] * times, self.widths[b]
         if narrow >= wide:
-            self.parts[b] = self.repeat(((a, 1),), times) + (self.fresh(narrow - wide) if narrow > wide else ())
+            self.parts[b] = ((a, each),) + (self.fresh(narrow - wide) if narrow > wide else ())
             return True
         if narrow % times:
             return False
-        first, rest = self.fresh(narrow // times), self.fresh(self.widths[a] - narrow // times)
-        self.parts[a] = first + rest
-        self.parts[b] = self.repeat(first, times)
+        first, behind = self.fresh(narrow // times), self.fresh(self.widths[a] - narrow // times)
+        self.parts[a] = first + behind
+        self.parts[b] = nest(first, each)
         return True
 
     def _touch(

@@ -2,21 +2,25 @@
 
 The whole-graph analysis on which every change of width rests. A **space** is a run of channels that can only be changed
 together: a residual sum ties the spaces of its operands, a concatenation lays spaces side by side, a depthwise
-convolution passes its input's space on, a flatten turns each channel into H·W entries. For a space the analysis tells
-who writes it, who carries parameters for it and who reads it, at which offsets of which tensors; mutations never walk
-the graph themselves.
+convolution passes its input's space on, a flatten turns each channel into H·W entries. Where channels are divided into
+heads, the heads are a space and so are the channels of a head: two that lie across each other. For a space the analysis
+tells who writes it, who carries parameters for it and who reads it, at which offsets of which tensors; mutations never
+walk the graph themselves.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import lcm
 
-from graphs.solver import Axis, Solver, Touch, solve
+from graphs.axes import Axis, is_uniform, variables
+from graphs.solver import Solver, Touch, solve
 from graphs.structure import Graph
 
-__all__ = ["Space", "Use", "Value", "explain", "find_spaces", "report"]
+__all__ = ["Space", "Use", "Value", "explain", "find_channel_axes", "find_spaces", "report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,8 @@ class Space:
     """Channels that change together.
 
     Attributes:
-        name: `<node>:<offset>`, the first place in execution order where the space appears; `<node>:<offset>/<axis>`
-            where that is along another axis than the first.
+        name: `<node>:<offset>`, the first place in execution order where the space appears; with `/<axis>` behind it
+            where that is along another axis than the first, and `*<inner>` where each channel is several entries.
         width: Number of channels.
         blocks: The channels fall into so many equal blocks, which must stay equal (grouped convolutions, group norm).
         balanced: Copies must be equally many of each channel, because means and variances run over the channels.
@@ -97,12 +101,12 @@ def find_spaces(graph: Graph) -> tuple[Space, ...]:
             uses[variable].append(_use(touch, offset, inner))
     reasons: dict[int, str] = {}
     for axis, reason in solver.reasons:
-        for variable, _ in solver.resolve(axis):
-            reasons.setdefault(variable, solver.told(reason))
+        for variable in variables(solver.resolve(axis)):
+            reasons.setdefault(variable, reason)
     blocks, balanced = _divide(solver, reasons)
     draws: dict[int, list[str]] = defaultdict(list)
     for axis, node in solver.draws_at:
-        for variable, _ in solver.resolve(axis):
+        for variable in dict.fromkeys(variables(solver.resolve(axis))):
             draws[variable].append(node)
     return tuple(
         Space(
@@ -119,18 +123,33 @@ def find_spaces(graph: Graph) -> tuple[Space, ...]:
     )
 
 
+def find_channel_axes(graph: Graph) -> dict[str, int]:
+    """For each node whose value has channels, the axis along which they lie; features have no other axis.
+
+    Where several axes hold channels, as between layers that mix tokens and layers that mix features, it is the one that
+    a layer or a norm has worked on last. `graph.channel_axes` is the same, remembered.
+    """
+    position = {id: place for place, id in enumerate(graph.nodes)}
+    newest: dict[str, tuple[int, int]] = {id: (-1, 0) for id, shape in graph.shapes.items() if len(shape) == 1}
+    for space in graph.spaces:
+        made = sorted(position[use.node] for use in space.uses if use.how != "read")
+        for value in space.values:
+            before = bisect_right(made, position[value.node])
+            found = (made[before - 1] if before else -1, value.axis)
+            newest[value.node] = max(found, newest.get(value.node, found))
+    return {id: axis for id, (_, axis) in newest.items()}
+
+
 def explain(graph: Graph, node: str) -> str:
     """Says in one sentence for each space of a node's value whether its width can be changed, and if not, why.
 
     Raises:
         GraphError: There is no such node.
     """
-    from graphs.kinds import KINDS
+    from graphs.silence import heard
 
-    wall = KINDS[graph[node].kind].wall
+    graph[node]
     found = [space for space in graph.spaces if any(value.node == node for value in space.values)]
-    if wall:
-        return f"The axes of '{node}' cannot be changed: what it computes is not known to treat channels apart."
     if not found:
         return f"The axes of '{node}' are places, such as rows or tokens; it has no channels whose number could change."
     sentences = []
@@ -146,7 +165,9 @@ def explain(graph: Graph, node: str) -> str:
             conditions.append("by whole multiples, because a norm runs over them")
         if space.draws:
             conditions.append(f"exactly in eval mode only, because '{space.draws[0]}' draws for each of them")
-        sentences.append(f"{where} can be changed{' ' if conditions else ''}{', '.join(conditions)}.")
+        deaf = None if space.balanced else heard(graph, space)
+        silent = f", but no new one can start at zero, because {deaf}" if deaf else ""
+        sentences.append(f"{where} can be changed{' ' if conditions else ''}{', '.join(conditions)}{silent}.")
     return " ".join(sentences)
 
 
@@ -163,16 +184,22 @@ def report(graph: Graph) -> str:
 
 
 def _places(solver: Solver, axis: Axis) -> list[tuple[int, int, int]]:
-    """(variable, offset, inner) of each segment of `axis`."""
-    found, offset = [], 0
-    for variable, inner in solver.resolve(axis):
-        found.append((variable, offset, inner))
-        offset += solver.widths[variable] * inner
-    return found
+    """(variable, offset, inner) of each segment of `axis`, and of those within it."""
+    return list(_segments(solver, solver.resolve(axis), 0))
+
+
+def _segments(solver: Solver, axis: Axis, offset: int) -> Iterator[tuple[int, int, int]]:
+    for variable, inner in axis:
+        size = solver.size(inner)
+        yield variable, offset, size
+        for channel in range(0 if isinstance(inner, int) else solver.widths[variable]):
+            yield from _segments(solver, inner, offset + channel * size)  # type: ignore[arg-type]
+        offset += solver.widths[variable] * size
 
 
 def _name(first: Value) -> str:
-    return f"{first.node}:{first.offset}" + (f"/{first.axis}" if first.axis else "")
+    along = f"/{first.axis}" if first.axis else ""
+    return f"{first.node}:{first.offset}{along}" + (f"*{first.inner}" if first.inner > 1 else "")
 
 
 def _use(touch: Touch, offset: int, inner: int) -> Use:
@@ -185,18 +212,19 @@ def _divide(solver: Solver, reasons: dict[int, str]) -> tuple[dict[int, int], se
     balanced: set[int] = set()
     for axis, groups, balance, node in solver.divisions:
         segments = solver.resolve(axis)
-        variables = {variable for variable, _ in segments}
-        if len(segments) > 1 and not (balance and groups == 1 and len(variables) == 1):
-            what = "a norm" if balance else "groups"
-            for variable in variables:
-                reasons.setdefault(variable, f"its channels share {what} at '{node}' with others")
-            continue
-        variable = segments[0][0]
-        together = lcm(blocks[variable], groups)
-        if solver.widths[variable] % together:
-            reasons.setdefault(variable, f"its channels cannot be divided into the {together} groups of '{node}'")
-            continue
-        blocks[variable] = together
-        if balance:
-            balanced.add(variable)
+        found = dict.fromkeys(variables(segments))
+        if len(segments) > 1 or len(found) > 1:
+            if not (balance and groups == 1 and is_uniform(segments)):
+                what = "a norm" if balance else "groups"
+                for variable in found:
+                    reasons.setdefault(variable, f"its channels share {what} at '{node}' with others")
+                continue
+        for variable in found:
+            together = lcm(blocks[variable], groups)
+            if solver.widths[variable] % together:
+                reasons.setdefault(variable, f"its channels cannot be divided into the {together} groups of '{node}'")
+                continue
+            blocks[variable] = together
+            if balance:
+                balanced.add(variable)
     return blocks, balanced

@@ -18,6 +18,7 @@ from graphs.errors import GraphError
 if TYPE_CHECKING:
     import networkx
 
+    from graphs.kinds import TensorSpec
     from graphs.spaces import Space
 
 __all__ = ["Graph", "Head", "Node", "Shape", "frozen"]
@@ -28,11 +29,17 @@ Shape = tuple[int, ...]
 
 def frozen(value: Any) -> Any:
     """`value` of JSON types with lists as tuples and dictionaries as read-only mappings."""
+    if type(value) in _ATOMS:
+        return value
+    if isinstance(value, list | tuple):
+        # Most are long rows of numbers.
+        return tuple(value) if _ATOMS.issuperset(map(type, value)) else tuple(map(frozen, value))
     if isinstance(value, Mapping):
         return MappingProxyType({str(key): frozen(item) for key, item in value.items()})
-    if isinstance(value, list | tuple):
-        return tuple(frozen(item) for item in value)
     return value
+
+
+_ATOMS = frozenset((bool, int, float, str, type(None)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +156,29 @@ class Graph:
         return MappingProxyType(infer(self))
 
     @cached_property
+    def tensors(self) -> Mapping[str, TensorSpec]:
+        """What each tensor that the nodes refer to must look like, by name, in execution order.
+
+        Raises:
+            GraphError: Two nodes that share a tensor expect different shapes of it.
+        """
+        from graphs.kinds import tensors
+
+        return MappingProxyType(tensors(self))
+
+    @cached_property
     def spaces(self) -> tuple[Space, ...]:
         """The channel spaces, in the order of their first appearance."""
         from graphs.spaces import find_spaces
 
         return find_spaces(self)
+
+    @cached_property
+    def channel_axes(self) -> Mapping[str, int]:
+        """For each node whose value has channels, the axis along which they lie; see `graphs.spaces`."""
+        from graphs.spaces import find_channel_axes
+
+        return MappingProxyType(find_channel_axes(self))
 
     @cached_property
     def fingerprint(self) -> str:

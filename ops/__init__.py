@@ -14,7 +14,7 @@
 | `transfer`, `axis_maps` | what happens to tensors, as data |
 | `chaining`, `composition` | several mutations as one, and their transfers as one |
 | `width` | the one place where a change of width meets channel spaces |
-| `projections` | which spaces are the queries, keys and values of an attention |
+| `projections` | which spaces are the queries and keys of an attention |
 | `widen`, `deepen`, … | one operator each, with its source and its law |
 | `optimizing` | an optimiser's state and rates through a mutation |
 | `certificate`, `comparison`, `sensitivity`, `stirring` | proof by measurement |

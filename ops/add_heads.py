@@ -2,55 +2,44 @@
 
 The columns of the output projection for them are zero (head addition of Gesmundo and Maile, "Composable
 Function-preserving Expansions for Transformer Architectures", 2023, arXiv 2308.06103). The projection learns from the
-first step, the heads from the second. Law: exact in both modes; in eval mode only where the attention's dropout, or
-another node, draws random numbers for each head. Not for attention in windows: its bias for each head is computed by
-nodes whose channels cannot change.
+first step, the heads from the second. Heads are the channels in front of the last two axes of an attention, so what
+each of them has of its own, a bias for relative positions or a temperature, comes with it; duplicated heads are what
+`widen` makes of the same channels. Law: exact in both modes; in eval mode only where the attention's dropout, or
+another node, draws random numbers for each head.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.spaces import Space
 from graphs.structure import Graph
 from ops.mutation import Build, Mutation, Site, Work
-from ops.projections import attentions, projections
-from ops.width import Resized, change_widths
+from ops.width import change_width, changeable, space_at
 
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["ADD_HEADS", "head_spaces", "sites_of_heads"]
+__all__ = ["ADD_HEADS", "head_spaces"]
+
+_ATTENDING = ("attention", "softmax")
+"""Kinds that work on the last two axes of a value, places and places, or places and channels."""
 
 
-def sites_of_heads(graph: Graph) -> Iterable[tuple[str, str]]:
-    """The attentions whose number of heads can change, each with the best that such a change can promise."""
-    for found in attentions(graph):
-        node = graph[found.node]
-        if node.kind == "attention" and found.value is not None:
-            draws = bool(node.settings["dropout"]) or bool(found.value.draws)
-            yield found.node, "eval-exact" if draws else "exact"
-
-
-def head_spaces(graph: Graph, attention: str) -> tuple[Space, Space, Space]:
-    """The spaces of queries, keys and values, each as one block: what is added or dropped is a part of it.
-
-    Raises:
-        GraphError: The attention has no spaces of its own.
-    """
-    found = projections(graph, attention)
-    if found is None or found.value is None:
-        raise GraphError(f"the heads of '{attention}' are not its own; choose one of this operator's sites")
-    return replace(found.query, blocks=1), replace(found.key, blocks=1), replace(found.value, blocks=1)
+def head_spaces(graph: Graph) -> Iterable[Space]:
+    """The spaces whose channels are heads, and whose number can change."""
+    attending = {node.id: len(graph.shapes[node.id]) - 2 for node in graph.nodes.values() if node.kind in _ATTENDING}
+    for space in changeable(graph):
+        heads = any(value.axis < attending.get(value.node, 0) for value in space.values)
+        if heads and not space.balanced and space.blocks == 1:
+            yield space
 
 
 def _find(genome: Genome) -> Iterable[Site]:
-    for attention, promise in sites_of_heads(genome.graph):
-        yield Site({"attention": attention}, promise)
+    for space in head_spaces(genome.graph):
+        yield Site({"space": space.name}, "eval-exact" if space.draws else "exact")
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
@@ -60,13 +49,9 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
 def _build(work: Work) -> Build:
     import numpy
 
-    attention, more = work.place["attention"], work.choices["more"]
-    heads = work.graph[attention].settings["heads"]
-    changes = []
-    for space in head_spaces(work.graph, attention):
-        fresh = numpy.full(space.width // heads * more, -1)
-        changes.append(Resized(space, numpy.concatenate([numpy.arange(space.width), fresh]).astype(numpy.int64)))
-    return change_widths(work.graph, changes, work.born, {attention: {"heads": heads + more}})
+    space = space_at(work.graph, work.place["space"])
+    heads = numpy.concatenate([numpy.arange(space.width), numpy.full(work.choices["more"], -1)]).astype(numpy.int64)
+    return change_width(work.graph, space, heads, None, work.born)
 
 
 ADD_HEADS = Mutation(

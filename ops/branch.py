@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.draft import Draft
 from graphs.genome import Genome
 from graphs.structure import Node
+from ops.mixing import is_convolution, is_layer
 from ops.mutation import Build, Mutation, Site, Work
 from ops.transfer import New, Transfer
 
@@ -25,12 +26,12 @@ __all__ = ["BRANCH"]
 def _find(genome: Genome) -> Iterable[Site]:
     outputs = {head.node for head in genome.graph.heads}
     for node in genome.graph.nodes.values():
-        if node.kind in ("conv2d", "linear") and node.id not in outputs:
+        if is_layer(node) and node.id not in outputs:
             yield Site({"beside": node.id}, "exact")
 
 
-def _kernels(node: Node) -> list[tuple[int, int]]:
-    """(kernel, padding) pairs along both axes with which a convolution's output keeps its size."""
+def _kernels(node: Node) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """(kernel, padding) along all axes with which a convolution's output keeps its size."""
     kernel, padding, dilation = (node.settings[name] for name in ("kernel", "padding", "dilation"))
     fitting = []
     for more in (-2, 0, 2):
@@ -38,12 +39,12 @@ def _kernels(node: Node) -> list[tuple[int, int]]:
         padded = tuple(pad + more * wide // 2 for pad, wide in zip(padding, dilation, strict=True))
         if not more or (min(larger) >= 1 and max(larger) <= 7 and min(padded) >= 0):
             fitting.append((larger, padded))
-    return fitting  # type: ignore[return-value]
+    return fitting
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
     node = genome.graph[place["beside"]]
-    if node.kind == "linear":
+    if not is_convolution(node):
         return {}
     options = _kernels(node)
     kernel, padding = options[int(rng.integers(len(options)))]

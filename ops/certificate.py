@@ -51,8 +51,9 @@ VERDICTS = ("pass", "broken", "blind", "unreached", "approximate")
 _LEAST_TOLERANCE = 1e-12
 _FLOORS = 20
 _POWER = 1e6
-_TURNS, _MANY = 4, 32
-"""How often stirred weights are measured before they are said to show nothing; with how many examples after once."""
+_TURNS, _MANY, _SETTLED = 8, 32, 4
+"""How often stirred weights are measured before they are said to show nothing; with how many examples after once; after
+how many turns an element of an output that has been the same for all examples is taken for a constant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,7 @@ def _certify(parent: Genome, child: Child, inputs: dict[str, Tensor], source: st
         for turn in range(_TURNS):
             # What draws may have dropped all that there was to see, or few examples have missed it.
             inputs = inputs if turn == 0 else _inputs(parent, None, seed + turn, _MANY)
-            bold = _grounded(stir(parent, inputs, seed), again)
+            bold = _bold(parent, again, inputs, seed + turn, wild=turn > 0)
             stout = replay_child(bold, child.record, child.tensors)
             modes = _measure(bold, stout, Probe(inputs, seed + turn), promised, 1 + turn)
             if "blind" not in (mode.verdict for mode in modes.values()):
@@ -207,11 +208,20 @@ def _drawn(node: Node, generator: Generator, batch: int) -> Tensor:
     return torch.randint(0, node.settings["most"], shape, generator=generator)
 
 
+def _bold(parent: Genome, child: Child, inputs: Mapping[str, Tensor], seed: int, wild: bool) -> Genome:
+    """The parent's graph with weights that hide nothing but what the promise of its child rests on."""
+    stirred = stir(parent, inputs, seed, wild=wild)
+    if not child.ground.plans:
+        return stirred
+    # What is closed or alike now, what is behind it was not shaped for.
+    return _grounded(stir(_grounded(stirred, child), inputs, seed, child.ground.plans.keys(), wild), child)
+
+
 def _grounded(parent: Genome, child: Child) -> Genome:
     """The parent's graph with weights for which the promise of its child was made."""
     if not child.ground.plans:
         return parent
-    return Genome(parent.graph, child.ground.apply(parent.weights, parent.graph, 0, {}), parent.about)
+    return parent.changed(parent.graph, child.ground.apply(parent.weights, parent.graph, 0, {}))
 
 
 def _same(one: Genome, other: Genome) -> bool:
@@ -226,7 +236,7 @@ def _same(one: Genome, other: Genome) -> bool:
 
 def _measure(parent: Genome, child: Child, probe: Probe, promised: Mapping[str, bool], stirred: int) -> dict[str, Mode]:
     """Both modes; or up to the first that is blind, where there is another turn on weights that are `stirred`."""
-    comparison = Comparison(parent, child, probe, stirred > 0)
+    comparison = Comparison(parent, child, probe, stirred > 0, stirred > _SETTLED)
     found: dict[str, Mode] = {}
     for name, expected in promised.items():
         # What stirred weights don't show on many examples is hidden by the structure.

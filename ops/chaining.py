@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import numpy
     from torch import Tensor
 
+    from ops.examples import Batch
+
 __all__ = ["Step", "chain_mutation", "draw_chain"]
 
 Step = str | tuple[str, Site | Mapping[str, Any] | None]
@@ -46,7 +48,7 @@ def draw_chain(
     genome: Genome,
     steps: Iterable[Step],
     rng: numpy.random.Generator,
-    batch: Tensor | None,
+    batch: Batch | None,
     born: int | None,
 ) -> Child:
     """Draws what `steps` leave open and makes the child; see `ops.table.chain`."""

@@ -17,10 +17,10 @@ from graphs.kinds import KINDS
 from graphs.structure import Graph, Node
 from ops.differences import difference, largest, measured, size, statistics_error, unit
 from ops.mutation import Child
-from ops.probe import Probe, cast_up, prefix, run_parent
+from ops.probe import Probe, cast_up, frontier, moving, prefix, run_parent
 from ops.sensitivity import Edge, responses
 from ops.transfer import Extended, Given, Mapped, New, Plan
-from ops.visibility import is_dark, makers, reads_nothing
+from ops.visibility import is_dark, makers, read, reads_nothing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,10 +67,14 @@ class Comparison:
         child: What a mutation made of it.
         probe: The examples.
         stirred: The parent's weights hide nothing, so what shows nothing is hidden by the structure.
+        settled: So it has been found on other stirred weights, too; then elements of outputs that are the same for all
+            examples are constants, and what the others show is enough.
     """
 
-    def __init__(self, parent: Genome, child: Child, probe: Probe, stirred: bool = False) -> None:
-        self.parent, self.child, self.probe, self.stirred = parent, child, probe, stirred
+    def __init__(
+        self, parent: Genome, child: Child, probe: Probe, stirred: bool = False, settled: bool = False
+    ) -> None:
+        self.parent, self.child, self.probe, self.stirred, self.settled = parent, child, probe, stirred, settled
         self.inputs, self.seed = probe.inputs, probe.seed
         self.old, self.new = parent.graph, child.genome.graph
         self.changed = frozenset(
@@ -120,12 +124,17 @@ class Comparison:
         """
         old = self._heads(self.old, training)
         new = self._heads(self.new, training)
-        touched = self.new.downstream(self.changed)
-        moved = old != new
-        if not moved and not any(node in touched for node in new.values()):
+        if old == new and self.new.downstream(self.changed).isdisjoint(new.values()):
             return Measures(0.0, 0.0, 0.0, hidden=False, reached=False)
-        before = run_parent(self.parent, self.probe, training)
-        units = {name: unit(before.values[node]) for name, node in old.items() if measured(before.values[node])}
+        touched = {touch.node for touch in self.child.touched}
+        moved = moving(self.new, self.changed)
+        shaken = moving(self.old, (node for node, _ in self.edges))
+        seen = read(self.new, self.made, self.new.upstream(new.values())) if strict else frozenset()
+        looked = touched.union(source for source, _ in seen)
+        wanted = frontier(self.new, moved).union(frontier(self.old, shaken), old.values(), looked)
+        before = run_parent(self.parent, self.probe, training, wanted & self.old.nodes.keys())
+        values = {name: before.values[node] for name, node in old.items()}
+        units = {name: unit(value, self.settled) for name, value in values.items() if measured(value)}
         flat = any(found is None for found in units.values())
         scales = {name: found or 1.0 for name, found in units.items()}
         after = execute(
@@ -134,7 +143,9 @@ class Comparison:
             self.inputs,
             training=training,
             seed=self.seed,
-            known=prefix(self.new, touched, before),
+            known=prefix(self.new, moved, before),
+            keep=looked.union(new.values()) & self.new.nodes.keys(),
+            double=True,
         )
         error = math.inf if old.keys() != new.keys() else 0.0
         for name in old.keys() & new.keys():
@@ -143,7 +154,7 @@ class Comparison:
         if training:
             error = max(error, self._buffer_error(before, after))
         hidden = flat or is_dark(self.child.touched, before, after)
-        if hidden or (strict and reads_nothing(self.new, self.made, self.new.upstream(new.values()), after)):
+        if hidden or reads_nothing(seen, after):
             return Measures(error, 0.0, 0.0, hidden=True, reached=True)
         power, silent = self._power(before, old, scales, training)
         floor = self._floor(before, old, scales, training)
@@ -173,8 +184,10 @@ class Comparison:
             self.inputs,
             training=training,
             seed=self.seed,
-            known=prefix(self.old, self.old.downstream(node for node, _ in edges), before),
+            known=prefix(self.old, moving(self.old, (node for node, _ in edges)), before),
+            keep=[head.node for head in self.old.heads if training or not head.training_only],
             adjust=lambda node, slot, value: shake(value) if (node, slot) in edges else value,
+            double=True,
         )
         return run, shake
 
@@ -198,19 +211,19 @@ class Comparison:
 
         And whether a channel moves none, which a tensor makes that the child has, too.
         """
-        edges = self._watched(heads)
+        edges, reached = self._watched(heads), self.old.upstream(heads.values())
         units = {heads[name]: scale for name, scale in scales.items()}
         found, silent = responses(
             self.old,
             cast_up(self.parent),
             self.inputs,
-            prefix(self.old, self.old.downstream(node for node, _ in edges), before),
+            prefix(self.old, moving(self.old, (node for node, _ in edges)), before),
             edges,
             units,
             training=training,
             seed=self.seed,
             size=_FAULT,
-            made=self.makers,
+            made={node: axes for node, axes in self.makers.items() if node in reached},
         )
         found.update(self._jumps(before, training, edges - found.keys(), units))
         if self.stirred:

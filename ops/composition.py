@@ -8,11 +8,12 @@ same arithmetic as applying the parts, so both give the same bits.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from graphs.kinds import TensorSpec, tensors
 from graphs.structure import Graph
 from ops.mutation import Child
-from ops.transfer import Given, Made, Mapped, New, Plan, Transfer
+from ops.transfer import Completed, Given, Made, Mapped, New, Plan, Transfer
 
 __all__ = ["compose", "given_name"]
 
@@ -29,7 +30,7 @@ def compose(parent: Graph, parts: Sequence[Child]) -> Transfer:
     for number, part in enumerate(parts):
         found: dict[str, Plan] = {}
         factors: dict[str, float] = {}
-        for name, spec in tensors(part.genome.graph).items():
+        for name, spec in part.genome.graph.tensors.items():
             plan = part.transfer.plans.get(name, Mapped(name) if name in origins else New(spec.start))
             source = getattr(plan, "source", None) or name
             found[name] = _behind(origins, plan, spec, part.record.seed, name, number)
@@ -47,6 +48,8 @@ def _behind(origins: dict[str, Plan], plan: Plan, spec: TensorSpec, seed: int, n
         return Made(Given(given_name(number, plan.name)), spec, seed, name)
     if isinstance(plan, New):
         return Made(plan, spec, seed, name)
+    if isinstance(plan, Completed):
+        plan = replace(plan, given=given_name(number, plan.given))
     origin = origins[plan.source]
     if isinstance(origin, Mapped) and isinstance(plan, Mapped):
         return origin.then(plan.axes)

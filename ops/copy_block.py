@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from graphs.draft import Draft
 from graphs.genome import Genome
 from graphs.structure import Graph
+from ops.copying import copy_nodes
+from ops.mixing import is_layer
 from ops.mutation import Build, Mutation, Site, Work
 from ops.places import followed
-from ops.transfer import Mapped, Plan, Transfer
+from ops.transfer import Transfer
 
 if TYPE_CHECKING:
     import numpy
@@ -47,7 +49,7 @@ def _residuals(graph: Graph) -> Iterable[tuple[str, str]]:
 def _layers(graph: Graph) -> Iterable[tuple[str, str]]:
     """(input, end) of layers with their norm and activation."""
     for node in graph.nodes.values():
-        if node.kind in ("conv2d", "linear"):
+        if is_layer(node):
             yield node.inputs[0], followed(graph, node.id)[-1]
 
 
@@ -64,19 +66,9 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
 def _build(work: Work) -> Build:
     start, end = work.place["start"], work.place["end"]
     draft = Draft(work.graph, work.born)
-    copies = {start: end}
-    plans: dict[str, Plan] = {}
-    names: dict[str, str] = {}
-    last = end
-    for id in _block(work.graph, start, end):
-        old = work.graph[id]
-        last = draft.add(old.kind, [copies.get(source, source) for source in old.inputs], after=last, **old.settings)
-        copies[id] = last
-        fresh = draft.nodes[last].tensors
-        draft.name_tensors(last, {role: names.setdefault(old.tensors[role], fresh[role]) for role in fresh})
-        plans.update({names[name]: Mapped(name) for name in old.tensors.values()})
-    draft.redirect(end, last, [reader for reader, _ in work.graph.consumers[end]])
-    return Build(draft.finish(), Transfer(plans))
+    copies, copied = copy_nodes(draft, work.graph, _block(work.graph, start, end), {start: end}, after=end)
+    draft.redirect(end, copies[end], [reader for reader, _ in work.graph.consumers[end]])
+    return Build(draft.finish(), Transfer(copied))
 
 
 COPY_BLOCK = Mutation(

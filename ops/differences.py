@@ -15,9 +15,16 @@ if TYPE_CHECKING:
 __all__ = ["difference", "largest", "measured", "size", "statistics_error", "unit"]
 
 
-def unit(value: Tensor) -> float | None:
-    """Root mean square of the elements' deviations over the batch; None if an element hardly varies."""
-    deviations = value.detach().reshape(len(value), -1).std(0, correction=0)
+def unit(value: Tensor, constants: bool = False) -> float | None:
+    """Root mean square of the elements' deviations over the batch; None if an element hardly varies.
+
+    With `constants`, elements that are exactly the same for all examples are left out, if there are others.
+    """
+    flat = value.detach().reshape(len(value), -1)
+    if constants:
+        varying = flat[:, (flat != flat[:1]).any(0)]
+        flat = varying if varying.shape[1] else flat
+    deviations = flat.std(0, correction=0)
     found = float(deviations.square().mean().sqrt())
     return found if math.isfinite(found) and found > 0 and float(deviations.min()) >= 0.01 * found else None
 

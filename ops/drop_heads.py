@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from graphs.genome import Genome
 from graphs.spaces import Space
 from graphs.structure import Graph
-from ops.add_heads import head_spaces, sites_of_heads
+from ops.add_heads import head_spaces
 from ops.mutation import Build, Mutation, Site, Work
 from ops.transfer import Transfer
-from ops.width import Resized, change_widths, readers_map
+from ops.width import Resized, change_width, readers_map, space_at
 
 if TYPE_CHECKING:
     import numpy
@@ -27,28 +27,22 @@ __all__ = ["DROP_HEADS"]
 
 def _find(genome: Genome) -> Iterable[Site]:
     graph = genome.graph
-    for attention, promise in sites_of_heads(graph):
-        heads = graph[attention].settings["heads"]
-        for head in range(heads if heads > 1 else 0):
-            ground = _ground(graph, attention, head)
+    for space in head_spaces(graph):
+        for head in range(space.width if space.width > 1 else 0):
+            ground = _ground(graph, space, head)
             weights = ground.apply(genome.weights, graph, 0, {})
             ignored = all(bool((weights[name] == genome.weights[name]).all()) for name in ground.plans)
-            yield Site({"attention": attention, "head": head}, promise if ignored else "approximate")
+            promise = "eval-exact" if space.draws else "exact"
+            yield Site({"space": space.name, "head": head}, promise if ignored else "approximate")
 
 
-def _ground(graph: Graph, attention: str, head: int) -> Transfer:
+def _ground(graph: Graph, space: Space, head: int) -> Transfer:
     """The weights with which the layer behind reads the head are zero."""
     import numpy
 
-    value = head_spaces(graph, attention)[2]
-    within = numpy.arange(value.width, dtype=numpy.int64)
-    within[_entries(graph, attention, value, head)] = -2
-    return Transfer(readers_map(graph, Resized(value, within)))
-
-
-def _entries(graph: Graph, attention: str, space: Space, head: int) -> slice:
-    size = space.width // graph[attention].settings["heads"]
-    return slice(head * size, (head + 1) * size)
+    within = numpy.arange(space.width, dtype=numpy.int64)
+    within[head] = -2
+    return Transfer(readers_map(graph, Resized(space, within)))
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
@@ -58,14 +52,10 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
 def _build(work: Work) -> Build:
     import numpy
 
-    graph, attention, head = work.graph, work.place["attention"], work.place["head"]
-    changes = []
-    for space in head_spaces(graph, attention):
-        kept = numpy.delete(numpy.arange(space.width, dtype=numpy.int64), _entries(graph, attention, space, head))
-        changes.append(Resized(space, kept))
-    settings = {attention: {"heads": graph[attention].settings["heads"] - 1}}
-    built = change_widths(graph, changes, work.born, settings)
-    return Build(built.graph, built.transfer, built.touched, ground=_ground(graph, attention, head))
+    space, head = space_at(work.graph, work.place["space"]), work.place["head"]
+    kept = numpy.delete(numpy.arange(space.width, dtype=numpy.int64), head)
+    built = change_width(work.graph, space, kept, None, work.born)
+    return Build(built.graph, built.transfer, built.touched, ground=_ground(work.graph, space, head))
 
 
 DROP_HEADS = Mutation(

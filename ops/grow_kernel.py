@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.draft import Draft
 from graphs.genome import Genome
 from ops.axis_maps import AxisMap
+from ops.mixing import is_convolution
 from ops.mutation import Build, Mutation, Site, Work
 from ops.places import shared_tensors
 from ops.transfer import Mapped, Transfer
@@ -27,7 +28,7 @@ _LARGEST = 7
 def _find(genome: Genome) -> Iterable[Site]:
     graph, shared = genome.graph, shared_tensors(genome.graph)
     for node in graph.nodes.values():
-        if node.kind != "conv2d" or node.tensors["weight"] in shared:
+        if not is_convolution(node) or node.tensors["weight"] in shared:
             continue
         reach = zip(node.settings["kernel"], node.settings["dilation"], graph.shapes[node.inputs[0]][1:], strict=True)
         # A ring that only ever meets padding cannot learn anything.

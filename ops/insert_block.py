@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
 from graphs.genome import Genome
+from ops.mixing import add_layer, channels, fitting_kernel, layer_for, norm_near
 from ops.mutation import Build, Mutation, Site, Work
-from ops.places import channel_axis, junctions, norm_near
+from ops.places import junctions
 from ops.transfer import New, Plan, Transfer
 
 if TYPE_CHECKING:
@@ -26,33 +27,26 @@ __all__ = ["INSERT_BLOCK"]
 
 def _find(genome: Genome) -> Iterable[Site]:
     for node in junctions(genome.graph):
-        if len(genome.graph.shapes[node]) in (1, 2, 3):
+        if layer_for(genome.graph, node) is not None:
             yield Site({"after": node}, "exact")
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
-    shape = genome.graph.shapes[place["after"]]
-    width = shape[channel_axis(genome.graph, place["after"])]
-    inner = width if rng.integers(2) else max(1, width // 2)
-    return {"inner": inner, "kernel": 3 if len(shape) == 3 and min(shape[1:]) > 1 else 1}
+    graph, after = genome.graph, place["after"]
+    width = channels(graph, after)
+    return {"inner": width if rng.integers(2) else max(1, width // 2), "kernel": fitting_kernel(graph, after)}
 
 
 def _build(work: Work) -> Build:
     after = work.place["after"]
-    shape, norm = work.graph.shapes[after], norm_near(work.graph, after)
+    norm = norm_near(work.graph, after)
     draft = Draft(work.graph, work.born)
-    last = after
-
-    def layer(out: int) -> str:
-        if len(shape) == 3:
-            return draft.add("conv2d", last, after=last, out=out, kernel=work.choices["kernel"], bias=not norm)
-        return draft.add("linear", last, after=last, out=out, bias=not norm)
-
-    last = layer(work.choices["inner"])
+    kernel, inner = work.choices["kernel"], work.choices["inner"]
+    last = add_layer(draft, work.graph, after, after, out=inner, kernel=kernel, bias=not norm)
     if norm:
         last = draft.add("batch_norm", last, after=last)
     last = draft.add("relu", last, after=last)
-    last = layer(shape[channel_axis(work.graph, after)])
+    last = add_layer(draft, work.graph, after, last, kernel=kernel, bias=not norm)
     plans: dict[str, Plan] = {}
     if norm:
         last = draft.add("batch_norm", last, after=last)

@@ -1,9 +1,10 @@
-"""Insert pool: halve a map behind an activation, by its maximum or mean over 2×2 places.
+"""Insert pool: halve a map behind an activation along each axis, by its maximum or mean over two places.
 
 All that reads the map sees a smaller one, which the network must be able to read with the tensors that it has: no
 linear layer behind a flattening, and no sum with a map that stays as it was. Pooling is one of the changes of
 Large-Scale Evolution (Real et al., "Large-Scale Evolution of Image Classifiers", 2017, arXiv 1703.01041: its stride
-mutation). Law: none; the child is repaired by distillation from its parent.
+mutation). Only maps whose channels come first, for no pool works on others. Law: none; the child is repaired by
+distillation from its parent.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from graphs.errors import ShapeError
 from graphs.genome import Genome
 from graphs.kinds import KINDS
 from graphs.structure import Graph, Node, Shape
+from ops.mixing import layer_for
 from ops.mutation import Build, Mutation, Site, Work
 from ops.transfer import Transfer
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["INSERT_POOL"]
 
-_POOLS = ("max_pool2d", "avg_pool2d")
+_POOLS = ("max", "avg")
 _WINDOW = 2
 
 
@@ -32,8 +34,8 @@ def _find(genome: Genome) -> Iterable[Site]:
     graph = genome.graph
     outputs = {head.node for head in graph.heads}
     for node in graph.nodes.values():
-        shape = graph.shapes[node.id]
-        maps = KINDS[node.kind].activation and len(shape) == 3 and min(shape[1:]) >= _WINDOW
+        shape, layer = graph.shapes[node.id], layer_for(graph, node.id)
+        maps = KINDS[node.kind].activation and layer and layer.window and min(shape[1:]) >= _WINDOW
         if maps and node.id not in outputs and _works(graph, node.id, (shape[0], *(n // _WINDOW for n in shape[1:]))):
             yield Site({"after": node.id}, "approximate")
 
@@ -63,7 +65,8 @@ def _same_tensors(node: Node, new: list[Shape], old: list[Shape]) -> bool:
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
-    return {"pool": _POOLS[int(rng.integers(len(_POOLS)))]}
+    places = len(genome.graph.shapes[place["after"]]) - 1
+    return {"pool": f"{_POOLS[int(rng.integers(len(_POOLS)))]}_pool{places}d"}
 
 
 def _build(work: Work) -> Build:

@@ -1,8 +1,10 @@
 """Insert SE: squeeze and excitation behind a map, blended in by a gate that is closed at first.
 
-y = x + g·(x·s(x) − x) with g = 0, where s = sigmoid(W₂·relu(W₁·mean of x over its places)) is one factor for each
+y = x + g·(x·s(x) − x) with g = 0, where s = sigmoid(W₂·silu(W₁·mean of x over its places)) is one factor for each
 channel (Hu, Shen, Sun, "Squeeze-and-Excitation Networks", 2018, arXiv 1709.01507). The gate learns from the first step;
-the factors do as soon as it has moved. Law: exact in both modes, bit for bit.
+the factors do as soon as it has moved; SiLU, since all of a few ReLUs could be dead from the start. Not on sequences
+whose channels come last, as in transformers: there a step may have to know of no later one. Law: exact in both modes,
+bit for bit.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
 from graphs.genome import Genome
+from graphs.structure import Graph
+from ops.mixing import add_layer, channels, layer_for
 from ops.mutation import Build, Mutation, Site, Work
 from ops.places import junctions
 from ops.transfer import New, Transfer
@@ -26,26 +30,31 @@ _FEWEST = 4
 
 
 def _find(genome: Genome) -> Iterable[Site]:
-    shapes = genome.graph.shapes
-    for node in junctions(genome.graph):
-        # The mean over a single place is that place.
-        if len(shapes[node]) == 3 and max(shapes[node][1:]) > 1:
+    graph = genome.graph
+    for node in junctions(graph):
+        places, layer = _places(graph, node), layer_for(graph, node)
+        # The mean over a single place is that place; and the steps of a sequence may not know of each other.
+        if layer and (layer.window or len(places) > 1) and any(graph.shapes[node][axis] > 1 for axis in places):
             yield Site({"after": node}, "exact")
 
 
+def _places(graph: Graph, node: str) -> list[int]:
+    """The axes of a node's value that are not that of the channels."""
+    return [axis for axis in range(len(graph.shapes[node])) if axis != graph.channel_axes.get(node)]
+
+
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
-    channels = genome.graph.shapes[place["after"]][0]
-    return {"inner": max(_FEWEST, channels // _REDUCTIONS[int(rng.integers(len(_REDUCTIONS)))])}
+    width = channels(genome.graph, place["after"])
+    return {"inner": max(_FEWEST, width // _REDUCTIONS[int(rng.integers(len(_REDUCTIONS)))])}
 
 
 def _build(work: Work) -> Build:
     after = work.place["after"]
-    channels = work.graph.shapes[after][0]
     draft = Draft(work.graph, work.born)
-    last = draft.add("adaptive_avg_pool2d", after, after=after)
-    last = draft.add("conv2d", last, after=last, out=work.choices["inner"], kernel=1)
-    last = draft.add("relu", last, after=last)
-    last = draft.add("conv2d", last, after=last, out=channels, kernel=1)
+    last = draft.add("average", after, after=after, axes=_places(work.graph, after), keep=True)
+    last = add_layer(draft, work.graph, after, last, out=work.choices["inner"])
+    last = draft.add("silu", last, after=last)
+    last = add_layer(draft, work.graph, after, last)
     last = draft.add("sigmoid", last, after=last)
     excited = draft.add("multiply", [after, last], after=last)
     gate = draft.add("gate", [after, excited], after=excited)

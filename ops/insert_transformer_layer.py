@@ -2,14 +2,15 @@
 
 The layer addition of Gesmundo and Maile, "Composable Function-preserving Expansions for Transformer Architectures",
 2023, arXiv 2308.06103, with the norms in front (Xiong et al., "On Layer Normalization in the Transformer Architecture",
-2020, arXiv 2002.04745). Heads, the direction in which they look and the kind of norm are those of the layers around.
-The two matrices learn from the first step, all else from the second. Law: exact in both modes, bit for bit.
+2020, arXiv 2002.04745). Heads, the direction in which they look and the kind of norm are those of the layers around;
+over an image whose channels come last all places are attended to, also where the layers around look at windows. The two
+matrices learn from the first step, all else from the second. Law: exact in both modes, bit for bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import gcd
+from math import gcd, prod
 from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
@@ -26,15 +27,35 @@ __all__ = ["INSERT_TRANSFORMER_LAYER"]
 
 _NORMS = ("layer_norm", "rms_norm")
 
+_ATTENDING = ("attention", "softmax")
+
+_MOST_PLACES = 1024
+"""Not where there are more places: attention's cost grows with their square."""
+
 
 def _find(genome: Genome) -> Iterable[Site]:
     graph = genome.graph
-    if _nearest(graph, "", ("attention",)) is None:
+    if _heads(graph, "") is None:
         return
     for node in junctions(graph):
-        # A stream of tokens, their channels last, is a sum.
-        if graph[node].kind == "add" and len(graph.shapes[node]) == 2:
+        # A stream of tokens, their channels last, is a sum. What a norm makes of a single channel is always the same.
+        shape = graph.shapes[node]
+        tokens = len(shape) > 1 and shape[-1] > 1 and prod(shape[:-1]) <= _MOST_PLACES
+        if graph[node].kind == "add" and tokens and len(shape) - 1 in _channel_axes(graph, node):
             yield Site({"after": node}, "exact")
+
+
+def _channel_axes(graph: Graph, node: str) -> set[int]:
+    """The axes of a value that hold channels and not places."""
+    return {value.axis for space in graph.spaces for value in space.values if value.node == node}
+
+
+def _heads(graph: Graph, node: str) -> int | None:
+    """How many heads the attention before `node` has; None where there is no attention."""
+    found = _nearest(graph, node, _ATTENDING)
+    if found is None or len(graph.shapes[found.id]) < 2:
+        return None
+    return graph.shapes[found.id][-3] if len(graph.shapes[found.id]) > 2 else 1
 
 
 def _nearest(graph: Graph, node: str, kinds: tuple[str, ...]) -> Node | None:
@@ -46,14 +67,14 @@ def _nearest(graph: Graph, node: str, kinds: tuple[str, ...]) -> Node | None:
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
     width = genome.graph.shapes[place["after"]][-1]
-    model = _nearest(genome.graph, place["after"], ("attention",))
-    return {"heads": gcd(width, model.settings["heads"] if model else 1), "inner": 4 * width}
+    return {"heads": gcd(width, _heads(genome.graph, place["after"]) or 1), "inner": 4 * width}
 
 
 def _build(work: Work) -> Build:
     after = work.place["after"]
-    width = work.graph.shapes[after][-1]
-    model = _nearest(work.graph, after, ("attention",))
+    *places, width = work.graph.shapes[after]
+    heads, tokens = work.choices["heads"], prod(places)
+    model = _nearest(work.graph, after, _ATTENDING)
     like = _nearest(work.graph, after, _NORMS)
     draft = Draft(work.graph, work.born)
     plans: dict[str, Plan] = {}
@@ -72,10 +93,14 @@ def _build(work: Work) -> Build:
         plans[draft.nodes[zero].tensors["weight"]] = New(0.0)
         return add("add", [value, zero])
 
+    def part(packed: str, place: int) -> str:
+        one = add("slice", packed, axis=len(places), start=place * width, stop=(place + 1) * width)
+        return add("permute", add("reshape", one, shape=(tokens, heads, width // heads)), order=(1, 0, 2))
+
     packed = add("linear", norm(after), out=3 * width)
-    parts = [add("slice", packed, axis=1, start=place * width, stop=(place + 1) * width) for place in range(3)]
-    causal = model is not None and model.settings["causal"]
-    mixed = added(after, add("attention", parts, heads=work.choices["heads"], causal=causal))
+    causal = model is not None and model.settings.get("causal", False)
+    found = add("attention", [part(packed, place) for place in range(3)], causal=causal)
+    mixed = added(after, add("reshape", add("permute", found, order=(1, 0, 2)), shape=(*places, width)))
     hidden = add("gelu", add("linear", norm(mixed), out=work.choices["inner"]))
     end = added(mixed, hidden)
     draft.redirect(after, end, [reader for reader, _ in work.graph.consumers[after]])

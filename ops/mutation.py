@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy
     from torch import Tensor
 
+    from ops.examples import Batch
+
 __all__ = ["PROMISES", "Build", "Child", "Mutation", "Record", "Site", "Touched", "Work", "plain"]
 
 PROMISES = ("exact", "eval-exact", "approximate")
@@ -132,7 +134,7 @@ class Work:
     choices: Mapping[str, Any]
     seed: int
     born: int
-    batch: Tensor | None = None
+    batch: Batch | None = None
     given: Mapping[str, Tensor] | None = None
 
     @property
@@ -219,7 +221,7 @@ class Mutation:
         genome: Genome,
         site: Site,
         rng: numpy.random.Generator,
-        batch: Tensor | None = None,
+        batch: Batch | None = None,
         born: int | None = None,
         choices: Mapping[str, Any] | None = None,
     ) -> Child:
@@ -229,7 +231,10 @@ class Mutation:
             genome: The parent.
             site: One of `sites(genome)`.
             rng: Draws the choices and the record's seed.
-            batch: Examples (N, *shape) from which statistics of new norms are taken; without them these are 0 and 1.
+            batch: Examples for what is computed from data and then stored in `Child.tensors`: a tensor (N, *shape) for
+                the first input, or a mapping from names of inputs to such; or a pair of that and targets, which are
+                class numbers (N,), or values of the outputs' shape. From the inputs, statistics of new norms are taken,
+                which are 0 and 1 without; for gradients, see `ops.steepest`.
             born: Number of the candidate, which new nodes bear; one more than the newest node's if None.
             choices: Some of the choices, by name, instead of drawn ones.
 
@@ -254,7 +259,8 @@ class Mutation:
         built = self.build(work)
         given = {**built.tensors, **(work.given or {})}
         weights = built.transfer.apply(work.genome.weights, built.graph, work.seed, given)
-        child = Genome(built.graph, weights, work.genome.about)
+        sources = {name: plan.source for name, plan in built.transfer.plans.items()}
+        child = work.genome.changed(built.graph, weights, sources)
         record = Record(
             operator=self.name,
             site=work.place,

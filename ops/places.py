@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 from graphs.kinds import KINDS
-from graphs.structure import Graph, Node
+from graphs.structure import Graph
 
 __all__ = [
-    "channel_axis",
     "dependent",
     "followed",
     "junctions",
-    "mixed_axis",
-    "norm_near",
     "random_nodes",
-    "reads_all_channels",
     "shared_tensors",
     "shares_statistics",
 ]
@@ -32,7 +28,7 @@ def junctions(graph: Graph) -> list[str]:
     found = []
     for node in graph.nodes.values():
         kind = KINDS[node.kind]
-        ends = not kind.wall and (kind.activation or kind.operands[1] is None or "pool" in node.kind)
+        ends = not kind.wall and (kind.activation or kind.operands[1] is None or kind.pooling)
         if ends and node.id not in outputs and node.id in varying:
             found.append(node.id)
     return found
@@ -56,12 +52,6 @@ def dependent(graph: Graph) -> frozenset[str]:
     return graph.downstream(node.id for node in graph.inputs)
 
 
-def channel_axis(graph: Graph, node: str) -> int:
-    """The axis of a node's value along which layers mix channels: the first one of images, the last one of others."""
-    rank = len(graph.shapes[node])
-    return 0 if rank == 3 else rank - 1
-
-
 def shared_tensors(graph: Graph) -> frozenset[str]:
     """Tensors that more than one node refers to."""
     counts = Counter(name for node in graph.nodes.values() for name in node.tensors.values())
@@ -74,24 +64,6 @@ def shares_statistics(graph: Graph, nodes: frozenset[str]) -> bool:
     return any(KINDS[graph[id].kind].normalisation and not rest.isdisjoint(graph[id].tensors.values()) for id in nodes)
 
 
-def reads_all_channels(node: Node) -> bool:
-    """Whether each output of a node is a weighted sum over all channels of its one operand."""
-    return node.kind == "linear" or (node.kind == "conv2d" and node.settings["groups"] == 1)
-
-
-def mixed_axis(graph: Graph, layer: Node) -> int:
-    """The axis whose channels a layer mixes: the last one for linear layers, the first one for convolutions."""
-    return len(graph.shapes[layer.inputs[0]]) - 1 if layer.kind == "linear" else 0
-
-
-def norm_near(graph: Graph, node: str) -> bool:
-    """Whether the network normalises values of the rank of `node`'s by the statistics of batches."""
-    rank = len(graph.shapes[node])
-    return any(
-        KINDS[found.kind].normalisation and len(graph.shapes[found.id]) == rank for found in graph.nodes.values()
-    )
-
-
 def random_nodes(graph: Graph, nodes: frozenset[str]) -> list[str]:
     """Those of `nodes` that draw random numbers in train mode."""
-    return [id for id in graph.nodes if id in nodes and KINDS[graph[id].kind].random]
+    return [id for id in graph.nodes if id in nodes and KINDS[graph[id].kind].random(graph[id].settings)]

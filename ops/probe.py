@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import TYPE_CHECKING
 
 from graphs.execution import Run, execute
 from graphs.genome import Genome
+from graphs.kinds import KINDS
 from graphs.structure import Graph
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Probe", "cast_up", "precise", "prefix", "run_parent"]
+__all__ = ["Probe", "cast_up", "frontier", "moving", "precise", "prefix", "run_parent"]
+
+_REMEMBERED = 2**30
+"""Bytes of a run that is remembered, at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,10 +43,23 @@ class Probe:
         return (self.seed, *digests)
 
 
+def run_parent(parent: Genome, probe: Probe, training: bool, wanted: frozenset[str]) -> Run:
+    """Values of a parent, those of the nodes `wanted` at least.
+
+    All of them are remembered, for it has many children, unless they are too large for that.
+    """
+    batch = max(len(value) for value in probe.inputs.values())
+    size = sum(prod(shape) for shape in parent.graph.shapes.values()) * batch * 8
+    if size <= _REMEMBERED:
+        return _run_whole(parent, probe, training)
+    return execute(
+        parent.graph, cast_up(parent), probe.inputs, training=training, seed=probe.seed, keep=wanted, double=True
+    )
+
+
 @lru_cache(maxsize=2)
-def run_parent(parent: Genome, probe: Probe, training: bool) -> Run:
-    """All values of a parent; remembered, for it has many children."""
-    return execute(parent.graph, cast_up(parent), probe.inputs, training=training, seed=probe.seed)
+def _run_whole(parent: Genome, probe: Probe, training: bool) -> Run:
+    return execute(parent.graph, cast_up(parent), probe.inputs, training=training, seed=probe.seed, double=True)
 
 
 @lru_cache(maxsize=2)
@@ -57,17 +75,31 @@ def precise(tensor: Tensor) -> Tensor:
     return found.clone() if found.is_inference() else found
 
 
-def prefix(graph: Graph, moved: frozenset[str], before: Run) -> Run:
-    """What of the parent's run holds for a graph of which the nodes `moved` compute something else.
+def moving(graph: Graph, nodes: Iterable[str]) -> frozenset[str]:
+    """What computes something else where `nodes` do: all that depends on them.
 
-    A norm whose statistics a moved node shares is not part of it: each use updates them, in turn.
+    A norm whose statistics one of them shares is part of it: each use updates them, in turn.
     """
+    moved = graph.downstream(nodes)
     while True:
-        updated = {name for id in moved for name in graph[id].tensors.values() if name in before.buffers}
-        partners = [node.id for node in graph.nodes.values() if updated.intersection(node.tensors.values())]
+        updated = {name for id in moved for name in _statistics(graph, id)}
+        partners = [id for id in graph.nodes if not updated.isdisjoint(_statistics(graph, id))]
         if moved.issuperset(partners):
-            break
+            return moved
         moved = graph.downstream([*moved, *partners])
-    kept = {id: before.values[id] for id in graph.nodes if id not in moved}
+
+
+def _statistics(graph: Graph, id: str) -> Collection[str]:
+    return graph[id].tensors.values() if KINDS[graph[id].kind].normalisation else ()
+
+
+def frontier(graph: Graph, moved: frozenset[str]) -> frozenset[str]:
+    """The nodes outside of `moved` whose values are read in it."""
+    return frozenset(source for id in moved for source in graph[id].inputs) - moved
+
+
+def prefix(graph: Graph, moved: frozenset[str], before: Run) -> Run:
+    """What of the parent's run holds for a graph of which the nodes `moved` (see `moving`) compute something else."""
+    kept = {id: value for id, value in before.values.items() if id in graph.nodes and id not in moved}
     names = [name for id in kept for name in graph[id].tensors.values()]
     return Run(kept, {name: before.buffers[name] for name in names if name in before.buffers})

@@ -1,50 +1,47 @@
-"""What belongs to one attention alone: the channel spaces of its queries, its keys and its values.
+"""What belongs to the queries and keys of one attention alone: the channels in which they meet.
 
-Queries and keys meet each other, so neither space can change by itself; an operator that works on heads changes them
-together, which it may where no other node looks at them. Heads are blocks of all three spaces.
+They meet each other, so neither can change by itself; an operator changes both together, which it may where no other
+node looks at them. That is so of attention as one node and of a product of matrices.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from graphs.spaces import Space
 from graphs.structure import Graph, Node
 
 __all__ = ["Projections", "attentions", "projections"]
 
-_LAYERS = frozenset({"linear", "slice"})
-"""Kinds that make queries, keys and values and do nothing else with them."""
+_LAYERS = frozenset({"linear", "slice", "reshape", "permute", "select", "identity"})
+"""Kinds that make queries and keys and do nothing else with them: zeros stay zeros."""
 
-_BEHIND = _LAYERS | {"dropout", "identity"}
-"""Kinds that may follow behind the heads."""
+_SCALING = frozenset({"mul", "multiply", "div", "divide", "truediv", "true_divide"})
+
+_SUMMED = {"attention": (-1, -1), "matmul": (-1, -2)}
+"""For each kind that sums over products of two operands' channels, along which axis of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Projections:
-    """The spaces of an attention, each in as many blocks as there are heads.
+    """The spaces in which an attention compares.
 
     Attributes:
-        node: Id of the attention.
-        heads: Number of heads.
-        query: Space of the queries.
-        key: Space of the keys, which is another one.
-        value: Space of the values, which pass through to the layer behind; None where something else depends on how it
-            falls into heads.
+        node: Id of the node that sums over products.
+        query: Space of its first operand, the queries.
+        key: Space of its second one, the keys, which is another one.
     """
 
     node: str
-    heads: int
     query: Space
     key: Space
-    value: Space | None
 
 
 def attentions(graph: Graph) -> Iterable[Projections]:
-    """The attentions of a graph whose queries and keys are their own, in execution order."""
+    """The comparisons of a graph whose queries and keys are their own, in execution order."""
     for node in graph.nodes.values():
-        if node.kind in ("attention", "window_attention"):
+        if node.kind in _SUMMED:
             found = projections(graph, node.id)
             if found is not None:
                 yield found
@@ -53,19 +50,16 @@ def attentions(graph: Graph) -> Iterable[Projections]:
 def projections(graph: Graph, attention: str) -> Projections | None:
     """The spaces of an attention; None where its queries or keys are not its own, or the same as each other."""
     node = graph[attention]
-    heads = node.settings["heads"]
-    query, key, value = (_whole(graph, node, slot) for slot in range(3))
+    query, key = (_whole(graph, node, slot) for slot in range(2))
     if query is None or key is None or not _is_own(graph, node, query, 0) or not _is_own(graph, node, key, 1):
         return None
-    if value is None or not _is_own_value(graph, node, value):
-        value = None
-    return Projections(attention, heads, replace(query, blocks=heads), replace(key, blocks=heads), value)
+    return Projections(attention, query, key)
 
 
 def _whole(graph: Graph, node: Node, slot: int) -> Space | None:
     """The space that an operand's channels are, all of them."""
     source = node.inputs[slot]
-    axis = len(graph.shapes[source]) - 1
+    axis = len(graph.shapes[source]) + _SUMMED[node.kind][slot]
     width = graph.shapes[source][axis]
     for space in graph.spaces:
         places = [value for value in space.values if (value.node, value.axis) == (source, axis)]
@@ -76,27 +70,26 @@ def _whole(graph: Graph, node: Node, slot: int) -> Space | None:
 
 def _is_own(graph: Graph, node: Node, space: Space, slot: int) -> bool:
     """Whether a space is made by linear layers, and read by this operand of the attention alone."""
-    return _passes(graph, space, _LAYERS, node.id, slot) and {use.how for use in space.uses} == {"write"}
-
-
-def _is_own_value(graph: Graph, node: Node, space: Space) -> bool:
-    """Whether nothing but the attention divides a space into blocks, and linear layers make and read it."""
-    if space.reason is not None or space.balanced or space.blocks != node.settings["heads"]:
+    if {use.how for use in space.uses} != {"write"} or space.blocks > 1:
         return False
-    return _passes(graph, space, _BEHIND, node.id, 2) and {use.how for use in space.uses} == {"write", "read"}
-
-
-def _passes(graph: Graph, space: Space, kinds: frozenset[str], attention: str, slot: int) -> bool:
-    """Whether a space stands in values of these kinds only, which nothing else reads but this operand."""
     outputs = {head.node for head in graph.heads}
     for value in space.values:
-        if value.node in outputs or value.inner != 1:
-            return False
-        if graph[value.node].kind not in kinds and (value.node, slot) != (attention, 2):
+        if value.node in outputs or not _is_plain(graph[value.node]):
             return False
         for reader, place in graph.consumers[value.node]:
-            if graph[reader].kind not in kinds and (reader, place) != (attention, slot):
-                return False
-            if graph[reader].settings.get("step", 1) != 1:
+            if not _is_plain(graph[reader]) and (reader, place) != (node.id, slot):
                 return False
     return True
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether a node makes or moves channels, or multiplies them by a number."""
+    if node.kind in _LAYERS:
+        return bool(node.settings.get("step", 1) == 1)
+    if node.kind != "pointwise" or len(node.inputs) != 1:
+        return False
+    target, arguments, keywords = node.settings["program"][0]
+    name: str = target.partition(".")[2]
+    numbers = [isinstance(each, int | float) for each in arguments]
+    scaled = (numbers == [False, True] and name in _SCALING) or (numbers == [True, False] and "mul" in name)
+    return scaled and not keywords

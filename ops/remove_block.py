@@ -1,9 +1,9 @@
 """Remove block: let the readers of a block's output read its input instead, and drop what nobody reads any more.
 
 A block is a residual branch (its sum becomes the shortcut), or a layer with its norm and activation that keeps the
-shape. Law: exact in both modes where the last layer or norm of a residual branch has zeros only, bit for bit what
-`insert_block` was made from; elsewhere none, and the child is repaired by distillation from its parent (LEMONADE:
-Elsken, Metzen, Hutter, 2019, arXiv 1804.09081).
+shape. Law: exact in both modes where the last layer or norm of what is added has zeros only, bit for bit what
+`insert_block` was made from, or `add_skip`; elsewhere none, and the child is repaired by distillation from its parent
+(LEMONADE: Elsken, Metzen, Hutter, 2019, arXiv 1804.09081).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from graphs.genome import Genome
 from graphs.kinds import KINDS
 from graphs.structure import Graph
 from ops.bypass import bypass, dropped, no_more_than
+from ops.mixing import is_layer
 from ops.mutation import Build, Mutation, Site, Work
 from ops.places import dependent
 from ops.transfer import New, Transfer
@@ -24,14 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["REMOVE_BLOCK"]
 
-_SCALING = frozenset({"conv2d", "linear", "batch_norm", "layer_norm", "rms_norm", "group_norm"})
-"""Kinds whose value is zero where their weight and bias are."""
-
 
 def _find(genome: Genome) -> Iterable[Site]:
     graph = genome.graph
     varying = dependent(graph)
-    for keep, drop in [*_branches(graph), *_layers(graph)]:
+    for keep, drop in dict.fromkeys([*_branches(graph), *_layers(graph), *_projections(genome)]):
         if drop in varying and keep not in varying:
             continue
         lost = dropped(graph, bypass(graph, keep, drop))
@@ -46,7 +44,7 @@ def _scales(graph: Graph, keep: str, drop: str) -> list[str]:
     if end.kind != "add" or len(end.inputs) != 2:
         return []
     last = graph[end.inputs[1] if end.inputs[0] == keep else end.inputs[0]]
-    if last.kind not in _SCALING:
+    if not KINDS[last.kind].affine:
         return []
     return [name for role, name in last.tensors.items() if role in ("weight", "bias")]
 
@@ -65,10 +63,19 @@ def _branches(graph: Graph) -> Iterable[tuple[str, str]]:
                     yield shortcut, node.id
 
 
+def _projections(genome: Genome) -> Iterable[tuple[str, str]]:
+    """(operand, sum) of sums whose other operand is nothing, as what `add_skip` adds is at first."""
+    for node in genome.graph.nodes.values():
+        if node.kind == "add" and len(node.inputs) == 2:
+            yield from (
+                (keep, node.id) for keep in node.inputs if _is_zero(genome, _scales(genome.graph, keep, node.id))
+            )
+
+
 def _layers(graph: Graph) -> Iterable[tuple[str, str]]:
     """(input, end) of each layer that keeps the shape, with the norms and activations that only follow it."""
     for node in graph.nodes.values():
-        if node.kind not in ("conv2d", "linear") or graph.shapes[node.id] != graph.shapes[node.inputs[0]]:
+        if not is_layer(node) or graph.shapes[node.id] != graph.shapes[node.inputs[0]]:
             continue
         end = node.id
         while len(graph.consumers[end]) == 1:

@@ -1,8 +1,9 @@
 """Remove skip: drop one of the values that are concatenated for a layer, with the layer's weights for it.
 
-Only where layers read the concatenation directly, so that nothing else depends on its width. Law: exact in both modes
-where all those weights are zero, bit for bit what `skip` was made from; elsewhere none, and the child is repaired by
-distillation from its parent (LEMONADE: Elsken, Metzen, Hutter, 2019, arXiv 1804.09081).
+Only where layers read the concatenation, directly or behind norms and activations of each channel, so that nothing else
+depends on its width. Law: exact in both modes where all those weights are zero, bit for bit what `skip` was made from;
+elsewhere none, and the child is repaired by distillation from its parent (LEMONADE: Elsken, Metzen, Hutter, 2019, arXiv
+1804.09081).
 """
 
 from __future__ import annotations
@@ -12,39 +13,45 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
 from graphs.genome import Genome
-from graphs.structure import Graph
-from ops.axis_maps import AxisMap
+from graphs.structure import Graph, Node
 from ops.bypass import bypass, dropped, no_more_than
 from ops.mutation import Build, Mutation, Site, Work
-from ops.places import mixed_axis, reads_all_channels, shared_tensors
+from ops.reading import Reading, readings
 from ops.transfer import Mapped, Plan, Transfer
 
 if TYPE_CHECKING:
     import numpy
 
-    Index = numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]
-
 __all__ = ["REMOVE_SKIP"]
 
 
 def _find(genome: Genome) -> Iterable[Site]:
-    graph, shared = genome.graph, shared_tensors(genome.graph)
-    outputs = {head.node for head in graph.heads}
-    for node in graph.nodes.values():
-        readers = [graph[reader] for reader, _ in graph.consumers[node.id]]
-        direct = all(reads_all_channels(reader) and reader.tensors["weight"] not in shared for reader in readers)
-        if node.kind != "concat" or len(node.inputs) < 2 or node.id in outputs or not direct:
-            continue
-        if any(mixed_axis(graph, reader) != node.settings["axis"] for reader in readers):
-            continue
-        for operand in range(len(node.inputs)):
+    graph = genome.graph
+    concats = [node for node in graph.nodes.values() if node.kind == "concat" and len(node.inputs) > 1]
+    found = {axis: readings(graph, axis) for axis in {node.settings["axis"] for node in concats}}
+    for node in concats:
+        reading = _reading(graph, node, found[node.settings["axis"]])
+        for operand in range(len(node.inputs) if reading else 0):
             lost = dropped(graph, _without(graph, node.id, operand))
             if any(graph[id].kind == "input" for id in lost):
                 continue
-            plans = _ground(graph, node.id, operand)
+            plans = _ground(graph, node, operand, reading or Reading())
             zero = all(bool((plan.apply(genome.weights) == genome.weights[name]).all()) for name, plan in plans.items())
             place = {"concat": node.id, "operand": operand}
             yield Site(place, no_more_than(graph, lost) if zero else "approximate")
+
+
+def _reading(graph: Graph, concat: Node, found: Mapping[str, Reading]) -> Reading | None:
+    """How a concatenation is read; None where something else depends on its width."""
+    if any(head.node == concat.id for head in graph.heads):
+        return None
+    behind = [found.get(reader) for reader, _ in graph.consumers[concat.id]]
+    if None in behind:
+        return None
+    whole = Reading()
+    for each in behind:
+        whole += each or Reading()
+    return whole
 
 
 def _without(graph: Graph, concat: str, operand: int, born: int = 0) -> Draft:
@@ -66,19 +73,14 @@ def _columns(graph: Graph, concat: str, operand: int) -> tuple[int, int, int]:
     return sum(widths[:operand]), sum(widths[: operand + 1]), sum(widths)
 
 
-def _plans(graph: Graph, concat: str, index: Index) -> dict[str, Mapped]:
-    """The readers' weights with these columns."""
-    weights = [graph[reader].tensors["weight"] for reader, _ in graph.consumers[concat]]
-    return {weight: Mapped(weight, (AxisMap(1, index),)) for weight in weights}
-
-
-def _ground(graph: Graph, concat: str, operand: int) -> dict[str, Mapped]:
+def _ground(graph: Graph, concat: Node, operand: int, reading: Reading) -> dict[str, Mapped]:
+    """The layers' weights with zeros for the operand."""
     import numpy
 
-    start, stop, width = _columns(graph, concat, operand)
+    start, stop, width = _columns(graph, concat.id, operand)
     index = numpy.arange(width, dtype=numpy.int64)
     index[start:stop] = -1
-    return _plans(graph, concat, index)
+    return reading.column_plans(index)
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
@@ -88,12 +90,13 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
 def _build(work: Work) -> Build:
     import numpy
 
-    graph, concat, operand = work.graph, work.place["concat"], work.place["operand"]
-    start, stop, width = _columns(graph, concat, operand)
+    graph, concat, operand = work.graph, work.graph[work.place["concat"]], work.place["operand"]
+    start, stop, width = _columns(graph, concat.id, operand)
     kept = numpy.concatenate([numpy.arange(start), numpy.arange(stop, width)]).astype(numpy.int64)
-    plans: dict[str, Plan] = {**_plans(graph, concat, kept)}
-    ground: dict[str, Plan] = {**_ground(graph, concat, operand)}
-    return Build(_without(graph, concat, operand, work.born).finish(), Transfer(plans), ground=Transfer(ground))
+    reading = _reading(graph, concat, readings(graph, concat.settings["axis"])) or Reading()
+    ground: dict[str, Plan] = {**_ground(graph, concat, operand, reading)}
+    less = _without(graph, concat.id, operand, work.born).finish()
+    return Build(less, Transfer(reading.plans(kept)), ground=Transfer(ground))
 
 
 REMOVE_SKIP = Mutation(

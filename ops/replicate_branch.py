@@ -15,6 +15,7 @@ from graphs.draft import Draft
 from graphs.genome import Genome
 from graphs.kinds import KINDS
 from graphs.structure import Graph
+from ops.mixing import is_layer
 from ops.mutation import Build, Mutation, Site, Work
 from ops.places import followed, shared_tensors
 from ops.transfer import Mapped, New, Plan, Transfer
@@ -31,7 +32,7 @@ def _find(genome: Genome) -> Iterable[Site]:
     graph = genome.graph
     outputs, shared = {head.node for head in graph.heads}, shared_tensors(graph)
     for node in graph.nodes.values():
-        if node.kind not in ("conv2d", "linear"):
+        if not is_layer(node):
             continue
         part = followed(graph, node.id)
         bent = any(KINDS[graph[id].kind].activation for id in part)

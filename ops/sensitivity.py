@@ -51,7 +51,7 @@ def responses(
 
     Args:
         graph: The network.
-        weights: Its tensors.
+        weights: Its tensors, in float64.
         inputs: The probe by argument name.
         known: What of the run is known; no node of an edge may be in it.
         edges: Which operands are shaken. Those that are no floating-point tensors can't be, and are left out.
@@ -73,7 +73,19 @@ def responses(
         watched[node, slot] = seen
         return seen
 
-    run = execute(graph, weights, inputs, training=training, seed=seed, known=known, adjust=watch, differentiable=True)
+    run = execute(
+        graph,
+        weights,
+        inputs,
+        training=training,
+        seed=seed,
+        known=known,
+        keep={*units, *made},
+        adjust=watch,
+        differentiable=True,
+        straight=True,
+        double=True,
+    )
     generator = torch.Generator().manual_seed(seed)
     outputs, signs = [], []
     for node, unit in units.items():

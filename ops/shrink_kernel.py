@@ -15,6 +15,7 @@ from graphs.draft import Draft
 from graphs.genome import Genome
 from graphs.structure import Node
 from ops.axis_maps import AxisMap
+from ops.mixing import is_convolution
 from ops.mutation import Build, Mutation, Site, Work
 from ops.places import shared_tensors
 from ops.transfer import Mapped, Transfer
@@ -28,7 +29,7 @@ __all__ = ["SHRINK_KERNEL"]
 def _find(genome: Genome) -> Iterable[Site]:
     graph, shared = genome.graph, shared_tensors(genome.graph)
     for node in graph.nodes.values():
-        if node.kind != "conv2d" or node.tensors["weight"] in shared:
+        if not is_convolution(node) or node.tensors["weight"] in shared:
             continue
         sides = zip(*(node.settings[name] for name in ("kernel", "padding", "dilation")), strict=True)
         if all(kernel >= 3 and padding >= dilation for kernel, padding, dilation in sides):

@@ -1,8 +1,10 @@
-"""Skip: let a layer read an earlier value too.
+"""Skip: let a layer, or the norm in front of it, read an earlier value too.
 
-The earlier value is concatenated to the layer's input, and the layer's weights for the new channels are zero (the
-concatenation morphism of Network Morphism: Wei et al., 2016, arXiv 1603.01670). They receive gradients from the first
-step. Law: exact in both modes, bit for bit.
+The earlier value is concatenated to what is read, and the layer's weights for the new channels are zero (the
+concatenation morphism of Network Morphism: Wei et al., 2016, arXiv 1603.01670). Where a norm and activations lie
+between, as in DenseNet (Huang et al., 2017, arXiv 1608.06993), the concatenation is in front of them and the norm
+starts afresh for the new channels. A larger map is averaged to the places of the smaller one. The new weights receive
+gradients from the first step. Law: exact in both modes, bit for bit.
 """
 
 from __future__ import annotations
@@ -12,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
 from graphs.genome import Genome
+from graphs.kinds import KINDS
 from graphs.structure import Graph, Node
-from ops.axis_maps import AxisMap
+from ops.matching import add_match, windows
+from ops.mixing import is_layer, mixed_axis
 from ops.mutation import Build, Mutation, Site, Work
-from ops.places import dependent, junctions, mixed_axis, reads_all_channels, shared_tensors
-from ops.transfer import Mapped, Transfer
+from ops.places import dependent, junctions
+from ops.reading import readings
+from ops.transfer import Transfer
 
 if TYPE_CHECKING:
     import numpy
@@ -26,24 +31,33 @@ __all__ = ["SKIP"]
 
 def _find(genome: Genome) -> Iterable[Site]:
     graph = genome.graph
-    shared, position = shared_tensors(graph), {id: place for place, id in enumerate(graph.nodes)}
+    position = {id: place for place, id in enumerate(graph.nodes)}
     sources, varying = junctions(graph), dependent(graph)
-    for node in graph.nodes.values():
-        if not reads_all_channels(node) or node.tensors["weight"] in shared:
-            continue
-        given = node.inputs[0]
+    for reader in _readers(graph):
+        given, axis = reader.inputs[0], _axis(graph, reader)
         if given not in varying:
             continue
         already = {given, *_joined(graph, given)}
         for source in sources:
-            if position[source] < position[node.id] and source not in already and _fits(graph, source, node):
-                yield Site({"from": source, "to": node.id}, "exact")
+            if position[source] >= position[reader.id]:
+                break
+            if source not in already and windows(graph, source, graph.shapes[given], axis) is not None:
+                yield Site({"from": source, "to": reader.id}, "exact")
 
 
-def _fits(graph: Graph, source: str, reader: Node) -> bool:
-    """Whether a value differs from what a layer reads in its channels at most."""
-    one, other, axis = graph.shapes[source], graph.shapes[reader.inputs[0]], mixed_axis(graph, reader)
-    return len(one) == len(other) and (one[:axis], one[axis + 1 :]) == (other[:axis], other[axis + 1 :])
+def _readers(graph: Graph) -> list[Node]:
+    """Layers, and norms behind which there are only layers and what works on each channel by itself."""
+    layers, behind = readings(graph), readings(graph, 0)
+    return [
+        node
+        for node in graph.nodes.values()
+        if node.id in (layers if is_layer(node) else behind) and (is_layer(node) or KINDS[node.kind].normalisation)
+    ]
+
+
+def _axis(graph: Graph, reader: Node) -> int:
+    """The axis of channels of what a layer or a norm reads."""
+    return mixed_axis(graph, reader) if is_layer(reader) else 0
 
 
 def _joined(graph: Graph, node: str) -> frozenset[str]:
@@ -61,22 +75,22 @@ def _build(work: Work) -> Build:
     import numpy
 
     graph, source, reader = work.graph, work.place["from"], work.graph[work.place["to"]]
-    given = reader.inputs[0]
+    given, axis = reader.inputs[0], _axis(work.graph, reader)
     draft = Draft(graph, work.born)
     order = list(graph.nodes)
-    axis = mixed_axis(graph, reader)
-    joined = draft.add("concat", [given, source], after=order[order.index(reader.id) - 1], axis=axis)
+    before = order[order.index(reader.id) - 1]
+    matched = add_match(draft, graph, source, graph.shapes[given], axis, before)
+    joined = draft.add("concat", [given, matched], after=before if matched == source else matched, axis=axis)
     draft.rewire(reader.id, 0, joined)
-    before, more = graph.shapes[given][axis], graph.shapes[source][axis]
-    index = numpy.concatenate([numpy.arange(before), numpy.full(more, -1)]).astype(numpy.int64)
-    weight = reader.tensors["weight"]
-    return Build(draft.finish(), Transfer({weight: Mapped(weight, (AxisMap(1, index),))}))
+    width, more = graph.shapes[given][axis], graph.shapes[source][axis]
+    index = numpy.concatenate([numpy.arange(width), numpy.full(more, -1)]).astype(numpy.int64)
+    return Build(draft.finish(), Transfer(readings(graph, axis)[reader.id].plans(index)))
 
 
 SKIP = Mutation(
     name="skip",
     preserves="exact",
-    summary="let a layer read an earlier value, with zero weights at first",
+    summary="let a layer, or the norm in front of it, read an earlier value, with zero weights at first",
     needs="a layer that mixes all of its channels with weights of its own, and an earlier value of the same size",
     find=_find,
     choose=_choose,

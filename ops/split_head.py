@@ -1,8 +1,9 @@
 """Split head: copy the network from a point to its output, and average the two outputs.
 
-TreeNets (Lee et al., "Why M Heads are Better than One", 2015, arXiv 1511.06314). The average is a learnable gate that
-starts uneven: under an even mean two equal copies receive equal gradients and stay tied for ever, under an uneven one
-they part without any noise. Law: exact in both modes; in eval mode only where the copied part draws random numbers.
+TreeNets (Lee et al., "Why M Heads are Better than One", 2015, arXiv 1511.06314). The outputs are averaged as they are:
+logits, or probabilities where a network ends in them. The average is a learnable gate that starts uneven: under an even
+mean two equal copies receive equal gradients and stay tied for ever, under an uneven one they part without any noise.
+Law: exact in both modes; in eval mode only where the copied part draws random numbers.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 from graphs.draft import Draft
 from graphs.genome import Genome
 from graphs.structure import Graph, Head
+from ops.copying import copy_nodes
 from ops.mutation import Build, Mutation, Site, Work
 from ops.places import junctions, random_nodes, shares_statistics
-from ops.transfer import Mapped, New, Plan, Transfer
+from ops.transfer import New, Plan, Transfer
 
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["SPLIT_HEAD"]
+__all__ = ["SPLIT_HEAD", "cuts"]
 
 _SHARE = 0.375
 
@@ -31,7 +33,7 @@ def _find(genome: Genome) -> Iterable[Site]:
         return
     wanted = set(junctions(graph))
     others = graph.upstream(head.node for head in graph.heads if head.training_only)
-    for cut in _cuts(graph):
+    for cut in cuts(graph):
         suffix = _suffix(graph, cut)
         # What an output for training reads, too, stays as it is.
         if cut in wanted and suffix.isdisjoint(others) and any(graph[node].tensors for node in suffix):
@@ -45,7 +47,7 @@ def _head(graph: Graph) -> Head:
     return found
 
 
-def _cuts(graph: Graph) -> list[str]:
+def cuts(graph: Graph) -> list[str]:
     """Nodes through which every path from an input to the output leads."""
     trunk = graph.upstream([_head(graph).node])
     position = {id: place for place, id in enumerate(graph.nodes) if id in trunk}
@@ -72,24 +74,15 @@ def _build(work: Work) -> Build:
     suffix = _suffix(graph, cut)
     head = _head(graph)
     draft = Draft(graph, work.born)
-    copies = {cut: cut}
-    plans: dict[str, Plan] = {}
-    names: dict[str, str] = {}
-    for id in graph.nodes:
-        if id not in suffix:
-            continue
-        old = graph[id]
-        inputs = [copies.get(source, source) for source in old.inputs]
-        copies[id] = draft.add(old.kind, inputs, **old.settings)
-        fresh = draft.nodes[copies[id]].tensors
-        draft.name_tensors(copies[id], {role: names.setdefault(old.tensors[role], fresh[role]) for role in fresh})
-        plans.update({names[name]: Mapped(name) for name in old.tensors.values()})
+    copies, copied = copy_nodes(draft, graph, suffix, {cut: cut})
+    plans: dict[str, Plan] = {**copied}
     gate = draft.add("gate", [head.node, copies[head.node]])
     share = float(work.choices["share"])
     plans[draft.nodes[gate].tensors["gate"]] = New(share)
     draft.move_heads(head.node, gate)
     rest = {name for node in graph.nodes.values() if node.id not in suffix for name in node.tensors.values()}
-    gradients = {name: 1 - share for name in names if name not in rest} | dict.fromkeys(names.values(), share)
+    originals = {plan.source for plan in copied.values()} - rest
+    gradients = dict.fromkeys(originals, 1 - share) | dict.fromkeys(copied, share)
     return Build(draft.finish(), Transfer(plans, gradients))
 
 

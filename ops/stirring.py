@@ -8,7 +8,7 @@ the stirred ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from graphs.execution import Run, execute
@@ -29,13 +29,18 @@ _LARGEST = 3.0
 without it, by each of many such layers in turn, until rounding is all that is left."""
 
 
-def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0) -> Genome:
+def stir(
+    genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0, keep: Collection[str] = (), wild: bool = False
+) -> Genome:
     """A genome of the same graph, in float64, whose channels vary on a probe.
 
     Args:
         genome: What to stir; left untouched.
         inputs: The probe by argument name, (N, *shape), in float64.
         seed: Replaces weights that are zero.
+        keep: Tensors that are to stay as they are. What else its node has then stays, too.
+        wild: Means of channels are drawn from a wide range, and their signs. What hardly varies, such as a token that
+            is the same for all examples, then stands now on this, now on that side of what it is compared with.
     """
     import torch
 
@@ -43,10 +48,18 @@ def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0) -> Genome:
     weights = {
         name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in genome.weights.items()
     }
-    sliced = {use.tensor for space in graph.spaces for use in space.uses if use.how != "read" and use.axis == 0}
-    along = _channel_axes(graph)
+    sliced = {
+        (use.node, use.tensor) for space in graph.spaces for use in space.uses if use.how != "read" and use.axis == 0
+    }
+    known: set[str] = set()
+    along, kept = _channel_axes(graph), frozenset(keep)
+    until = {source: number for number, node in enumerate(graph.nodes.values()) for source in node.inputs}
     values: dict[str, Tensor] = {}
-    for node in graph.nodes.values():
+    for number, node in enumerate(graph.nodes.values()):
+        values = {source: value for source, value in values.items() if until.get(source, 0) >= number}
+        if not kept.isdisjoint(node.tensors.values()):
+            values[node.id] = _value(graph, weights, inputs, values, node)
+            continue
         shapes = [graph.shapes[source] for source in node.inputs]
         specs = KINDS[node.kind].tensors(node.settings, shapes)
         if not node.inputs:
@@ -57,11 +70,12 @@ def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0) -> Genome:
         for role, spec in specs.items():
             if not spec.buffer and not spec.shape:
                 weights[node.tensors[role]] = torch.full((), 0.4, dtype=torch.float64)
-        free = {role: spec for role, spec in specs.items() if node.inputs and node.tensors[role] in sliced}
+        mine = {role for role, name in node.tensors.items() if (node.id, name) in sliced and name not in known}
+        free = {role: spec for role, spec in specs.items() if node.inputs and role in mine}
         gains = [node.tensors[role] for role, spec in free.items() if _is_gain(spec)]
         shifts = [node.tensors[role] for role, spec in free.items() if _is_shift(spec)]
         # What several nodes share is right for the first of them.
-        sliced.difference_update(node.tensors[role] for role in free)
+        known.update(node.tensors.values())
         for role, spec in free.items():
             name = node.tensors[role]
             if name in gains:
@@ -78,7 +92,7 @@ def stir(genome: Genome, inputs: Mapping[str, Tensor], seed: int = 0) -> Genome:
             if not shifts:
                 # Nothing can bring the mean to 0, but it can be on the side that activations let through.
                 deviation = deviation.where(mean >= 0, -deviation)
-            offset, factor = _differences(seed, node.id, len(mean))
+            offset, factor = (_wild_differences if wild else _differences)(seed, node.id, len(mean))
             gain = factor / deviation
             for name in gains:
                 if weights[name].ndim > 1:
@@ -139,8 +153,8 @@ def _value(
 ) -> Tensor:
     known = Run({source: values[source] for source in node.inputs}, {})
     # What draws in train mode passes its value on as in eval mode, so that no channel lives on its noise alone.
-    training = not KINDS[node.kind].random
-    run = execute(graph, weights, inputs, training=training, known=known, only={*node.inputs, node.id})
+    training = not KINDS[node.kind].random(node.settings)
+    run = execute(graph, weights, inputs, training=training, known=known, keep=[node.id], double=True)
     return run.values[node.id]
 
 
@@ -162,6 +176,14 @@ def _differences(seed: int, node: str, channels: int) -> Tensor:
 
     drawn = torch.from_numpy(uniform(stream(seed, f"stir/{node}"), (2, channels), 0, 1))
     return torch.stack([0.3 * drawn[0], 0.7 + 0.6 * drawn[1]])
+
+
+def _wild_differences(seed: int, node: str, channels: int) -> Tensor:
+    """Means from −1 to 1, and deviations as above of both signs: the other sign turns a channel upside down."""
+    import torch
+
+    means, signs = torch.from_numpy(uniform(stream(seed, f"stir/{node}/wild"), (2, channels), -1, 1))
+    return torch.stack([means, torch.copysign(_differences(seed, node, channels)[1], signs)])
 
 
 def _spread(channels: Tensor, like: Tensor) -> Tensor:

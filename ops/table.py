@@ -36,13 +36,17 @@ from ops.shrink_kernel import SHRINK_KERNEL
 from ops.skip import SKIP
 from ops.split_branch import SPLIT_BRANCH
 from ops.split_head import SPLIT_HEAD
+from ops.split_outputs import SPLIT_OUTPUTS
 from ops.widen import WIDEN
+from ops.widen_gradmax import WIDEN_GRADMAX
 from ops.widen_keys import WIDEN_KEYS
 from ops.widen_zero import WIDEN_ZERO
 
 if TYPE_CHECKING:
     import numpy
     from torch import Tensor
+
+    from ops.examples import Batch
 
 __all__ = ["CHAIN", "MUTATIONS", "chain", "propose", "replay", "replay_child"]
 
@@ -56,6 +60,7 @@ MUTATIONS: dict[str, Mutation] = {
         SKIP,
         GROW_KERNEL,
         SPLIT_HEAD,
+        SPLIT_OUTPUTS,
         INSERT_SE,
         BLEND_ACTIVATION,
         GROUP_TO_DENSE,
@@ -70,6 +75,7 @@ MUTATIONS: dict[str, Mutation] = {
         NARROW_ALL,
         REMOVE_BLOCK,
         WIDEN_ZERO,
+        WIDEN_GRADMAX,
         MERGE_TWINS,
         SHRINK_KERNEL,
         REMOVE_BRANCH,
@@ -91,7 +97,7 @@ def chain(
     genome: Genome,
     steps: Iterable[Step],
     rng: numpy.random.Generator,
-    batch: Tensor | None = None,
+    batch: Batch | None = None,
     born: int | None = None,
 ) -> Child:
     """Several mutations as one, with one record, one transfer and one certificate.
@@ -121,7 +127,7 @@ def propose(
     genome: Genome,
     rng: numpy.random.Generator,
     odds: Mapping[str, float] | None = None,
-    batch: Tensor | None = None,
+    batch: Batch | None = None,
     born: int | None = None,
 ) -> Child:
     """A child by a random operator at a random site.

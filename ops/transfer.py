@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from graphs.initial import start_tensor
-from graphs.kinds import TensorSpec, tensors
+from graphs.kinds import TensorSpec
 from graphs.structure import Graph
 from ops.axis_maps import AxisMap, AxisSum
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "Completed",
     "Extended",
     "Given",
     "Made",
@@ -69,6 +71,10 @@ class New:
 
     start: str | float
 
+    @property
+    def source(self) -> None:
+        """It starts from none of the parent's tensors."""
+
     def apply(self, spec: TensorSpec, seed: int, name: str) -> Tensor:
         """The tensor as `spec` says, drawn from the stream of (seed, name)."""
         import torch
@@ -90,33 +96,27 @@ class Given:
 
     name: str
 
+    @property
+    def source(self) -> None:
+        """It starts from none of the parent's tensors."""
+
 
 @dataclass(frozen=True, slots=True)
 class Regrouped:
-    """The weight of a convolution of `before` groups, for one of `after` groups; one of them divides the other.
+    """The weight of a convolution for other numbers of groups, one after the other; of two, one divides the other.
 
     Where groups are merged, the blocks that no group had are zero; where they are split, such blocks are dropped.
     """
 
     source: str
-    before: int
-    after: int
+    groups: tuple[int, ...]
 
     def apply(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The child's tensor, (out, in / after, …), from the parent's, (out, in / before, …)."""
+        """The child's tensor, (out, in / last, …), from the parent's, (out, in / first, …)."""
         tensor = weights[self.source]
-        finest, ratio = max(self.before, self.after), max(self.before, self.after) // min(self.before, self.after)
-        channels = tensor.shape[1] * self.before
-        size, filters = channels // finest, tensor.shape[0] // finest
-        out = tensor.new_zeros((tensor.shape[0], channels // self.after, *tensor.shape[2:]))
-        for group in range(finest):
-            rows = slice(group * filters, (group + 1) * filters)
-            columns = slice(group % ratio * size, (group % ratio + 1) * size)
-            if self.after < self.before:
-                out[rows, columns] = tensor[rows]
-            else:
-                out[rows] = tensor[rows, columns]
-        return out
+        for before, after in pairwise(self.groups):
+            tensor = _regroup(tensor, before, after)
+        return tensor
 
     def carry(self, tensor: Tensor, power: int) -> Tensor:
         """See `AxisMap.carry`: entries keep their gradients, new ones have none yet."""
@@ -126,6 +126,21 @@ class Regrouped:
         """See `AxisMap.rate`."""
         known = self.apply({self.source: factor.new_ones(factor.shape)})
         return self.apply({self.source: factor}).where(known > 0, 1.0)
+
+
+def _regroup(tensor: Tensor, before: int, after: int) -> Tensor:
+    finest, ratio = max(before, after), max(before, after) // min(before, after)
+    channels = tensor.shape[1] * before
+    size, filters = channels // finest, tensor.shape[0] // finest
+    out = tensor.new_zeros((tensor.shape[0], channels // after, *tensor.shape[2:]))
+    for group in range(finest):
+        rows = slice(group * filters, (group + 1) * filters)
+        columns = slice(group % ratio * size, (group % ratio + 1) * size)
+        if after < before:
+            out[rows, columns] = tensor[rows]
+        else:
+            out[rows] = tensor[rows, columns]
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +175,37 @@ class Extended:
         return Mapped(self.source, self.axes).rate(factor, adaptive)
 
 
-Source = Mapped | Regrouped | Extended
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """As `Mapped`, but new slices along one axis are those of a tensor that was computed, `given`.
+
+    That tensor holds nothing but these slices, and is stored beside the record.
+    """
+
+    source: str
+    axes: tuple[AxisMap, ...]
+    along: int
+    given: str
+
+    def apply(self, weights: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Tensor:
+        """The child's tensor."""
+        import torch
+
+        out = Mapped(self.source, self.axes).apply(weights)
+        (axis,) = (axis for axis in self.axes if axis.axis == self.along)
+        new = torch.from_numpy(axis.index < 0).nonzero().flatten()
+        return out.index_copy_(self.along, new, given[self.given].to(out.dtype))
+
+    def carry(self, tensor: Tensor, power: int) -> Tensor:
+        """See `AxisMap.carry`."""
+        return Mapped(self.source, self.axes).carry(tensor, power)
+
+    def rate(self, factor: Tensor, adaptive: bool) -> Tensor:
+        """See `AxisMap.rate`."""
+        return Mapped(self.source, self.axes).rate(factor, adaptive)
+
+
+Source = Mapped | Regrouped | Extended | Completed
 """Plans that start from one of the parent's tensors."""
 
 
@@ -230,7 +275,7 @@ class Transfer:
         kinds = (tensor.dtype for tensor in weights.values() if tensor.is_floating_point())
         dtype = next(kinds, None)
         made: dict[str, Tensor] = {}
-        for name, spec in tensors(graph).items():
+        for name, spec in graph.tensors.items():
             plan = self.plans.get(name)
             if plan is None:
                 if name in weights:
@@ -255,6 +300,8 @@ def _make(
         return plan.apply(weights)
     if isinstance(plan, Extended):
         return plan.apply(weights, spec, seed, name)
+    if isinstance(plan, Completed):
+        return plan.apply(weights, given)
     if isinstance(plan, Made):
         tensor = _make(plan.plan, plan.spec, plan.seed, plan.name, weights, given, dtype)
         for each in plan.later:

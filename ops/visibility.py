@@ -11,16 +11,17 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from graphs.axes import variables
 from graphs.execution import Run
 from graphs.kinds import KINDS
-from graphs.solver import Solver
+from graphs.solver import Axis, Solver
 from graphs.structure import Graph, Node
 from ops.mutation import Touched
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["is_dark", "makers", "reads_nothing", "some_zero"]
+__all__ = ["is_dark", "makers", "read", "reads_nothing", "some_zero"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +44,26 @@ def sliced(graph: Graph, node: Node, tensors: Collection[str]) -> Sliced:
     dims = [tuple(solver.fresh(size) for size in shape) for shape in shapes]
     out = KINDS[node.kind].channels(solver, node, dims, shapes, graph.shapes[node.id])
     touches = [touch for touch in solver.touches if touch.tensor in tensors]
-    worked = {variable for touch in touches for variable, _ in solver.resolve(touch.axis)}
-    made = {variable for touch in touches if touch.how != "read" for variable, _ in solver.resolve(touch.axis)}
-    reads = (
-        (slot, place)
-        for slot, each in enumerate(dims)
-        for place, axis in enumerate(each)
-        if any(variable in worked for variable, _ in solver.resolve(axis))
-    )
-    makes = (place for place, axis in enumerate(out) if any(variable in made for variable, _ in solver.resolve(axis)))
+
+    def among(axis: Axis) -> set[int]:
+        return set(variables(solver.resolve(axis)))
+
+    worked = {variable for touch in touches for variable in among(touch.axis)}
+    made = {variable for touch in touches if touch.how != "read" for variable in among(touch.axis)}
+    reads = ((slot, place) for slot, each in enumerate(dims) for place, axis in enumerate(each) if worked & among(axis))
+    makes = (place for place, axis in enumerate(out) if made & among(axis))
     return Sliced(frozenset(reads), frozenset(makes))
 
 
-def reads_nothing(graph: Graph, tensors: frozenset[str], among: Collection[str], run: Run) -> bool:
-    """Whether a node among `among` has slices in one of `tensors` for a channel that is zero in a run."""
+def read(graph: Graph, tensors: frozenset[str], among: Collection[str]) -> frozenset[tuple[str, int]]:
+    """The values, and their axes, for whose channels a node among `among` has slices in one of `tensors`."""
     users = (graph[id] for id in among if not tensors.isdisjoint(graph[id].tensors.values()))
-    read = {(node.inputs[slot], axis) for node in users for slot, axis in sliced(graph, node, tensors).reads}
-    return any(some_zero(run.values[source], axis) for source, axis in read)
+    return frozenset((node.inputs[slot], axis) for node in users for slot, axis in sliced(graph, node, tensors).reads)
+
+
+def reads_nothing(found: Collection[tuple[str, int]], run: Run) -> bool:
+    """Whether along one of these axes of values (see `read`) a channel is zero in a run."""
+    return any(some_zero(run.values[source], axis) for source, axis in found)
 
 
 def makers(graph: Graph, tensors: frozenset[str]) -> dict[str, frozenset[int]]:

@@ -1,16 +1,16 @@
 """Widen keys: more channels in each head for queries and keys to meet in.
 
 New rows of the keys' weights and biases are zero, those of the queries' are fresh, and the scale of the products stays
-what it was (the attention expansion of Gesmundo and Maile, "Composable Function-preserving Expansions for Transformer
-Architectures", 2023, arXiv 2308.06103, which scales the old keys' rows instead; a scale that is written down leaves all
-old weights as they are). The keys learn from the first step, the queries from the second. Law: exact in both modes. Not
-where cosines are compared, since the new channels would change the norms of the queries.
+what it was: an attention that computes it from the width of its keys has it written down from now on (the attention
+expansion of Gesmundo and Maile, "Composable Function-preserving Expansions for Transformer Architectures", 2023, arXiv
+2308.06103, which scales the old keys' rows instead). The keys learn from the first step, the queries from the second.
+Law: exact in both modes. Only where nothing but linear layers makes queries and keys: not where cosines are compared,
+since the new channels would change the norms of the queries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
@@ -29,8 +29,7 @@ __all__ = ["WIDEN_KEYS"]
 
 def _find(genome: Genome) -> Iterable[Site]:
     for found in attentions(genome.graph):
-        if not genome.graph[found.node].settings.get("cosine", False):
-            yield Site({"attention": found.node}, "exact")
+        yield Site({"attention": found.node}, "exact")
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
@@ -47,17 +46,13 @@ def _at(graph: Graph, attention: str) -> Projections:
 def _build(work: Work) -> Build:
     import numpy
 
-    attention = work.place["attention"]
-    found = _at(work.graph, attention)
-    block, new = found.key.width // found.heads, work.choices["width"] // found.heads
+    found = _at(work.graph, work.place["attention"])
+    width, new = found.key.width, work.choices["width"]
 
     def grown(start: int) -> numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]:
-        return numpy.concatenate([numpy.arange(block), numpy.full(new - block, start)]).astype(numpy.int64)
+        return numpy.concatenate([numpy.arange(width), numpy.full(new - width, start)]).astype(numpy.int64)
 
-    changes = [Resized(found.query, grown(-1)), Resized(found.key, grown(-2))]
-    unsaid = work.graph[attention].settings["scale"] is None
-    settings = {attention: {"scale": 1 / sqrt(block)}} if unsaid else {}
-    return change_widths(work.graph, changes, work.born, settings)
+    return change_widths(work.graph, [Resized(found.query, grown(-1)), Resized(found.key, grown(-2))], work.born)
 
 
 WIDEN_KEYS = Mutation(

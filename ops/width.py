@@ -8,13 +8,13 @@ fit together only, such as the queries and keys of attention, change at once.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graphs.draft import Draft
 from graphs.errors import GraphError
-from graphs.kinds import KINDS, tensors
+from graphs.kinds import KINDS
 from graphs.kinds.kind import Change
 from graphs.spaces import Space, Use, Value
 from graphs.structure import Graph, Shape
@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     Index = numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]
     Take = numpy.ndarray[tuple[int], numpy.dtype[numpy.float64]]
 
-__all__ = ["Resized", "change_width", "change_widths", "changeable", "merge_channels", "readers_map", "space_at"]
+__all__ = [
+    "Resized",
+    "apart",
+    "change_width",
+    "change_widths",
+    "changeable",
+    "merge_channels",
+    "readers_map",
+    "space_at",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +73,23 @@ def changeable(graph: Graph) -> list[Space]:
     ]
 
 
+def apart(spaces: Iterable[Space]) -> list[Space]:
+    """Those of the spaces that can change at once: of two that lie across each other, the first one."""
+    taken: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
+    found = []
+    for space in spaces:
+        parts = [
+            ((use.tensor, use.axis), use.offset, use.offset + space.width // use.fold * use.inner) for use in space.uses
+        ]
+        if any(low < end and start < high for key, low, high in parts for start, end in taken[key]):
+            continue
+        found.append(space)
+        # A tensor that several nodes share has the space at the same places.
+        for key, low, high in dict.fromkeys(parts):
+            taken[key].append((low, high))
+    return found
+
+
 def space_at(graph: Graph, name: str) -> Space:
     """The changeable space called `name`.
 
@@ -81,25 +107,20 @@ def change_width(graph: Graph, space: Space, within: Index, take: Take | None, b
     return change_widths(graph, [Resized(space, within, take)], born)
 
 
-def change_widths(
-    graph: Graph, changes: Sequence[Resized], born: int, settings: Mapping[str, Mapping[str, Any]] | None = None
-) -> Build:
+def change_widths(graph: Graph, changes: Sequence[Resized], born: int) -> Build:
     """Changes several spaces at once.
 
     Args:
         graph: The parent's graph.
-        changes: Of spaces none of which is another.
+        changes: Of spaces that lie `apart`.
         born: Number of the candidate.
-        settings: Settings of nodes that change with the spaces, by node.
     """
     import numpy
 
     draft = Draft(graph, born)
     _resize(draft, graph, changes)
-    for node, changed in (settings or {}).items():
-        draft.set(node, **changed)
     plans: dict[str, Plan] = {}
-    specs = tensors(graph)
+    specs = graph.tensors
     for tensor, axes in _by_axis(changes).items():
         maps = tuple(_axis_map(axis, specs[tensor].shape[axis], parts) for axis, parts in axes.items())
         fresh = [axis for axis, parts in axes.items() if any(map(_is_drawn, parts))]
@@ -114,7 +135,7 @@ def change_widths(
 
 def readers_map(graph: Graph, change: Resized) -> dict[str, Plan]:
     """What a change does to the weights with which a space is read, and to nothing else, by tensor."""
-    specs = tensors(graph)
+    specs = graph.tensors
     found: dict[str, Plan] = {}
     for tensor, axes in _by_axis([change]).items():
         reading = {axis: parts for axis, parts in axes.items() if parts[0][0].how == "read"}
@@ -139,7 +160,7 @@ def merge_channels(graph: Graph, space: Space, into: Index, born: int) -> Build:
     built = change_width(graph, space, kept, None, born)
     plans: dict[str, Plan] = {}
     ground: dict[str, Plan] = {}
-    specs = tensors(graph)
+    specs = graph.tensors
     first, again = Resized(space, kept), Resized(space, kept[into])
     for tensor, axes in _by_axis([first]).items():
         maps: list[AxisMap | AxisSum] = []

@@ -14,6 +14,9 @@ Many candidates go to a **pool**, which runs jobs on workers and never lets one 
 
 How the floor is built, from the wire up:
 
+- `recipe`, `presets`: how to train, as a value of parts; `schedules`, `losses`, `augmentation`, `freezeout`,
+  `hydra`: the parts; `session`: one training under way, which can be taken up between two epochs; `ensembles`:
+  snapshots and heads together.
 - `outcome`, `jobs`: the values, how they travel (JSON and safetensors, no pickle), and what a worker does
   with a job.
 - `worker`, `frames`, `local_pool`: processes of this machine, spoken to over pipes.

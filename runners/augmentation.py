@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Moves", "augment", "draw", "move"]
+__all__ = ["Moves", "augment", "cut_out", "draw", "mixed", "move"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +77,37 @@ def augment(images: Tensor, flip: bool, crop: int, generator: torch.Generator) -
     device = images.device
     moves = Moves(moves.flips.to(device), moves.rows.to(device), moves.columns.to(device))
     return move(images, moves, crop)
+
+
+def cut_out(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Blanks a square of `side` pixels at a random place of each image, in place.
+
+    The centre is anywhere in the image, so that the square may stick out of it (T. DeVries, G.W. Taylor, "Improved
+    Regularization of Convolutional Neural Networks with Cutout", 2017, arXiv:1708.04552).
+
+    Args:
+        images: Normalised, `(N, C, H, W)`: 0 is the mean.
+        side: Of the square.
+        generator: Of the processor.
+    """
+    count, _, height, width = images.shape
+    chances = torch.rand(2, count, generator=generator)
+    corners = (chances * torch.tensor([[height], [width]])).long().sub_(side // 2).to(images.device)
+    rows = torch.arange(height, device=images.device) - corners[0][:, None]
+    columns = torch.arange(width, device=images.device) - corners[1][:, None]
+    inside = ((rows >= 0) & (rows < side))[:, None, :, None] & ((columns >= 0) & (columns < side))[:, None, None, :]
+    return images.masked_fill_(inside, 0)
+
+
+def mixed(images: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+    """Each image with a share of another one of the batch; one share, drawn from Beta(α, α), for all.
+
+    H. Zhang, M. Cisse, Y.N. Dauphin, D. Lopez-Paz, "mixup: Beyond Empirical Risk Minimization", 2017, arXiv:1710.09412.
+
+    Returns:
+        The images, for each the number of the other one, and the share that is its own.
+    """
+    seed = int(torch.randint(2**62, (), generator=generator))
+    share = float(numpy.random.Generator(numpy.random.PCG64(seed)).beta(alpha, alpha))
+    others = torch.randperm(len(images), generator=generator).to(images.device)
+    return torch.lerp(images[others], images, share), others, share

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from runners.augmentation import augment
+from runners.augmentation import augment, cut_out
 from runners.task import Split, Task
 
 __all__ = ["Feed", "shuffled"]
@@ -33,15 +33,25 @@ class Feed:
         return len(self._labels)
 
     @property
+    def labels(self) -> Tensor:
+        """Of all examples, `(N,)`."""
+        return self._labels
+
+    @property
     def device(self) -> torch.device:
         """Where the examples are."""
         return self._labels.device
 
-    def take(self, rows: Tensor, flip: bool, crop: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def take(
+        self, rows: Tensor, flip: bool, crop: int, generator: torch.Generator, cutout: int = 0
+    ) -> tuple[Tensor, Tensor]:
         """Augmented and normalised images `(N, C, H, W)` of float32, and labels `(N,)`, of the examples at `rows`."""
         rows = rows.to(self._labels.device)
         images = augment(self._images.index_select(0, rows), flip, crop, generator)
-        return self._normalised(images), self._labels.index_select(0, rows)
+        images = self._normalised(images)
+        if cutout:
+            images = cut_out(images, cutout, generator)
+        return images, self._labels.index_select(0, rows)
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All examples in their order, as they are but normalised, at most `size` at a time."""

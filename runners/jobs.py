@@ -163,7 +163,8 @@ def encode_outcome(outcome: Outcome) -> bytes:
     """The bytes from which `decode_outcome` makes the same outcome."""
     from graphs.files import encode
 
-    return _pack({"outcome": outcome.to_json()}, [encode(outcome.genome)] if outcome.genome else [])
+    genomes = [outcome.genome, *outcome.members] if outcome.genome else []
+    return _pack({"outcome": outcome.to_json()}, [encode(genome) for genome in genomes])
 
 
 def decode_outcome(data: bytes) -> Outcome:
@@ -173,14 +174,12 @@ def decode_outcome(data: bytes) -> Outcome:
         FormatError: `data` is not that.
     """
     header, blobs = _unpack(data, "outcome")
-    if len(blobs) > 1:
-        raise FormatError(f"outcome: {len(blobs)} genomes, expected one at most")
-    genome = None
-    if blobs:
-        from graphs.files import decode
+    if not blobs:
+        return Outcome.from_json(header.get("outcome"))
+    from graphs.files import decode
 
-        genome = decode(blobs[0], "outcome")
-    return Outcome.from_json(header.get("outcome"), genome)
+    genome, *members = (decode(blob, "outcome") for blob in blobs)
+    return Outcome.from_json(header.get("outcome"), genome, members)
 
 
 def peek(data: bytes) -> dict[str, Any]:
@@ -213,6 +212,7 @@ def perform(job: Job, report: Report | None = None) -> Outcome:
         teacher=job.teacher,
         threads=job.threads,
         device=job.device,
+        newest=job.id,
         report=report,
     )
     if outcome.genome is None:

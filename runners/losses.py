@@ -1,59 +1,105 @@
-"""The loss of a candidate: cross-entropy with the labels, and where there is a teacher, agreement with it.
-
-Distillation follows G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015,
-arXiv:1503.02531: the student learns the teacher's probabilities at temperature T, and the factor T² keeps the size of
-the gradient while T changes.
-"""
+"""The loss of a candidate: cross-entropy with the labels, and where there is a teacher, agreement with it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["candidate_loss", "distillation_loss"]
+__all__ = ["TEACHINGS", "Targets", "candidate_loss", "example_losses", "soft_loss"]
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T²·KL(softmax(teacher/T) ‖ softmax(student/T)), the mean over the batch.
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What the logits of a batch shall become.
 
-    It is 0, with gradient 0, where the student's logits equal the teacher's.
+    Attributes:
+        labels: Classes `(N,)`.
+        others: Classes of the images that are mixed into these `(N,)`; None where none are.
+        share: Share of an image that is its own.
+    """
+
+    labels: Tensor
+    others: Tensor | None = None
+    share: float = 1.0
+
+    def losses(self, logits: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Cross-entropy of each example, `(N,)`, with the share `smoothing` of the target spread over all classes."""
+
+        def one(labels: Tensor) -> Tensor:
+            return functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+
+        if self.others is None:
+            return one(self.labels)
+        return self.share * one(self.labels) + (1 - self.share) * one(self.others)
+
+
+def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T²·KL(softmax(teacher/T) ‖ softmax(student/T)) of each example, `(N,)`.
+
+    It is 0, with gradient 0, where the student's logits equal the teacher's; T² keeps the size of the gradient while T
+    changes (G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv:1503.02531).
 
     Args:
         student: Logits `(N, classes)`.
-        teacher: Logits `(N, classes)`; no gradient flows into them.
+        teacher: Logits `(N, classes)`.
         temperature: T.
     """
-    wanted = functional.log_softmax(teacher.detach() / temperature, dim=1)
+    wanted = functional.log_softmax(teacher / temperature, dim=1)
     given = functional.log_softmax(student / temperature, dim=1)
-    return temperature**2 * functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
+    return temperature**2 * functional.kl_div(given, wanted, reduction="none", log_target=True).sum(1)
 
 
-def candidate_loss(
-    heads: Sequence[Tensor],
-    labels: Tensor,
+TEACHINGS: Mapping[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "soft": soft_loss,
+    "logits": lambda student, teacher, temperature: (student - teacher).square().mean(1),
+    "hard": lambda student, teacher, temperature: functional.cross_entropy(
+        student, teacher.argmax(1), reduction="none"
+    ),
+}
+"""`recipe.distill.how` -> loss of each example towards the teacher's logits: (student, teacher, temperature)."""
+
+
+def example_losses(
+    logits: Tensor,
+    targets: Targets,
     teacher: Tensor | None = None,
     *,
-    label_smoothing: float = 0.0,
-    distill_weight: float = 0.0,
+    smoothing: float = 0.0,
+    how: str = "soft",
+    weight: float = 0.0,
     temperature: float = 1.0,
 ) -> Tensor:
-    """(1-α)·CE(labels) + α·T²·KL(teacher ‖ student), averaged over the heads; plain CE without a teacher.
+    """(1-α)·(loss by the labels) + α·(loss by the teacher) of each example, `(N,)`; α is 0 without a teacher.
 
     Args:
-        heads: Logits `(N, classes)` of each head.
-        labels: Classes `(N,)`.
-        teacher: Its logits `(N, classes)`, or None.
-        label_smoothing: Share of the target that is spread over all classes.
-        distill_weight: α.
+        logits: Of the student `(N, classes)`.
+        targets: What the labels say.
+        teacher: Logits of the teacher `(N, classes)`, or None; no gradient flows into them.
+        smoothing: See `Targets.losses`.
+        how: Key of `TEACHINGS`.
+        weight: α.
         temperature: T.
     """
-    total = labels.new_zeros((), dtype=heads[0].dtype)
-    for logits in heads:
-        loss = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-        if teacher is not None:
-            soft = distillation_loss(logits, teacher, temperature)
-            loss = (1 - distill_weight) * loss + distill_weight * soft
-        total = total + loss
-    return total / len(heads)
+    found = targets.losses(logits, smoothing)
+    if teacher is None or not weight:
+        return found
+    return (1 - weight) * found + weight * TEACHINGS[how](logits, teacher.detach(), temperature)
+
+
+def candidate_loss(losses: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
+    """The loss of a network from the losses of each example at each head.
+
+    Args:
+        losses: For each head `(N,)`.
+        weights: For each head the weight of each example `(N,)`: then the heads' weighted means are added up. Without
+            them it is the mean over examples and heads.
+    """
+    if not weights:
+        return torch.stack([each.mean() for each in losses]).mean() if len(losses) > 1 else losses[0].mean()
+    return torch.stack(
+        [(weight * each).sum() / weight.sum() for each, weight in zip(losses, weights, strict=True)]
+    ).sum()

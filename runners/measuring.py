@@ -43,9 +43,7 @@ def check_fit(graph: Graph, task: Task) -> None:
 
 def memory_format(graph: Graph) -> torch.memory_format:
     """The layout in memory in which the network is fastest: channels last where it convolves."""
-    from graphs.kinds import tensors
-
-    images = any(len(spec.shape) == 4 for spec in tensors(graph).values())
+    images = any(len(spec.shape) == 4 for spec in graph.tensors.values())
     return torch.channels_last if images else torch.contiguous_format
 
 

@@ -1,24 +1,24 @@
-"""Optimisers and learning-rate schedules by name, and which tensors weight decay touches."""
+"""Optimisers by name, which tensors weight decay touches, and their state by the names of the tensors."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch._dynamo  # every optimiser imports it when it is made: 2 s that would be counted as a candidate's
-from torch import nn
+from torch import Tensor, nn
 
 from graphs.genome import Genome
-from graphs.kinds import tensors
 from runners.recipe import Recipe
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "learning_rate", "make_optimizer", "parameter_groups"]
+__all__ = ["OPTIMIZERS", "load_moments", "make_optimizer", "moments", "parameter_groups"]
 
 
 def _sgd(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, recipe.lr, recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
+    return torch.optim.SGD(
+        groups, recipe.lr, recipe.momentum, nesterov=recipe.nesterov and recipe.momentum > 0, fused=True
+    )
 
 
 def _adamw(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
@@ -31,53 +31,86 @@ OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], Recipe], torch.optim.Optim
 }
 """`recipe.optimizer` -> how it is made. Fused: one call a step for all tensors."""
 
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
-    "constant": lambda progress: 1.0,
-}
-"""`recipe.schedule` -> factor of the learning rate after a share of the steps, from 0 to 1.
 
-Cosine: I. Loshchilov, F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016, arXiv:1608.03983.
-"""
+def parameter_groups(
+    genome: Genome,
+    module: nn.Module,
+    weight_decay: float,
+    *,
+    decay_all: bool = False,
+    stages: Sequence[Iterable[str]] = (),
+) -> list[dict[str, Any]]:
+    """The module's parameters in groups: of each stage those that decay, then those that do not.
 
-
-def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Learning rate of step `step` of `steps`, counted from 0; at `step == steps` the schedule has ended.
-
-    >>> recipe = Recipe(lr=0.4)
-    >>> [learning_rate(recipe, step, 2) for step in (0, 1, 2)]
-    [0.4, 0.2, 0.0]
-    """
-    return recipe.lr * SCHEDULES[recipe.schedule](step / steps)
-
-
-def parameter_groups(genome: Genome, module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The module's parameters in two groups: those that decay, then those that do not.
-
-    The weights of convolutions and linear layers decay. Biases, normalisations, gates and slopes do not: decay would
-    erode the identities that mutations build of them.
+    The weights of convolutions and linear layers decay. Biases, normalisations, gates and slopes do not, unless all
+    shall: decay would erode the identities that mutations build of them.
 
     Args:
         genome: From which `module` was made; it says how each tensor starts, and what starts as a constant is a scale,
             a gate or a slope.
         module: What is trained.
-        weight_decay: Of the first group.
+        weight_decay: Of what decays.
+        decay_all: Everything decays.
+        stages: Ids of the nodes of each stage, for groups with rates of their own; all nodes are one stage if there is
+            none. A parameter that several stages share is of the last one.
+
+    Returns:
+        Groups that are not empty, with `params`, `weight_decay` and the number of the `stage`.
     """
-    specs = tensors(genome.graph)
-    groups: list[dict[str, Any]] = [
-        {"params": [], "weight_decay": weight_decay},
-        {"params": [], "weight_decay": 0.0},
+    specs = genome.graph.tensors
+    place = {
+        name: number
+        for number, nodes in enumerate(stages)
+        for node in nodes
+        for name in genome.graph[node].tensors.values()
+    }
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in _named(genome, module).items():
+        random_start = specs[name].start in ("kaiming", "fan_in")
+        key = (place.get(name, 0), not (decay_all or (parameter.ndim > 1 and random_start)))
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": found, "weight_decay": 0.0 if spared else weight_decay, "stage": stage}
+        for (stage, spared), found in sorted(groups.items(), key=lambda item: item[0])
     ]
-    # A shared parameter stands under several names, of which the genome knows one.
+
+
+def _named(genome: Genome, module: nn.Module) -> dict[str, nn.Parameter]:
+    """The module's parameters by the genome's names; a shared one stands under several names, of which it knows one."""
+    specs = genome.graph.tensors
     names = {
         id(parameter): name for name, parameter in module.named_parameters(remove_duplicate=False) if name in specs
     }
-    for parameter in module.parameters():
-        random_start = specs[names[id(parameter)]].start in ("kaiming", "fan_in")
-        groups[0 if parameter.ndim > 1 and random_start else 1]["params"].append(parameter)
-    return [group for group in groups if group["params"]]
+    return {names[id(parameter)]: parameter for parameter in module.parameters()}
 
 
-def make_optimizer(genome: Genome, module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(
+    genome: Genome, module: nn.Module, recipe: Recipe, stages: Sequence[Iterable[str]] = ()
+) -> torch.optim.Optimizer:
     """The optimiser that `recipe` names, for the parameters of `module`, made from `genome`."""
-    return OPTIMIZERS[recipe.optimizer](parameter_groups(genome, module, recipe.weight_decay), recipe)
+    groups = parameter_groups(genome, module, recipe.weight_decay, decay_all=recipe.decay_all, stages=stages)
+    return OPTIMIZERS[recipe.optimizer](groups, recipe)
+
+
+def moments(genome: Genome, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """An optimiser's state (`momentum_buffer`, `exp_avg`, …) by the names of the parameters."""
+    return {
+        name: {role: value.detach().clone() for role, value in optimizer.state[parameter].items() if value is not None}
+        for name, parameter in _named(genome, module).items()
+        if parameter in optimizer.state
+    }
+
+
+def load_moments(
+    genome: Genome,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Mapping[str, Tensor]],
+) -> None:
+    """Gives an optimiser the state that `moments` read, on the parameters' devices."""
+    for name, parameter in _named(genome, module).items():
+        if name in state:
+            optimizer.state[parameter] = {
+                role: torch.empty_like(parameter if value.ndim else value, device=parameter.device).copy_(value)
+                for role, value in state[name].items()
+            }

@@ -104,6 +104,7 @@ class Outcome:
         failure: Why there is no result, or None.
         seconds: How long it took, by the clock on the wall.
         worker: Name of the place where it ran, such as `local-0`; no host name.
+        members: Networks that are kept beside `genome`, oldest first: those at the ends of the recipe's last cycles.
 
     Raises:
         ValueError: An accuracy is not from 0 to 1, a success lacks its genome or its accuracy, or `seconds`
@@ -117,10 +118,12 @@ class Outcome:
     failure: Failure | None = None
     seconds: float = 0.0
     worker: str = ""
+    members: Sequence[Genome] = ()
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.seconds) and self.seconds >= 0):
             raise ValueError(f"outcome: seconds is {self.seconds}, expected a number from 0 on")
+        object.__setattr__(self, "members", tuple(self.members))
         object.__setattr__(self, "curves", tuple(finite(epoch) for epoch in self.curves))
         for name in ("val_accuracy", "test_accuracy"):
             accuracy = getattr(self, name)
@@ -138,6 +141,7 @@ class Outcome:
             object.__setattr__(self, "failure", failure)
         for name in ("genome", "val_accuracy", "test_accuracy"):
             object.__setattr__(self, name, None)
+        object.__setattr__(self, "members", ())
 
     @classmethod
     def failed(cls, kind: str, message: str, seconds: float = 0.0, worker: str = "") -> Outcome:
@@ -145,7 +149,7 @@ class Outcome:
         return cls(None, None, failure=Failure(kind, message), seconds=seconds, worker=worker)
 
     def to_json(self) -> dict[str, Any]:
-        """All but the genome, as JSON types without NaN."""
+        """All but the genome and the members, as JSON types without NaN."""
         return {
             "val_accuracy": self.val_accuracy,
             "test_accuracy": self.test_accuracy,
@@ -156,8 +160,8 @@ class Outcome:
         }
 
     @classmethod
-    def from_json(cls, data: Any, genome: Genome | None = None) -> Outcome:
-        """The outcome that `to_json` wrote, with its genome, which travels apart.
+    def from_json(cls, data: Any, genome: Genome | None = None, members: Sequence[Genome] = ()) -> Outcome:
+        """The outcome that `to_json` wrote, with its genome and members, which travel apart.
 
         Raises:
             FormatError: `data` is not that, or the genome of a success is missing.
@@ -173,6 +177,7 @@ class Outcome:
                 None if data["failure"] is None else Failure.from_json(data["failure"]),
                 _number(data, "seconds") or 0.0,
                 str(data["worker"]),
+                members,
             )
         except KeyError as error:
             raise FormatError(f"outcome: {error.args[0]!r} is missing") from None

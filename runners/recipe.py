@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from runners.freezeout import FreezeOut
+from runners.hydra import Hydra
 from runners.settings_errors import CheckedModel
 
 if TYPE_CHECKING:
     from runners.task import Task
 
-__all__ = ["OWN_DEFAULTS", "Recipe"]
+__all__ = ["OWN_DEFAULTS", "Distillation", "Recipe"]
 
 OWN_DEFAULTS: dict[str, dict[str, float]] = {
     "sgd": {"lr": 0.1, "weight_decay": 5e-4},
@@ -24,27 +26,70 @@ OWN_DEFAULTS: dict[str, dict[str, float]] = {
 """What each optimiser takes for `lr` and `weight_decay` where none is given: their scales differ."""
 
 
-class Recipe(CheckedModel):
-    """Optimiser, schedule, augmentation, distillation and precision of one training.
+class Distillation(CheckedModel):
+    """How a network learns from a teacher beside the labels.
+
+    G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv:1503.02531; for `logits`
+    J. Ba, R. Caruana, "Do Deep Nets Really Need to be Deep?", 2014, arXiv:1312.6184.
 
     Attributes:
-        optimizer: `sgd` (with Nesterov's momentum) or `adamw`.
+        how: `soft` compares probabilities at a temperature, `logits` the logits by their mean squared difference,
+            `hard` takes the teacher's class for the label.
+        weight: α of the loss (1-α)·(labels) + α·(teacher); without a teacher it is 0.
+        temperature: T of `soft`, whose loss is multiplied by T², which keeps the size of its gradient.
+        ramp: Share of training in which α falls along a line to 0; 0 keeps it as it is.
+    """
+
+    what: ClassVar[str] = "distillation"
+
+    how: Literal["soft", "logits", "hard"] = "soft"
+    weight: float = Field(0.5, ge=0, le=1)
+    temperature: float = Field(4.0, gt=0, le=1000)
+    ramp: float = Field(0.0, ge=0, le=1)
+
+    def weight_at(self, progress: float) -> float:
+        """α after a share of training, from 0 to 1."""
+        return self.weight * max(0.0, 1 - progress / self.ramp) if self.ramp else self.weight
+
+
+class Recipe(CheckedModel):
+    """Optimiser, schedule, augmentation, distillation, freezing, snapshots and precision of one training.
+
+    Attributes:
+        optimizer: `sgd` or `adamw`.
         lr: Learning rate at the start; by default the optimiser's own (`OWN_DEFAULTS`).
         momentum: Of SGD; AdamW's first beta. 0 is none.
-        weight_decay: Of convolutions' and linear layers' weights only, never of biases, norms or gates; by default the
-            optimiser's own. AdamW's is decoupled from the gradient, SGD's is not.
+        nesterov: SGD's momentum is Nesterov's.
+        weight_decay: Of convolutions' and linear layers' weights; by default the optimiser's own. AdamW's is decoupled
+            from the gradient, SGD's is not.
+        decay_all: Biases, norms and gates decay too.
         epochs: Passes over the training split.
         batch: Largest number of examples in a step. An epoch is cut into steps of equal size (within one example).
-        schedule: `cosine` falls to 0 at the end of the last step, `constant` stays.
+        schedule: `cosine` falls to 0 at the end of the last step, `constant` stays, `multistep` is multiplied by
+            `gamma` at each of `milestones`, `one-cycle` rises and falls, `plateau` is multiplied by `gamma` when the
+            validation loss has not become better for `patience` epochs.
+        milestones: Shares of the training, or of the cycle, above 0 and below 1, rising.
+        gamma: See `schedule`.
+        patience: See `schedule`.
+        warmup: Share of training in which the rate rises along a line, so that inherited weights are not torn apart.
+        cycles: How often the schedule is gone through.
+        snapshots: How many of the last cycles' networks are kept beside the last one, as an ensemble; 0 for none.
         flip: Mirror each image left to right with probability 1/2. None: if the task says that this keeps its class.
         crop: Pixels of black border from which a random window of the image's own size is cut. It costs accuracy in a
             few epochs and pays in many: 4 is usual for 32×32 colour images.
+        cutout: Side of a square, in pixels, that is blanked at a random place of each image; 0 for none.
+        mixup: α of the Beta distribution from which the share of another image is drawn, one for a batch; 0 for none.
         label_smoothing: Share of the target that is spread evenly over all classes.
-        distill_weight: Weight α of the teacher in the loss (1-α)·CE + α·T²·KL; without a teacher it is 0.
-        temperature: T of that loss.
+        ema: Decay of an average of the weights over the steps, which takes their place when it is measured and at the
+            end; 0 for none.
+        shrink: λ of shrink and perturb, λ·θ + p·(fresh weights), before the first step; 1 leaves the weights.
+        perturb: p of that.
+        distill: How it learns from a teacher, where it has one.
+        freezeout: When which part freezes; None for never.
+        hydra: How it becomes a body with several heads, and how these are trained; None for not at all.
         precision: `float32`, or `bfloat16` under autocast. None: what `fastest_precision` says.
 
-    `resolved` replaces the Nones by what they stand for.
+    `resolved` replaces the Nones by what they stand for, but for those that stand for nothing.
 
     >>> Recipe(optimizer="adamw").lr
     0.01
@@ -58,16 +103,45 @@ class Recipe(CheckedModel):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(OWN_DEFAULTS["sgd"]["lr"], gt=0, le=100)
     momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
     weight_decay: float = Field(OWN_DEFAULTS["sgd"]["weight_decay"], ge=0, le=1)
+    decay_all: bool = False
     epochs: int = Field(4, ge=1, le=100_000)
     batch: int = Field(64, ge=2, le=65_536)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "multistep", "one-cycle", "plateau"] = "cosine"
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    gamma: float = Field(0.1, gt=0, le=1)
+    patience: int = Field(10, ge=0, le=100_000)
+    warmup: float = Field(0.0, ge=0, lt=1)
+    cycles: int = Field(1, ge=1, le=10_000)
+    snapshots: int = Field(0, ge=0, le=10_000)
     flip: bool | None = None
     crop: int = Field(0, ge=0, le=256)
+    cutout: int = Field(0, ge=0, le=4096)
+    mixup: float = Field(0.0, ge=0, le=100)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    distill_weight: float = Field(0.5, ge=0, le=1)
-    temperature: float = Field(4.0, gt=0, le=1000)
+    ema: float = Field(0.0, ge=0, lt=1)
+    shrink: float = Field(1.0, ge=0, le=1)
+    perturb: float = Field(0.0, ge=0, le=1)
+    distill: Distillation = Field(default_factory=lambda: Distillation.model_validate({}))
+    freezeout: FreezeOut | None = None
+    hydra: Hydra | None = None
     precision: Literal["float32", "bfloat16"] | None = None
+
+    @field_validator("milestones")
+    @classmethod
+    def _rising(cls, milestones: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < each < 1 for each in milestones) or list(milestones) != sorted(set(milestones)):
+            raise ValueError("should be rising shares of the training, above 0 and below 1")
+        return milestones
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        if self.snapshots > self.cycles:
+            raise ValueError(f"snapshots is {self.snapshots}, should be at most the {self.cycles} cycles")
+        if self.freezeout is not None and (self.schedule != "cosine" or self.cycles > 1):
+            raise ValueError("freezeout sets the rates of each stage itself: schedule should be cosine, cycles 1")
+        return self
 
     @model_validator(mode="before")
     @classmethod

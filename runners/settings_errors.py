@@ -51,6 +51,8 @@ def _fault(fault: Any, model: type[BaseModel], what: str) -> str:
         expected = str(inner)
     else:
         expected = fault["msg"].replace("Input should", "should")
+    if not path and inner is not None:
+        return expected
     return f"{'.'.join(path) or 'the settings'} is {got}, {expected}"
 
 

@@ -26,23 +26,28 @@ from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.initial import initial_weights, stream, uniform
 from graphs.kinds import KINDS, tensors
-from graphs.kinds.weighted import slide
+from graphs.kinds.weighted import PLACES, slide
 from graphs.structure import Graph, Shape
 
 __all__ = [
     "JOINING",
+    "MADE",
     "MISSING",
     "PARTICULAR",
     "UNARY",
     "around",
     "budget",
+    "channels_last",
     "graphs",
+    "heads_of",
     "inputs",
     "lively",
+    "mapped",
     "networks",
     "sketch",
     "small",
     "transformer",
+    "written_out",
 ]
 
 
@@ -147,10 +152,9 @@ class Sketch:
 
     def beside(self, value: str, axis: int) -> str:
         """A value that differs along one axis at most."""
-        fitting = [
-            id for id, shape in self.shapes.items() if _without(shape, axis) == _without(self.shapes[value], axis)
-        ]
-        return self.rng.choice(fitting)
+        wanted = self.shapes[value]
+        alike = [id for id, shape in self.shapes.items() if len(shape) == len(wanted)]
+        return self.rng.choice([id for id in alike if _without(self.shapes[id], axis) == _without(wanted, axis)])
 
     def mixed(self, value: str, out: int) -> str:
         """A layer that makes `out` channels from all channels of an image, of features or of tokens."""
@@ -238,8 +242,8 @@ def mixing(shape: Shape) -> int:
     return 0 if len(shape) == 3 else len(shape) - 1
 
 
-def _without(shape: Shape, axis: int) -> tuple[Shape, Shape]:
-    return shape[:axis], shape[axis + 1 :]
+def _without(shape: Shape, axis: int) -> tuple[Shape, Shape, int]:
+    return shape[:axis], shape[axis + 1 :], len(shape)
 
 
 _INPUTS: list[Callable[[Random], Shape]] = [
@@ -280,15 +284,22 @@ def _conv(rng: Random, shape: Shape) -> Settings:
 
 
 def _window(rng: Random, shape: Shape) -> Settings:
-    if len(shape) != 3 or min(shape[1:]) < 2:
+    if min(shape[1:]) < 2:
         return None
-    if rng.random() < 0.5:
-        return {"kernel": rng.choice([2, (1, 2), (2, 1)]), "ceil": rng.random() < 0.5}
-    return {"kernel": 3, "padding": 1, "stride": rng.choice([1, 2, (2, 1)]), "ceil": rng.random() < 0.5}
+    # Torch averages a volume only if it is as large as the kernel.
+    if rng.random() < 0.5 or (len(shape) == 4 and min(shape[1:]) < 3):
+        return {"kernel": _sizes(rng, shape, [2, (1, 2), (2, 1)]), "ceil": rng.random() < 0.5}
+    stride = _sizes(rng, shape, [1, 2, (2, 1)])
+    return {"kernel": 3, "padding": 1, "stride": stride, "ceil": rng.random() < 0.5}
 
 
 def _adaptive(rng: Random, shape: Shape) -> Settings:
-    return {"size": rng.choice([1, 2, (1, 2), 3])} if len(shape) == 3 else None
+    return {"size": _sizes(rng, shape, [1, 2, (1, 2), 3])}
+
+
+def _sizes(rng: Random, shape: Shape, options: Sequence[int | tuple[int, int]]) -> int | tuple[int, ...]:
+    """One of several sizes for the axes of places of a map; sizes of two axes are for images only."""
+    return rng.choice([size for size in options if isinstance(size, int) or len(shape) == 3])
 
 
 def _layer_norm(rng: Random, shape: Shape) -> Settings:
@@ -308,7 +319,7 @@ def _group_norm(rng: Random, shape: Shape) -> Settings:
 
 
 def _batch_norm(rng: Random, shape: Shape) -> Settings:
-    if len(shape) not in (1, 3):
+    if len(shape) > 4 or (len(shape) == 2 and shape[1] < 3):
         return None
     return {"eps": rng.choice([1e-5, 1e-3]), "momentum": rng.choice([0.1, 0.01, 1.0])}
 
@@ -373,6 +384,11 @@ def _pointwise(rng: Random, shape: Shape) -> Settings:
     return {"program": [rng.choice(steps)]}
 
 
+def _long(shape: Shape) -> list[int]:
+    """Axes of some entries: what is normalised over few of them hardly varies."""
+    return [axis for axis, size in enumerate(shape) if size >= 3]
+
+
 def _opaque(rng: Random, shape: Shape) -> Settings:
     """Programs with one and several steps, tensors of all sorts, and references of all sorts."""
     x, last = {"in": 0}, {"step": 0}
@@ -420,17 +436,19 @@ UNARY: dict[str, Callable[[Random, Shape], Settings]] = {
     "conv3d": _ranked(_conv, 4),
     "linear": _linear,
     "batch_norm": _batch_norm,
+    "frozen_batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
-    "max_pool2d": _window,
-    "avg_pool2d": _window,
-    "adaptive_avg_pool2d": _adaptive,
-    "adaptive_max_pool2d": _adaptive,
+    **{f"{what}_pool{places}d": _ranked(_window, 1 + places) for what in ("max", "avg") for places in PLACES},
+    **{
+        f"adaptive_{what}_pool{places}d": _ranked(_adaptive, 1 + places) for what in ("avg", "max") for places in PLACES
+    },
     "flatten": lambda rng, shape: {} if prod(shape) <= 96 else None,
     "identity": _plain,
+    "detach": _plain,
     "dropout": lambda rng, shape: {"p": rng.choice([0.5, 0.2])},
-    "dropout2d": lambda rng, shape: {"p": 0.3} if len(shape) == 3 else None,
+    **{f"dropout{places}d": _ranked(lambda rng, shape: {"p": 0.3}, 1 + places) for places in PLACES},
     "stochastic_depth": lambda rng, shape: {"p": 0.3, "mode": rng.choice(["row", "batch"])},
     "reshape": _reshape,
     "permute": _permute,
@@ -439,6 +457,9 @@ UNARY: dict[str, Callable[[Random, Shape], Settings]] = {
     "average": _average,
     "pad": _pad,
     "pointwise": _pointwise,
+    "softmax": lambda rng, shape: {"axis": rng.choice(_long(shape))} if _long(shape) else None,
+    "normalize": lambda rng, shape: {"axis": rng.choice(_long(shape))} if _long(shape) else None,
+    "roll": lambda rng, shape: {"shifts": [rng.choice([0, 0, 1, -2]) for _ in shape]},
     "opaque": _opaque,
     "opaque_random": _opaque_random,
 }
@@ -453,6 +474,14 @@ def _alike(kind: str, most: int) -> Callable[[Sketch], None]:
     return move
 
 
+def _gate(made: Sketch) -> None:
+    """A gate between two values: between one and itself it does nothing, and learns nothing."""
+    value = made.value()
+    other = made.like(value)
+    if other != value:
+        made.add("gate", [value, other])
+
+
 def _concat(made: Sketch) -> None:
     value = made.value()
     axis = made.rng.randrange(len(made.shapes[value]))
@@ -465,7 +494,7 @@ JOINING: dict[str, Callable[[Sketch], None]] = {
     "add": _alike("add", 3),
     "mean": _alike("mean", 3),
     "multiply": _alike("multiply", 2),
-    "gate": _alike("gate", 2),
+    "gate": _gate,
     "concat": _concat,
 }
 """For each kind with several operands, a move that adds one."""
@@ -508,47 +537,85 @@ def _attention(made: Sketch) -> None:
     if tokens is None:
         return
     others = made.tokens() if made.rarely() else tokens
-    heads = made.rng.randint(1, 3)
-    width, values = (heads * made.rng.randint(1, 3) for _ in range(2))
-    query = made.add("linear", tokens, out=width)
-    key, value = made.add("linear", others or tokens, out=width), made.add("linear", others or tokens, out=values)
-    given = {"causal": made.rng.random() < 0.25, "scale": made.rng.choice([None, 0.7])}
-    found = made.add("attention", [query, key, value], heads=heads, dropout=made.rng.choice([0, 0, 0.2]), **given)
+    heads, shared = made.rng.randint(1, 3), made.rng.choice([1, 1, 1, 2])
+    width, values = (made.rng.randint(1, 3) for _ in range(2))
+    query = _headed(made, tokens, heads * shared, width)
+    key, value = (_headed(made, others or tokens, heads, each) for each in (width, values))
+    places = made.shapes[tokens][0], made.shapes[others or tokens][0]
+    operands = [query, key, value]
+    if made.rng.random() < 0.3:
+        view = tuple(made.rng.choice([1, size]) for size in (heads * shared, *places))
+        operands.append(made.held("parameter", view))
+    causal = len(operands) == 3 and made.rng.random() < 0.25
+    given = {"causal": causal, "scale": made.rng.choice([None, 0.7]), "grouped": shared > 1}
+    found = made.hidden("attention", operands, dropout=made.rng.choice([0, 0, 0.2]), **given)
+    _behind_heads(made, found, tokens)
+
+
+def _headed(made: Sketch, value: str, heads: int, width: int) -> str:
+    """A layer of tokens (S, C), its channels laid out as heads (heads, S, width)."""
+    if made.rng.random() < 0.3:
+        order, sizes = (2, 0, 1), (width, heads)
+    else:
+        order, sizes = (1, 0, 2), (heads, width)
+    layer = made.hidden("linear", value, out=heads * width)
+    laid = made.hidden("reshape", layer, shape=(made.shapes[value][0], *sizes))
+    return made.hidden("permute", laid, order=order)
+
+
+def _behind_heads(made: Sketch, value: str, tokens: str) -> None:
+    """Brings heads together, and often back into the stream of tokens."""
+    heads, places, width = made.sizes[value]
+    laid = made.hidden("permute", value, order=(1, 0, 2))
+    found = made.add("reshape", laid, shape=(places, heads * width))
     if made.rng.random() < 0.6:
         made.add("add", [tokens, made.add("linear", found, out=made.shapes[tokens][1])])
 
 
-def _windows(made: Sketch) -> None:
-    """Attention in windows of an image whose channels come last."""
+def _written_out(made: Sketch) -> None:
+    """Attention as products of matrices around a softmax, of vectors or their directions, with biases by position."""
+    tokens = made.tokens()
+    if tokens is None:
+        return
+    heads, places = made.rng.randint(1, 3), made.shapes[tokens][0]
+    # The direction of a query of one number is its sign, which hardly ever changes.
+    cosine = made.rng.random() < 0.4
+    width, values = made.rng.randint(2 if cosine else 1, 3), made.rng.randint(1, 3)
+    query, key, value = (_headed(made, tokens, heads, each) for each in (width, width, values))
+    if cosine:
+        query, key = (made.hidden("normalize", each, axis=2) for each in (query, key))
+        query = made.hidden("multiply", [query, made.held("parameter", (heads, 1, 1))])
+    else:
+        query = made.hidden("pointwise", query, program=[["operator.mul", [{"in": 0}, 0.7], {}]])
+    scores = made.hidden("matmul", [query, made.hidden("permute", key, order=(0, 2, 1))])
+    if made.rng.random() < 0.5:
+        table = made.held("parameter", (made.rng.randint(3, 5), heads))
+        shape = (places, places) if made.rng.random() < 0.5 else (places * places,)
+        rows = made.hidden("take", table, axis=0, shape=shape, persistent=made.rng.random() < 0.5)
+        rows = made.hidden("reshape", rows, shape=(places, places, heads))
+        scores = made.hidden("add", [scores, made.hidden("permute", rows, order=(2, 0, 1))])
+    found = made.hidden("matmul", [made.hidden("softmax", scores, axis=2), value])
+    _behind_heads(made, found, tokens)
+
+
+def _matmul(made: Sketch) -> None:
+    """Two values of which one has as many columns as the other has rows, in any order of axes."""
     value = made.value()
     shape = made.shapes[value]
-    if len(shape) != 3:
+    if len(shape) < 2 or prod(shape) > 96:
         return
-    size = shape[1:]
-    window = tuple(made.rng.choice([part for part in range(1, each + 1) if each % part == 0]) for each in size)
-    if not 2 <= prod(window) <= 16:
-        return
-    image = made.add("permute", value, order=(1, 2, 0))
-    heads, cosine = made.rng.randint(1, 2), made.rng.random() < 0.4
-    # The direction of a query of one number is its sign, which hardly ever changes.
-    width, values = heads * made.rng.randint(2 if cosine else 1, 3), heads * made.rng.randint(1, 3)
-    parts = [made.add("linear", image, out=out) for out in (width, width, values)]
-    extra = [made.held("parameter", (heads, prod(window), prod(window)))]
-    if cosine:
-        extra.append(made.held("parameter", (heads, 1, 1)))
-    shift = tuple(
-        made.rng.randint(0, each - 1) if each < whole else 0 for each, whole in zip(window, size, strict=True)
-    )
-    given = {"heads": heads, "size": size, "window": window, "shift": shift, "cosine": cosine, "scale": 0.8}
-    found = made.add("window_attention", [*parts, *extra], dropout=made.rng.choice([0, 0, 0.2]), **given)
-    made.add("permute", found, order=(2, 0, 1))
+    turned = made.hidden("permute", made.like(value), order=(*range(len(shape) - 2), len(shape) - 1, len(shape) - 2))
+    # Of entries of size 1, so that products are no larger than what they are made from.
+    scaled = made.hidden("pointwise", turned, program=[["torch.tanh", [{"in": 0}], {}]])
+    made.add("matmul", [value, scaled] if made.rng.random() < 0.5 else [scaled, value])
 
 
 def _expand(made: Sketch) -> None:
     """A token of its own in front of all others, or a value that is the same for all examples."""
     value = made.value()
     shape = made.shapes[value]
-    token = made.add("expand", [made.held("parameter", (1, *shape[1:])), value], rank=len(shape))
+    examples = next(node.id for node in made.draft.nodes.values() if node.kind == "input")
+    token = made.add("expand", [made.held("parameter", (1, *shape[1:])), examples], rank=len(shape))
     made.add("concat", [token, value], axis=0)
 
 
@@ -577,7 +644,8 @@ PARTICULAR: dict[str, Callable[[Sketch], None]] = {
     "constant": _constant,
     "embedding": _embedding,
     "attention": _attention,
-    "window_attention": _windows,
+    "matmul": _matmul,
+    "take": _written_out,
     "expand": _expand,
 }
 """For each kind whose operands are made for it, or that has none, a move that adds one with what it needs."""
@@ -588,6 +656,15 @@ def _one(kinds: Sequence[str]) -> Callable[[Sketch], None]:
         made.unary(made.rng.choice(kinds), made.value())
 
     return move
+
+
+def _on_places(made: Sketch) -> None:
+    """A pool, or dropout of whole channels, on a map over as many axes of places as there are."""
+    value = made.value()
+    places = len(made.shapes[value]) - 1
+    if places in PLACES:
+        kinds = [name for name in UNARY if name.endswith(f"{places}d") and not name.startswith("conv")]
+        made.unary(made.rng.choice(kinds), value)
 
 
 def _residual(made: Sketch) -> None:
@@ -662,13 +739,14 @@ def _flat(made: Sketch) -> None:
         made.unary(made.rng.choice(kinds), flat)
 
 
-_REARRANGING = ["reshape", "permute", "slice", "select", "average", "pad"]
+_REARRANGING = ["reshape", "permute", "slice", "select", "average", "pad", "roll"]
 
 MOVES: list[Callable[[Sketch], None]] = [
     *[_one(["conv2d", "linear", "conv2d", "linear", "conv1d", "conv3d"])] * 5,
     *[_one(_ACTIVATIONS)] * 3,
     *[_one(["batch_norm", "batch_norm", "layer_norm", "group_norm"])] * 2,
     *[_one([kind for kind in UNARY if kind not in {*_ACTIVATIONS, *_REARRANGING}])] * 4,
+    *[_on_places] * 2,
     *[_one(_REARRANGING)] * 2,
     *JOINING.values(),
     *PARTICULAR.values(),
@@ -712,13 +790,88 @@ def transformer() -> Genome:
     draft = Draft()
     stem = draft.add("linear", draft.input((6, 5)), out=8)
     packed = draft.add("linear", draft.add("layer_norm", stem, axes=1), out=24)
-    parts = [draft.add("slice", packed, axis=1, start=start, stop=start + 8) for start in (0, 8, 16)]
-    mixed = draft.add("linear", draft.add("attention", parts, heads=2), out=8)
-    stream = draft.add("add", [stem, mixed])
+    found = draft.add("attention", [heads_of(draft, packed, start, 2, 4) for start in (0, 8, 16)])
+    flat = draft.add("reshape", draft.add("permute", found, order=(1, 0, 2)), shape=(6, 8))
+    stream = draft.add("add", [stem, draft.add("linear", flat, out=8)])
     hidden = draft.add("gelu", draft.add("linear", draft.add("rms_norm", stream, axes=1), out=10))
     stream = draft.add("add", [stream, draft.add("linear", hidden, out=8)])
     draft.head(draft.add("linear", draft.add("average", draft.add("layer_norm", stream, axes=1), axes=(0,)), out=4))
     return lively(draft.finish(), 5)
+
+
+@cache
+def mapped(places: int) -> Genome:
+    """A network over so many axes of places, 1 to 3: residual, dense, grouped and separable."""
+    draft, kind = Draft(), f"conv{places}d"
+
+    def normed(source: str, activation: str = "relu", **settings: Any) -> str:
+        return draft.add(activation, draft.add("batch_norm", draft.add(kind, source, bias=False, **settings)))
+
+    stem = normed(draft.input((3, *[4] * places)), out=4)
+    total = draft.add("relu", draft.add("add", [stem, draft.add("batch_norm", draft.add(kind, stem, out=4))]))
+    grouped = normed(total, "gelu", out=6, groups=2, stride=2)
+    pooled = draft.add(f"avg_pool{places}d", total, kernel=2)
+    joined = draft.add("concat", [pooled, draft.add(f"max_pool{places}d", stem, kernel=2), grouped])
+    dense = draft.add("relu", draft.add("batch_norm", joined))
+    apart = draft.add("prelu", draft.add(kind, draft.add(kind, dense, out=6, kernel=1), out=6, groups=6))
+    last = draft.add("silu", draft.add("group_norm", draft.add(kind, apart, out=4), groups=2))
+    flat = draft.add("flatten", draft.add(f"adaptive_avg_pool{places}d", last, size=1))
+    draft.head(draft.add("linear", flat, out=5))
+    return lively(draft.finish(), 7)
+
+
+@cache
+def channels_last() -> Genome:
+    """Images whose channels lie last between the depthwise convolutions, as in ConvNeXt and Swin."""
+    draft = Draft()
+    stem = draft.add("permute", draft.add("conv2d", draft.input((3, 6, 8)), out=6, kernel=2, stride=2), order=(1, 2, 0))
+    hidden = draft.add("gelu", draft.add("linear", draft.add("layer_norm", stem, axes=1), out=10))
+    total = draft.add("add", [stem, draft.add("linear", hidden, out=6)])
+    bent = draft.add("relu", draft.add("linear", total, out=5))
+    first = draft.add("permute", bent, order=(2, 0, 1))
+    apart = draft.add("relu", draft.add("conv2d", first, out=5, groups=5))
+    draft.head(draft.add("linear", draft.add("flatten", draft.add("adaptive_avg_pool2d", apart)), out=4))
+    return lively(draft.finish(), 6)
+
+
+MADE: dict[str, Callable[[], Genome]] = {
+    "sequence": lambda: mapped(1),
+    "image": lambda: mapped(2),
+    "volume": lambda: mapped(3),
+    "channels last": channels_last,
+    "transformer": transformer,
+}
+"""Networks made for the laws: over one, two and three axes of places, with channels first and last, and of tokens."""
+
+
+@cache
+def written_out(cosine: bool = False) -> Genome:
+    """Attention as products of matrices around a softmax, with a bias for each head from a table of positions."""
+    draft = Draft()
+    stem = draft.add("linear", draft.input((6, 5)), out=6)
+    packed = draft.add("linear", stem, out=20)
+    query, key, value = (heads_of(draft, packed, *part) for part in ((0, 2, 3), (6, 2, 3), (12, 2, 4)))
+    if cosine:
+        query, key = (draft.add("normalize", each, axis=2) for each in (query, key))
+        query = draft.add("multiply", [query, draft.add("parameter", (), shape=(2, 1, 1), view=(2, 1, 1))])
+    else:
+        query = draft.add("pointwise", query, program=[["operator.mul", [{"in": 0}, 0.6], {}]])
+    scores = draft.add("matmul", [query, draft.add("permute", key, order=(0, 2, 1))])
+    table = draft.add("parameter", (), shape=(3, 2), view=(3, 2))
+    bias = draft.add("reshape", draft.add("take", table, shape=(36,)), shape=(6, 6, 2))
+    bias = draft.add("permute", bias, order=(2, 0, 1))
+    scores = draft.add("pointwise", [scores, bias], program=[["operator.add", [{"in": 0}, {"in": 1}], {}]])
+    found = draft.add("matmul", [draft.add("softmax", scores, axis=2), value])
+    flat = draft.add("reshape", draft.add("permute", found, order=(1, 0, 2)), shape=(6, 8))
+    stream = draft.add("add", [stem, draft.add("linear", flat, out=6)])
+    draft.head(draft.add("linear", draft.add("average", draft.add("tanh", stream), axes=(0,)), out=4))
+    return lively(draft.finish(), 5)
+
+
+def heads_of(draft: Draft, packed: str, start: int, heads: int, width: int) -> str:
+    """A part of the channels of six tokens, laid out as heads."""
+    part = draft.add("slice", packed, axis=1, start=start, stop=start + heads * width)
+    return draft.add("permute", draft.add("reshape", part, shape=(6, heads, width)), order=(1, 0, 2))
 
 
 _IMAGE = (3, 8, 8)

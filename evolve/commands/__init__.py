@@ -19,6 +19,7 @@ from evolve.commands.mutating import mutate
 from evolve.commands.reading import log, show, status, tree
 from evolve.commands.searching import resume, search
 from evolve.commands.taking import export, replay
+from evolve.commands.training import freezeout_speedup, train
 
 __all__ = ["COMMANDS", "execute", "usage_error"]
 
@@ -34,6 +35,8 @@ COMMANDS: MappingProxyType[str, Callable[..., None]] = MappingProxyType(
         "export": export,
         "import": import_,
         "mutate": mutate,
+        "train": train,
+        "freezeout-speedup": freezeout_speedup,
         "zoo": zoo,
         "ops": ops,
     }

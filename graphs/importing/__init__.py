@@ -3,7 +3,8 @@
 | module | what it does |
 |---|---|
 | `tracing` | the module's forward pass as graphs of `torch.fx`, in train and in eval mode |
-| `observing` | the shapes of all values, for two batch sizes |
+| `copying` | a copy of the module to work on |
+| `observing` | what comes out of a call that has no shape rule, for two batch sizes |
 | `exported` | the same by `torch.export`, for forward passes that `torch.fx` cannot trace |
 | `stand_ins` | what stands for traced values on the way |
 | `walking` | from call to call through a traced graph |

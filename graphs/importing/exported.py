@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
+from graphs.importing.chance import nothing_drawn
+from graphs.importing.gradients import own_gradients_refused
 from graphs.importing.observing import quiet
-from graphs.importing.tracing import Trace
+from graphs.importing.tracing import ADVICE, Trace, Untraced, where
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,7 +25,7 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
     """Records one mode.
 
     Args:
-        module: A copy that may be changed; see `graphs.importing.tracing.copied`.
+        module: A copy that may be changed; see `graphs.importing.copying`.
         given: The example by argument.
         training: The mode.
 
@@ -38,12 +40,14 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
     # An example of one would be taken for a size that is always 1.
     example = {name: tensor if len(tensor) > 1 else torch.cat([tensor, tensor]) for name, tensor in given.items()}
     try:
-        with quiet():
+        with nothing_drawn(), own_gradients_refused(), quiet():
             shapes = {name: {0: batch} for name in example}
             program = torch.export.export(module, (), dict(example), dynamic_shapes=shapes, strict=False)
             whole: Any = program.module(check_guards=False)
+    except GraphError:
+        raise
     except Exception as error:
-        raise GraphError(f"cannot record the forward pass: {str(error).splitlines()[0]}") from error
+        raise Untraced(where(error), _reason(error)) from error
     (output,) = (node for node in whole.graph.nodes if node.op == "output")
     spec = program.call_spec.out_spec
     output.args = (pytree.tree_unflatten(list(output.args[0]), spec) if spec is not None else output.args[0],)
@@ -53,3 +57,13 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
             node.replace_all_uses_with(node.args[0])
             whole.graph.erase_node(node)
     return Trace(whole.graph, whole, training)
+
+
+def _reason(error: Exception) -> str:
+    """What keeps a forward pass from being recorded, in a line."""
+    text = str(error)
+    if "data-dependent" in text:
+        return "what it does depends on the values of tensors" + ADVICE
+    if text.startswith("Constraints violated"):
+        return "what it does depends on the number of examples, which would bake that in"
+    return f"{type(error).__name__}: {text}".splitlines()[0]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
 from graphs.genome import Genome
+from graphs.state import State
 from graphs.structure import Head
 
 if TYPE_CHECKING:
@@ -19,10 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["from_torch"]
 
-_TOLERANCE = 1e-5
 
-
-def from_torch(module: nn.Module, example_input: Any) -> Genome:
+def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) -> Genome:
     """The genome of a module, weights included; `graphs.to_torch` gives an ordinary module back.
 
     The forward pass is traced with `torch.fx`, or recorded by `torch.export` where that cannot be done, in train and in
@@ -34,51 +34,122 @@ def from_torch(module: nn.Module, example_input: Any) -> Genome:
         module: Any `torch.nn.Module` whose forward pass does not branch on the values of tensors. Left as it is.
         example_input: A tensor (N, ...), a tuple of them for several arguments, or a dictionary by argument name.
             Names, types and shapes (not N) are kept, and the greatest value of integer inputs.
+        verify: Compare the result with the original on an example or two, in train and in eval mode. Without it, which
+            saves these passes, a forward pass that depends on values in a way that no trace shows goes unnoticed.
 
     Raises:
         GraphError: The module cannot be taken in; names the line of its code, and what to do.
     """
     import torch
 
+    from graphs.importing.chance import generators_kept
     from graphs.importing.exported import trace_exported
-    from graphs.importing.tracing import copied, examples, trace
+    from graphs.importing.gradients import check_hooks
+    from graphs.importing.tracing import Untraced, examples, trace
 
     if not isinstance(module, torch.nn.Module):
         raise GraphError(f"expected a torch.nn.Module, got {type(module).__name__}")
+    _check_wrapped(module)
+    check_hooks(module)
     given = examples(module, example_input)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        try:
-            return _taken_in(module, copied(module), given, trace)
-        except GraphError as error:
-            with contextlib.suppress(GraphError):
-                return _taken_in(module, copied(module), given, trace_exported)
-            raise error
+        with generators_kept():
+            try:
+                return _taken_in(module, given, trace, verify)
+            except Untraced as stopped:
+                _check_runs(module, given)
+                # What came further knows the true reason.
+                try:
+                    return _taken_in(module, given, trace_exported, verify)
+                except GraphError as error:
+                    raise _placed(error, stopped.place) from error
+            except GraphError:
+                _check_runs(module, given)
+                with contextlib.suppress(GraphError):
+                    return _taken_in(module, given, trace_exported, verify)
+                # To note the lines of the user's code takes long, so it is done where one has to be named.
+                return _taken_in(module, given, functools.partial(trace, lines=True), verify)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
+def _check_runs(module: nn.Module, given: Mapping[str, Tensor]) -> None:
+    """Looks for a reason outside of the trace: whether the module takes the example at all.
+
+    Raises:
+        GraphError: It does not; with what torch says.
+    """
+    import torch
+
+    from graphs.importing.copying import copied
+
+    try:
+        with torch.no_grad():
+            copied(module).eval()(**given)
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise GraphError(f"the module does not run on the example: {said}") from error
+
+
+def _placed(error: GraphError, place: str) -> GraphError:
+    """The error with a line of the user's code, where it names none."""
+    named = re.search(r":\d+, in |line \d+, in ", str(error))
+    return error if named or not place else GraphError(f"{error} (tracing stops at {place})")
+
+
+def _check_wrapped(module: nn.Module) -> None:
+    """Passes modules whose forward pass is Python's.
+
+    Raises:
+        GraphError: The module, or a part of it, is compiled or wrapped; says what to give instead.
+    """
+    import torch
+
+    for path, part in module.named_modules():
+        what = f"the part '{path}'" if path else "the module"
+        if isinstance(part, torch.jit.ScriptModule):
+            raise GraphError(f"{what} is compiled by torch.jit; give what it was made from")
+    inside = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+    name = inside.get(type(module).__name__)
+    if name and type(module).__module__.startswith("torch."):
+        raise GraphError(f"the module is wrapped as {type(module).__name__}; give what is inside, the module's .{name}")
+
+
 def _taken_in(
     module: nn.Module,
-    work: nn.Module,
     given: Mapping[str, Tensor],
     trace: Callable[[nn.Module, Mapping[str, Tensor], bool], Trace],
+    verify: bool,
 ) -> Genome:
-    """The genome by one way of tracing, compared with the original."""
+    """The genome by one way of tracing."""
+    from graphs.importing.comparing import compare
+    from graphs.importing.copying import copied
     from graphs.importing.lowering import Lowering
-    from graphs.importing.observing import observe
     from graphs.importing.walking import walk
 
-    training, inference = trace(work, given, True), trace(work, given, False)
-    lowering = Lowering(work, given)
+    work = copied(module)
+    training = trace(work, given, True)
+    inference = trace(work, given, False) if training.asked else training
+    lowering = Lowering(work, given, _fixed(training, inference))
     alike = _alike(training, inference)
-    trained = walk(lowering, training, inference if alike else None, observe(training, given))
-    evaluated = trained if alike else walk(lowering, inference, None, observe(inference, given))
+    trained = walk(lowering, training, inference if alike else None)
+    evaluated = trained if alike else walk(lowering, inference, None)
     _name_heads(lowering, trained, evaluated)
     genome = _finish(lowering)
-    _compare(module, genome, given)
+    if verify:
+        compare(module, genome, given, alike)
     return genome
+
+
+def _fixed(training: Trace, inference: Trace) -> dict[str, bool]:
+    """The layers that are in the same mode in both, or in the other mode than the whole, by path."""
+    if inference is training:
+        return {}
+    frozen = [path for path, mode in training.modes.items() if not mode and not inference.modes.get(path, False)]
+    lively = [path for path, mode in inference.modes.items() if mode and training.modes.get(path, True)]
+    return {**dict.fromkeys(frozen, False), **dict.fromkeys(lively, True)}
 
 
 def _alike(one: Trace, other: Trace) -> bool:
@@ -125,49 +196,25 @@ def _outputs(low: Lowering, value: Any, name: str) -> dict[str, str]:
 def _finish(low: Lowering) -> Genome:
     import torch
 
+    from graphs.importing.lowering import further_names
+
     if not low.draft.heads:
         raise GraphError("the forward pass gives no tensor")
     low.draft.prune()
+    unread = [name for name, node in low.inputs.items() if node not in low.draft.nodes]
+    if unread:
+        raise GraphError(f"the forward pass does not use its argument '{unread[0]}'; leave it out of the example")
     used = {name for node in low.draft.nodes.values() for name in node.tensors.values()}
+    known = {held.name: held for held in low.held.values()}
+    unused = {name: held.how for name, held in known.items() if name not in used and held.how != "constant"}
+    frozen = {name for name, held in known.items() if held.how == "parameter" and not held.tensor.requires_grad}
+    state = State(frozenset(frozen), further_names(low.module, low.held), unused)
     graph = low.draft.finish()
+    kept = {name: low.weights[name] for name in low.weights if name in used}
+    kept |= {name: known[name].tensor for name in unused}
     with torch.no_grad():
         weights = {
             name: tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
-            for name, tensor in low.weights.items()
-            if name in used
+            for name, tensor in kept.items()
         }
-    return Genome(graph, weights)
-
-
-def _compare(module: nn.Module, genome: Genome, given: Mapping[str, Tensor]) -> None:
-    """Runs the original and what was made of it on the example, in eval mode.
-
-    Raises:
-        GraphError: Their outputs differ.
-    """
-    import torch
-
-    from graphs.importing.tracing import copied
-    from graphs.modules import to_torch
-
-    original, made = copied(module).eval(), to_torch(genome).eval()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        expected = _tensors(original(**given))
-        torch.manual_seed(0)
-        found = _tensors(made(**given))
-    for one, other in zip(expected, found, strict=True):
-        if one.shape != other.shape or not torch.allclose(one, other, _TOLERANCE, _TOLERANCE, equal_nan=True):
-            raise GraphError(
-                "what was traced does not compute what the module does on the example; its forward pass may depend on "
-                "values of tensors, on state outside of them, or change tensors in place that others still read"
-            )
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    from torch import Tensor
-
-    if isinstance(value, Tensor):
-        return [value]
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
+    return Genome(graph, weights, state.told({}))

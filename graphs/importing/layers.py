@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Layer", "layer_of"]
+from graphs.kinds.weighted import PLACES
+
+__all__ = ["Layer", "in_mode", "layer_of"]
 
 Layer = tuple[str, dict[str, Any], dict[str, str]]
 
@@ -20,12 +22,14 @@ def _convolution(layer: Any) -> Layer | None:
     names = ("kernel_size", "stride", "padding", "dilation")
     kernel, stride, padding, dilation = (tuple(getattr(layer, name)) for name in names)
     settings = {"out": layer.out_channels, "kernel": kernel, "stride": stride, "padding": padding}
-    settings |= {"dilation": dilation, "groups": layer.groups, "bias": layer.bias is not None}
-    return f"conv{len(kernel)}d", settings, _own(layer)
+    own = _own(layer)
+    settings |= {"dilation": dilation, "groups": layer.groups, "bias": "bias" in own}
+    return f"conv{len(kernel)}d", settings, own
 
 
 def _linear(layer: Any) -> Layer | None:
-    return "linear", {"out": layer.out_features, "bias": layer.bias is not None}, _own(layer)
+    own = _own(layer)
+    return "linear", {"out": layer.out_features, "bias": "bias" in own}, own
 
 
 def _embedding(layer: Any) -> Layer | None:
@@ -41,15 +45,13 @@ def _batch_norm(layer: Any) -> Layer | None:
 
 
 def _layer_norm(layer: Any) -> Layer | None:
-    if layer.weight is None or layer.bias is None:
-        return None
-    return "layer_norm", {"axes": len(layer.normalized_shape), "eps": layer.eps}, _own(layer)
+    own = _own(layer)
+    return ("layer_norm", {"axes": len(layer.normalized_shape), "eps": layer.eps}, own) if len(own) == 2 else None
 
 
 def _rms_norm(layer: Any) -> Layer | None:
-    if layer.weight is None:
-        return None
-    return "rms_norm", {"axes": len(layer.normalized_shape), "eps": layer.eps}, _own(layer)
+    own = _own(layer)
+    return ("rms_norm", {"axes": len(layer.normalized_shape), "eps": layer.eps}, own) if own else None
 
 
 def _group_norm(layer: Any) -> Layer | None:
@@ -59,15 +61,15 @@ def _group_norm(layer: Any) -> Layer | None:
 
 
 def _own(layer: Any) -> dict[str, str]:
-    return {name: name for name, _ in [*layer.named_parameters(), *layer.named_buffers()]}
+    """The names of a layer's tensors, none of which is asked for: a trace would note that."""
+    if layer._modules:
+        return {name: name for name, _ in [*layer.named_parameters(), *layer.named_buffers()]}
+    held = [*layer._parameters.items(), *layer._buffers.items()]
+    return {name: name for name, tensor in held if tensor is not None}
 
 
 def _dropout(layer: Any) -> Layer | None:
-    return "dropout", {"p": layer.p}, {}
-
-
-def _dropout2d(layer: Any) -> Layer | None:
-    return "dropout2d", {"p": layer.p}, {}
+    return type(layer).__name__.lower(), {"p": layer.p}, {}
 
 
 def _plain(kind: str, **names: str) -> Callable[[Any], Layer | None]:
@@ -87,30 +89,38 @@ def _flatten(layer: Any) -> Layer | None:
     return ("flatten", {}, {}) if (layer.start_dim, layer.end_dim) == (1, -1) else None
 
 
-def _two(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+def _each(value: Any, places: int) -> tuple[int, ...]:
+    return (value,) * places if isinstance(value, int) else tuple(value)
 
 
-def _max_pool(layer: Any) -> Layer | None:
-    if layer.return_indices:
-        return None
-    settings = {"kernel": _two(layer.kernel_size), "stride": _two(layer.stride), "padding": _two(layer.padding)}
-    return "max_pool2d", settings | {"dilation": _two(layer.dilation), "ceil": layer.ceil_mode}, {}
+def _max_pool(places: int) -> Callable[[Any], Layer | None]:
+    def convert(layer: Any) -> Layer | None:
+        if layer.return_indices:
+            return None
+        window = {"kernel": layer.kernel_size, "stride": layer.stride, "padding": layer.padding}
+        settings = {name: _each(size, places) for name, size in {**window, "dilation": layer.dilation}.items()}
+        return f"max_pool{places}d", settings | {"ceil": layer.ceil_mode}, {}
+
+    return convert
 
 
-def _avg_pool(layer: Any) -> Layer | None:
-    if not layer.count_include_pad or layer.divisor_override is not None:
-        return None
-    settings = {"kernel": _two(layer.kernel_size), "stride": _two(layer.stride), "padding": _two(layer.padding)}
-    return "avg_pool2d", settings | {"ceil": layer.ceil_mode}, {}
+def _avg_pool(places: int) -> Callable[[Any], Layer | None]:
+    def convert(layer: Any) -> Layer | None:
+        if not layer.count_include_pad or getattr(layer, "divisor_override", None) is not None:
+            return None
+        window = {"kernel": layer.kernel_size, "stride": layer.stride, "padding": layer.padding}
+        settings: dict[str, Any] = {name: _each(size, places) for name, size in window.items()}
+        return f"avg_pool{places}d", settings | {"ceil": layer.ceil_mode}, {}
+
+    return convert
 
 
-def _adaptive(kind: str) -> Callable[[Any], Layer | None]:
+def _adaptive(what: str, places: int) -> Callable[[Any], Layer | None]:
     def convert(layer: Any) -> Layer | None:
         size = layer.output_size
         if getattr(layer, "return_indices", False) or size is None or None in (size if isinstance(size, tuple) else ()):
             return None
-        return kind, {"size": _two(size)}, {}
+        return f"adaptive_{what}_pool{places}d", {"size": _each(size, places)}, {}
 
     return convert
 
@@ -121,20 +131,20 @@ def _attention(layer: Any) -> Layer | None:
 
 
 _LAYERS: dict[str, Callable[[Any], Layer | None]] = {
-    "Conv1d": _convolution,
-    "Conv2d": _convolution,
-    "Conv3d": _convolution,
     "Linear": _linear,
     "NonDynamicallyQuantizableLinear": _linear,
     "Embedding": _embedding,
-    "BatchNorm1d": _batch_norm,
-    "BatchNorm2d": _batch_norm,
-    "BatchNorm3d": _batch_norm,
     "LayerNorm": _layer_norm,
     "RMSNorm": _rms_norm,
     "GroupNorm": _group_norm,
     "Dropout": _dropout,
-    "Dropout2d": _dropout2d,
+    **{f"Conv{places}d": _convolution for places in PLACES},
+    **{f"BatchNorm{places}d": _batch_norm for places in PLACES},
+    **{f"Dropout{places}d": _dropout for places in PLACES},
+    **{f"MaxPool{places}d": _max_pool(places) for places in PLACES},
+    **{f"AvgPool{places}d": _avg_pool(places) for places in PLACES},
+    **{f"AdaptiveAvgPool{places}d": _adaptive("avg", places) for places in PLACES},
+    **{f"AdaptiveMaxPool{places}d": _adaptive("max", places) for places in PLACES},
     "Identity": _plain("identity"),
     "ReLU": _plain("relu"),
     "ReLU6": _plain("relu6"),
@@ -148,10 +158,6 @@ _LAYERS: dict[str, Callable[[Any], Layer | None]] = {
     "Hardsigmoid": _plain("hardsigmoid"),
     "PReLU": _prelu,
     "Flatten": _flatten,
-    "MaxPool2d": _max_pool,
-    "AvgPool2d": _avg_pool,
-    "AdaptiveAvgPool2d": _adaptive("adaptive_avg_pool2d"),
-    "AdaptiveMaxPool2d": _adaptive("adaptive_max_pool2d"),
     "MultiheadAttention": _attention,
 }
 
@@ -159,11 +165,71 @@ _LAYERS: dict[str, Callable[[Any], Layer | None]] = {
 def layer_of(layer: Any) -> Layer | None:
     """What stands for a layer: only for `torch.nn`'s own classes, since a subclass may compute something else."""
     home = type(layer).__module__
+    if not home.startswith("torch."):
+        return _stochastic_depth(layer)
     if not home.startswith("torch.nn.modules") or getattr(layer, "parametrizations", None) or _hooked(layer):
         return None
     convert = _LAYERS.get(type(layer).__name__)
     return convert(layer) if convert else None
 
 
+def _stochastic_depth(layer: Any) -> Layer | None:
+    """Stochastic depth, which people write themselves: found by what it does to an example."""
+    import torch
+
+    if vars(layer)["_modules"] or vars(layer)["_parameters"] or vars(layer)["_buffers"] or _hooked(layer):
+        return None
+    rates = {value for value in vars(layer).values() if type(value) is float and 0 < value < 1}
+    mode, x = layer.__dict__["training"], torch.linspace(1, 2, 96).reshape(32, 3)
+    for p in rates:
+        found = []
+        with torch.random.fork_rng(devices=[]):
+            try:
+                for training in (False, True):
+                    layer.__dict__["training"] = training
+                    torch.manual_seed(0)
+                    found.append(layer.forward(x))
+            except Exception:
+                return None
+            finally:
+                layer.__dict__["training"] = mode
+            torch.manual_seed(0)
+            dropped = torch.feature_dropout(x.unsqueeze(0), p, True).squeeze(0)
+        if found[0] is x and isinstance(found[1], torch.Tensor) and torch.equal(found[1], dropped):
+            return "stochastic_depth", {"p": p, "mode": "row"}, {}
+    return None
+
+
 def _hooked(layer: Any) -> bool:
     return bool(layer._forward_hooks or layer._forward_pre_hooks)
+
+
+def in_mode(found: Layer, training: bool) -> Layer | None:
+    """What stands for a layer that is always in one mode, whatever that of the module is; None if nothing does."""
+    kind, settings, own = found
+    change = _IN_TRAINING if training else _IN_EVAL
+    return change[kind](kind, settings, own) if kind in change else found
+
+
+def _call_always(kind: str, settings: dict[str, Any], own: dict[str, str]) -> Layer | None:
+    return f"functional.{kind}", settings, own
+
+
+def _dropless(kind: str, settings: dict[str, Any], own: dict[str, str]) -> Layer | None:
+    return kind, settings | {"dropout": 0.0}, own
+
+
+_DROPS = ("dropout", *(f"dropout{places}d" for places in PLACES))
+
+_IN_EVAL: dict[str, Callable[..., Layer | None]] = {
+    "batch_norm": lambda kind, settings, own: ("frozen_batch_norm", settings, own),
+    **dict.fromkeys((*_DROPS, "stochastic_depth"), lambda kind, settings, own: ("identity", {}, {})),
+    "attention": _dropless,
+}
+
+_IN_TRAINING: dict[str, Callable[..., Layer | None]] = {
+    **dict.fromkeys(("batch_norm", "stochastic_depth"), lambda kind, settings, own: None),
+    **dict.fromkeys(_DROPS, _call_always),
+    "attention": lambda kind, settings, own: None if settings["dropout"] else (kind, settings, own),
+}
+"""Layers that know the mode: what they are where they are always in the one, or in the other."""

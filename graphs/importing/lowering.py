@@ -5,23 +5,27 @@ What has a kind becomes a node of that kind, what works on each element a `point
 
 from __future__ import annotations
 
+import functools
+import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
 from graphs.errors import GraphError
-from graphs.importing.observing import BATCHES, Seen
-from graphs.importing.stand_ins import TRAINING, Held, Program, Ref, Size, Training, any_of, refs_of
+from graphs.importing.chance import nothing_drawn
+from graphs.importing.observing import BATCHES, Seen, observe
+from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, Size, Training, any_of, refs_of
 from graphs.importing.tracing import Trace
-from graphs.kinds.allowed import allowed
-from graphs.kinds.pointwise import ELEMENTWISE
+from graphs.kinds.allowed import ELEMENTWISE, allowed
+from graphs.kinds.program import COUNT
 from graphs.structure import Shape
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
-__all__ = ["Lowering", "reach"]
+__all__ = ["Lowering", "further_names", "reach"]
 
 
 class Lowering:
@@ -30,31 +34,75 @@ class Lowering:
     Attributes:
         draft: What nodes are added to.
         shapes: Shapes of its nodes, without the batch.
+        types: Types of their entries.
         weights: The tensors that they use, by name.
+        fixed: The layers that are in the same mode whatever that of the module is: their modes by path.
     """
 
-    def __init__(self, module: nn.Module, given: Mapping[str, Tensor]) -> None:
-        self.module, self.given = module, given
+    def __init__(self, module: nn.Module, given: Mapping[str, Tensor], fixed: Mapping[str, bool] | None = None) -> None:
+        self.module, self.given, self.fixed = module, given, fixed or {}
         self.draft = Draft()
         self.shapes: dict[str, Shape] = {}
+        self.types: dict[str, torch.dtype] = {}
         self.weights: dict[str, Tensor] = {}
         self.made: dict[Any, str] = {}
         self.held = _tensors_of(module)
         self.inputs: dict[str, str] = {}
         self.varying: set[str] = set()
         self.line = ""
-        self.now: Seen = Seen()
+        self.look: Callable[[], Any] | None = None
+        self.seen: Seen | None = None
         self.count: dict[Any, int] = {}
-        self.apart = False
+        self.apart, self.training = False, False
         self.root = module
 
     def begin(self, trace: Trace, alone: bool) -> None:
         """Starts with one mode; `alone` if it cannot be held against the other one, call by call."""
-        self.count, self.apart, self.root = {}, alone, trace.root
+        self.count, self.apart, self.root, self.training = {}, alone, trace.root, trace.training
 
-    def at(self, seen: Seen, line: str) -> None:
-        """Says what was observed of the value that comes next, and which line of the user's code it is from."""
-        self.now, self.line = seen, line
+    def at(self, line: str) -> None:
+        """Says which line of the user's code the value that comes next is from."""
+        self.line = line
+
+    def about(self, call: Callable[..., Any], arguments: list[Any], keywords: Mapping[str, Any]) -> None:
+        """Says what is called, so that what it gives can be observed where that is asked for."""
+        self.look, self.seen = lambda: observe(call, arguments, keywords, self._value), None
+
+    @property
+    def now(self) -> Seen:
+        """What the call gives that is being taken in.
+
+        Raises:
+            GraphError: It fails for a batch of another size than the example's.
+        """
+        if self.seen is None:
+            try:
+                self.seen = self.look() if self.look else Seen()
+            except GraphError:
+                raise
+            except Exception as error:
+                sizes, reason = " and ".join(map(str, BATCHES)), (str(error).splitlines() or [""])[0]
+                raise self.error(f"it fails for batches of {sizes}: {reason}") from error
+        return self.seen
+
+    def _value(self, value: Any, place: int) -> Any:
+        """A stand-in as the value that it would be in a batch of `BATCHES[place]`, a tensor without numbers."""
+        import torch
+
+        if isinstance(value, Size):
+            return value.factor * BATCHES[place]
+        if isinstance(value, Training):
+            return self.training
+        if isinstance(value, Differing):
+            return value.training if self.training else value.inference
+        if isinstance(value, Held):
+            return value.tensor
+        if isinstance(value, Program):
+            return value.seen.values[place]
+        if isinstance(value, Ref):
+            first = () if value.bare else (BATCHES[place] if self.depends(value) else 1,)
+            return torch.empty((*first, *self.shape(value)), dtype=self.types[value.node], device="meta")
+        return value
 
     def input(self, name: str) -> Any:
         """The node of an argument of the forward pass; None for one that the example leaves out."""
@@ -70,7 +118,7 @@ class Lowering:
                 dtype = "boolean" if tensor.dtype == boolean else "integer"
                 most = int(tensor.max()) + 1 if dtype == "integer" else 1
             node = self.draft.add("input", (), name=name, shape=shape, dtype=dtype, most=max(most, 1))
-            self.shapes[node] = shape
+            self.shapes[node], self.types[node] = shape, tensor.dtype
             self.inputs[name] = node
             self.varying.add(node)
         return Ref(self.inputs[name])
@@ -117,7 +165,10 @@ class Lowering:
         from graphs.kinds import KINDS
 
         ids = tuple(operand.node for operand in operands)
-        filled = KINDS[kind].fill(path or kind, settings)
+        try:
+            filled = KINDS[kind].fill(path or kind, settings)
+        except GraphError as error:
+            raise self.error(str(error)) from error
         key = (kind, repr(sorted(filled.items())), ids, tuple(sorted((tensors or {}).items())))
         turn = self.count[key] = self.count.get(key, 0) + 1
         if (key, turn) not in self.made:
@@ -126,10 +177,18 @@ class Lowering:
                 self.shapes[id] = KINDS[kind].infer(self.draft.nodes[id], [self.shapes[source] for source in ids])
             except GraphError as error:
                 raise self.error(str(error)) from error
+            self.types[id] = self._type_of(ids, (tensors or {}).values())
             self.made[key, turn] = id
             if any(source in self.varying for source in ids):
                 self.varying.add(id)
         return Ref(self.made[key, turn], operands[0].bare if bare is None and operands else bool(bare))
+
+    def _type_of(self, operands: Sequence[str], tensors: Iterable[str]) -> torch.dtype:
+        """The type of what a layer computes: its tensors', or what its operands' types are brought to."""
+        import torch
+
+        own = next((self.weights[name].dtype for name in tensors), None)
+        return own or functools.reduce(torch.promote_types, (self.types[operand] for operand in operands))
 
     def shape(self, value: Ref) -> Shape:
         """Shape of a node's value without the batch."""
@@ -140,16 +199,25 @@ class Lowering:
 
         Args:
             value: A stand-in.
-            rank: For a tensor of the module, how many axes (without the batch) it is to be seen with.
+            rank: For what is the same for all examples, with how many axes, behind the batch, it is to be seen.
 
         Raises:
             GraphError: The batch of the value is not its first axis.
         """
         if isinstance(value, Ref):
-            return value
+            return value if rank is None or self.depends(value) else self._aligned(value, rank)
         if isinstance(value, Held):
             return self._held_node(value, rank)
         raise self.error("its batch is not the first axis; keep examples along the first axis")
+
+    def _aligned(self, value: Ref, rank: int) -> Ref:
+        """What is the same for all examples, with axes of one entry in front, as it meets others; itself if longer."""
+        own = self.shape(value)
+        seen = own if value.bare else (1, *own)
+        whole = (1,) * (rank + 1 - len(seen)) + seen
+        if len(whole) != rank + 1 or whole[0] != 1:
+            return value
+        return Ref(value.node) if whole[1:] == own else self.add("reshape", [value], shape=whole[1:], bare=False)
 
     def _held_node(self, held: Held, rank: int | None) -> Ref:
         shape = tuple(held.tensor.shape)
@@ -198,7 +266,7 @@ class Lowering:
         if not any_of(lambda each: isinstance(each, Ref | Held | Program | Size), [*arguments, *keywords.values()]):
             return self._computed(target, arguments, keywords)
         made = Program(target, tuple(arguments), dict(keywords), self.now)
-        if self.now.parts is not None or not self.now.shapes or not (self.now.batched or self.now.constant):
+        if self.now.several or not self.now.shapes or not (self.now.batched or self.now.constant):
             return made
         pointwise = self._pointwise(made)
         return pointwise if pointwise is not None else self._opaque(made)
@@ -213,11 +281,15 @@ class Lowering:
         from torch import Tensor
 
         prefix, _, name = target.partition(".")
-        homes: dict[str, Any] = {"torch": torch, "operator": operator, "functional": torch.nn.functional}
+        homes: dict[str, Any] = {"torch": torch, "operator": operator, "functional": torch.nn.functional, "math": math}
         function = getattr(homes.get(prefix), name, None)
         if function is None:
             raise self.error(f"it calls '{target}', which is not known here; write it with functions of torch")
-        result = function(*arguments, **keywords)
+        try:
+            with nothing_drawn():
+                result = function(*arguments, **keywords)
+        except GraphError:
+            raise self.error("it draws random numbers of a fixed shape; draw with torch.rand_like of a value") from None
         return self.hold(result, f"constant_{len(self.held)}") if isinstance(result, Tensor) else result
 
     def _pointwise(self, made: Program) -> Ref | None:
@@ -228,28 +300,32 @@ class Lowering:
         if not plain or not 1 <= len(tensors) <= 2 or any_of(_is_tensor, list(made.keywords.values())):
             return None
         refs = [each for each in tensors if isinstance(each, Ref)]
-        if not refs or (any(not ref.bare for ref in refs) and any(ref.bare for ref in refs)):
+        if not refs:
             return None
-        rank = max(len(self.shape(ref)) for ref in refs)
+        bare = all(ref.bare for ref in refs)
+        rank = max(len(self.shape(ref)) for ref in refs if bare or not ref.bare)
+        keywords = {name: _finite(each) for name, each in made.keywords.items()}
         given: list[Any] = []
         operands: list[Ref] = []
         for each in made.arguments:
             if isinstance(each, Ref | Held):
                 if isinstance(each, Held) and each.tensor.ndim > rank + 1:
                     return None
-                ref = self.ref(each, rank)
-                if len(self.shape(ref)) != rank:
+                ref = each if bare and isinstance(each, Ref) else self.ref(each, rank)
+                if len(self.shape(ref)) != rank or (ref.bare and not bare):
                     return None
                 known = [operand.node for operand in operands]
                 place = known.index(ref.node) if ref.node in known else len(operands)
                 operands += [ref] if place == len(operands) else []
                 given.append({"in": place})
             else:
-                given.append(each)
+                given.append(_finite(each))
         try:
-            return self.add("pointwise", operands, program=[[made.target, given, made.keywords]], bare=refs[0].bare)
+            ref = self.add("pointwise", operands, program=[[made.target, given, keywords]], bare=bare)
         except GraphError:
             return None
+        self.types[ref.node] = self.now.dtype
+        return ref
 
     def _opaque(self, made: Program) -> Ref:
         steps: list[Any] = []
@@ -285,6 +361,8 @@ class Lowering:
             keywords = {name: written(each) for name, each in program.keywords.items()}
             # A view fails where a mutation has changed how the entries lie in memory; a reshape does not.
             target = "method.reshape" if program.target == "method.view" else program.target
+            if counts := self._counter(program):
+                steps.append([COUNT, [written(counts), {"training": True}], {}])
             steps.append([target, arguments, keywords])
             return len(steps) - 1
 
@@ -292,13 +370,16 @@ class Lowering:
         for ref in sorted(refs_of(made), key=lambda ref: ref.bare or not self.depends(ref)):
             if not ref.bare:
                 number(operands, ref)
+        if self.now.batched and not any(map(self.depends, operands)):
+            # Such as what is repeated for each example: an input alone knows how many there are.
+            operands.insert(0, Ref(next(iter(self.inputs.values()))))
         step(made)
         shape, bare = self.now.shapes[0], not self.now.batched
         if bare and shape[:1] != (1,):
             steps.append(["method.unsqueeze", [{"step": len(steps) - 1}, 0], {}])
         else:
             shape, bare = shape[1:], False
-        return self.add(
+        ref = self.add(
             "opaque_random" if random else "opaque",
             operands,
             {str(place): self.use(held) for place, held in enumerate(tensors)},
@@ -308,6 +389,19 @@ class Lowering:
             shape=shape,
             held=[[tuple(held.tensor.shape), held.how, not held.tensor.is_floating_point()] for held in tensors],
         )
+        self.types[ref.node] = self.now.dtype
+        if not self.now.batched:
+            self.varying.discard(ref.node)
+        return ref
+
+    def _counter(self, program: Program) -> Held | None:
+        """What counts the batches of a norm, if it learns from them."""
+        statistics = [
+            each for each in program.arguments if isinstance(each, Held) and each.name.endswith("running_mean")
+        ]
+        if not program.target.endswith(".batch_norm") or not statistics or TRAINING not in program.arguments:
+            return None
+        return self.named(f"{statistics[0].name.removesuffix('running_mean')}num_batches_tracked")
 
     def depends(self, ref: Ref) -> bool:
         """Whether a value depends on an input, so that its batch axis has N entries."""
@@ -317,11 +411,16 @@ class Lowering:
         import torch
 
         if value is None or isinstance(value, bool | int | float | str):
-            return value
+            return _finite(value)
         if isinstance(value, Size):
             return {"batch": value.factor}
         if isinstance(value, Training):
             return {"training": True}
+        if isinstance(value, Differing):
+            raise self.error(
+                f"a number is {value.training} in train mode and {value.inference} in eval mode; "
+                "use a layer that knows the mode itself"
+            )
         if isinstance(value, torch.dtype):
             return {"dtype": str(value).removeprefix("torch.")}
         if isinstance(value, slice):
@@ -355,6 +454,11 @@ _RANDOM = frozenset(
 )
 
 
+def _finite(value: Any) -> Any:
+    """A value as it can be written down: JSON has no word for infinity."""
+    return value if not isinstance(value, float) or math.isfinite(value) else {"number": str(value)}
+
+
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, Ref | Held | Program)
 
@@ -368,6 +472,16 @@ def reach(layer: Any, name: str) -> Any:
     for part in name.split("."):
         layer = getattr(layer, part)
     return layer
+
+
+def further_names(module: nn.Module, known: Mapping[int, Held]) -> dict[str, str]:
+    """The names under which a module's state has a tensor again, and the name under which it is known."""
+    state = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+    return {
+        name: known[id(tensor)].name
+        for name, tensor in state
+        if id(tensor) in known and known[id(tensor)].how != "constant" and known[id(tensor)].name != name
+    }
 
 
 def _tensors_of(module: nn.Module) -> dict[int, Held]:

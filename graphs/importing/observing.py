@@ -1,40 +1,61 @@
-"""The shapes of all values of a traced forward pass, for two batch sizes.
+"""What comes out of a traced call, for two batch sizes.
 
-What differs between the two runs depends on the batch; nothing else does, so no batch size is baked in. Nothing is
-computed: the runs are on the `meta` device, or, where a forward pass names a device, with fake tensors.
+What differs between the two runs depends on the batch; nothing else does, so no batch size is baked in. Only calls that
+have no shape rule of their own are observed, one by one, from the shapes of what stands for their arguments. Nothing is
+computed: the runs are on the `meta` device, or, where a call names a device, with fake tensors.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from graphs.errors import GraphError
-from graphs.importing.tracing import Trace
-
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    import torch
+
+    Shape = tuple[int, ...]
 
 __all__ = ["BATCHES", "Seen", "observe", "quiet"]
 
 BATCHES = (2, 3)
-"""Batch sizes for which shapes are observed."""
+"""Batch sizes for which calls are observed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Seen:
-    """What was observed of one value: its shapes for each of `BATCHES`, and its type; of a container, its `parts`."""
+    """What was observed of one value: what it was for each of `BATCHES`, tensors without numbers."""
 
-    shapes: tuple[tuple[int, ...], ...] = ()
-    dtype: str = ""
-    parts: tuple[Seen, ...] | None = None
-    names: tuple[str, ...] = ()
+    values: tuple[Any, ...] = ()
+
+    @cached_property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shape for each batch size; none for what is no tensor."""
+        from torch import Tensor
+
+        return tuple(tuple(each.shape) for each in self.values if isinstance(each, Tensor))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of a tensor."""
+        found: torch.dtype = self.values[0].dtype
+        return found
+
+    @property
+    def several(self) -> bool:
+        """Whether it is a list or a tuple."""
+        return isinstance(next(iter(self.values), None), list | tuple)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of a tuple's parts, where they have some."""
+        kind = type(next(iter(self.values), None))
+        return tuple(getattr(kind, "_fields", getattr(kind, "__match_args__", ())))
 
     @property
     def batched(self) -> bool:
@@ -48,76 +69,68 @@ class Seen:
         return self.shapes[0] == self.shapes[1]
 
 
-def observe(trace: Trace, given: Mapping[str, Tensor]) -> dict[str, Seen]:
-    """What can be seen of the values of one mode, by the names of the graph's nodes.
+def observe(
+    call: Callable[..., Any],
+    arguments: list[Any],
+    keywords: Mapping[str, Any],
+    value_of: Callable[..., Any],
+) -> Seen:
+    """What a call gives for each batch size.
+
+    Args:
+        call: What is called.
+        arguments: Stand-ins for its arguments, maybe within lists, tuples, mappings and slices.
+        keywords: The same by name.
+        value_of: `(stand-in, place=number of the batch size) -> value`; of a tensor shape, strides and type count.
 
     Raises:
-        GraphError: The forward pass fails for a batch of another size than the example's.
+        Exception: What the call raises.
     """
     try:
-        one, other = _runs(trace, given, "meta")
+        return _observed(call, arguments, keywords, value_of, "meta")
     except Exception:
-        try:
-            one, other = _runs(trace, given, "cpu")
-        except Exception as error:
-            sizes, reason = " and ".join(map(str, BATCHES)), str(error).splitlines()[0]
-            raise GraphError(f"the forward pass fails for batches of {sizes}: {reason}") from error
-    return {name: _seen(value, other[name]) for name, value in one.items()}
+        return _observed(call, arguments, keywords, value_of, "cpu")
 
 
-def _runs(trace: Trace, given: Mapping[str, Tensor], device: str) -> list[dict[str, Any]]:
-    from torch import fx
-
-    exported = isinstance(trace.root, fx.GraphModule)
-    root = trace.root if exported else _elsewhere(trace.root, device).train(trace.training)
-    with quiet():
-        return [_run(trace, root, given, batch, device) for batch in BATCHES]
-
-
-def _run(trace: Trace, root: nn.Module, given: Mapping[str, Tensor], batch: int, device: str) -> dict[str, Any]:
-    """The values of a run on a device: `meta`, or `cpu` for fake tensors that say so."""
+def _observed(
+    call: Callable[..., Any],
+    arguments: list[Any],
+    keywords: Mapping[str, Any],
+    value_of: Callable[..., Any],
+    device: str,
+) -> Seen:
     import torch
-    from torch import fx
+
+    mode = torch.device("meta") if device == "meta" else _fake()
+    values = []
+    with quiet(), torch.no_grad(), mode:
+        for place in range(len(BATCHES)):
+            given, named = _there([arguments, keywords], partial(value_of, place=place), device)
+            values.append(call(*given, **named))
+    return Seen(tuple(values))
+
+
+def _fake() -> contextlib.AbstractContextManager[Any]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    found: dict[str, Any] = {}
-
-    class Observer(fx.Interpreter):
-        def run_node(self, node: fx.Node) -> Any:
-            if node.op == "placeholder" and node.target not in given:
-                return None
-            found[node.name] = result = super().run_node(node)
-            return result
-
-        def fetch_attr(self, target: str) -> Any:
-            value = super().fetch_attr(target)
-            if not isinstance(value, torch.Tensor):
-                return value
-            return value.to("meta") if device == "meta" else value.clone()
-
-    fake = FakeTensorMode(allow_non_fake_inputs=True) if device == "cpu" else contextlib.nullcontext()
-    with fake, torch.no_grad():
-        inputs = [
-            torch.empty((batch, *given[node.target].shape[1:]), dtype=given[node.target].dtype, device=device)
-            if node.target in given
-            else None
-            for node in trace.graph.nodes
-            if node.op == "placeholder"
-        ]
-        Observer(root, graph=trace.graph).run(*inputs, enable_io_processing=False)
-    return found
+    return FakeTensorMode(allow_non_fake_inputs=True)
 
 
-def _elsewhere(module: nn.Module, device: str) -> nn.Module:
-    """A copy whose tensors are on a device, so that running it leaves the original as it is."""
+def _there(value: Any, value_of: Callable[[Any], Any], device: str) -> Any:
+    """A value with empty tensors on a device in place of its tensors."""
     import torch
 
-    moved: dict[int, Any] = {}
-    for tensor in [*module.parameters(), *module.buffers()]:
-        there = tensor.detach().to(device) if device == "meta" else tensor.detach().clone()
-        kept = isinstance(tensor, torch.nn.Parameter)
-        moved[id(tensor)] = torch.nn.Parameter(there, tensor.requires_grad) if kept else there
-    return copy.deepcopy(module, moved)
+    if isinstance(value, Mapping):
+        return {name: _there(each, value_of, device) for name, each in value.items()}
+    if isinstance(value, slice):
+        return slice(*(_there(each, value_of, device) for each in (value.start, value.stop, value.step)))
+    if isinstance(value, list) or type(value) in (tuple, torch.Size):
+        there = [_there(each, value_of, device) for each in value]
+        return there if isinstance(value, list) else tuple(there)
+    found = value_of(value)
+    if isinstance(found, torch.Tensor):
+        return torch.empty_strided(found.shape, found.stride(), dtype=found.dtype, device=device)
+    return found if found is value else _there(found, lambda each: each, device)
 
 
 @contextlib.contextmanager
@@ -147,14 +160,3 @@ _TALKATIVE = (
     "torch.fx.experimental.recording",
 )
 """Loggers that tell of what fails while a forward pass is tried."""
-
-
-def _seen(one: Any, other: Any) -> Seen:
-    from torch import Tensor
-
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return Seen((tuple(one.shape), tuple(other.shape)), str(one.dtype).removeprefix("torch."))
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
-        names = tuple(getattr(type(one), "_fields", getattr(type(one), "__match_args__", ())))
-        return Seen(parts=tuple(_seen(a, b) for a, b in zip(one, other, strict=True)), names=names)
-    return Seen()

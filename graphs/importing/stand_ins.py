@@ -17,7 +17,7 @@ from graphs.importing.observing import Seen
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["TRAINING", "Decline", "Held", "Program", "Ref", "Size", "Training", "any_of", "refs_of"]
+__all__ = ["TRAINING", "Decline", "Differing", "Held", "Program", "Ref", "Size", "Training", "any_of", "refs_of"]
 
 
 class Decline(Exception):
@@ -37,6 +37,14 @@ class Training:
 
 
 TRAINING = Training()
+
+
+@dataclass(frozen=True, slots=True)
+class Differing:
+    """A number that depends on the mode, such as the rate of a dropout that is written out."""
+
+    training: float
+    inference: float
 
 
 @dataclass(frozen=True, slots=True)

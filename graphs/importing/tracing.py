@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
-import copy
+import functools
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
+from graphs.importing.chance import nothing_drawn, own_file
+from graphs.importing.gradients import own_gradients_refused
 
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
-__all__ = ["Trace", "copied", "examples", "trace"]
+__all__ = ["Trace", "Untraced", "examples", "trace", "where"]
+
+
+class Untraced(GraphError):
+    """`torch.fx` cannot trace a forward pass, though `torch.export` may record it.
+
+    Attributes:
+        place: The line of the user's code where it stopped; empty if there is none.
+    """
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(f"cannot trace {place or 'this module'}: {reason}")
+        self.place = place
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One mode: the graph, the module that it calls and whose constants it names, and which mode it is."""
+    """One mode.
+
+    Attributes:
+        graph: The calls.
+        root: The module that they call and whose constants they name.
+        training: Which mode it is.
+        asked: The forward pass may have asked for the mode; if not, the other mode has the same calls.
+        modes: The mode of each layer that was called, by path: parts may be kept in one mode.
+    """
 
     graph: fx.Graph
     root: nn.Module
     training: bool
+    asked: bool = True
+    modes: Mapping[str, bool] = field(default_factory=dict)
 
 
 def examples(module: nn.Module, example: Any) -> dict[str, Tensor]:
@@ -33,11 +59,15 @@ def examples(module: nn.Module, example: Any) -> dict[str, Tensor]:
     """
     from torch import Tensor
 
+    signature = inspect.signature(module.forward).parameters
     parameters = [
         name
-        for name, parameter in inspect.signature(module.forward).parameters.items()
+        for name, parameter in signature.items()
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]
+    if not parameters:
+        taken = ", ".join(map(str, signature.values()))
+        raise GraphError(f"forward takes no arguments by names of their own, but ({taken})")
     if isinstance(example, Mapping):
         given = dict(example)
     else:
@@ -52,66 +82,151 @@ def examples(module: nn.Module, example: Any) -> dict[str, Tensor]:
             raise GraphError(f"forward has no argument '{name}'; it takes {', '.join(parameters)}")
         if not isinstance(value, Tensor) or value.ndim < 1 or len(value) < 1:
             raise GraphError(f"the example for '{name}' is no tensor with a batch axis; give one, or leave it out")
+        if value.is_complex():
+            raise GraphError(
+                f"the example for '{name}' is complex; take in real and imaginary parts, as torch.view_as_real gives"
+            )
     if not given:
         raise GraphError("expected an example of at least one input, a tensor (N, ...)")
     return given
 
 
-def copied(module: nn.Module) -> nn.Module:
-    """A copy with the same parameters and with buffers of its own, so that running it leaves the original as it is."""
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in module.parameters()})
-
-
-def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool) -> Trace:
+def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines: bool = False) -> Trace:
     """Traces one mode; layers that have a kind are called, all other modules traced through.
 
     Args:
-        module: A copy that may be changed; see `copied`.
+        module: A copy that may be changed; see `graphs.importing.copying`.
         given: The example by argument.
         training: The mode.
+        lines: Calls know which line of the user's code they come from, which takes long.
 
     Raises:
         GraphError: The forward pass cannot be traced; names the line where it stopped.
     """
+    import torch
     from torch import fx
 
     from graphs.importing.layers import layer_of
 
+    modes: dict[str, bool] = {}
+    autocast = _autocast()
+
     class Tracer(fx.Tracer):
         proxy_buffer_attributes = True
 
-        def is_leaf_module(self, submodule: nn.Module, path: str) -> bool:
-            return layer_of(submodule) is not None
+        def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+            path = self.path_of_module(m)
+            if not layer_of(m):
+                return forward(*args, **kwargs)
+            modes[path] = m.__dict__["training"]
+            return self.create_proxy("call_module", path, args, kwargs)
+
+        def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+            if _autocast() != autocast:
+                raise GraphError("it computes within torch.autocast; leave that to whoever runs the network")
+            node = super().create_node(*args, **kwargs)
+            node.meta["no gradient"] = not torch.is_grad_enabled()
+            return node
 
     module.train(training)
+    if module._forward_hooks or module._forward_pre_hooks:
+        _call_hooks(module)
     tracer = Tracer()
-    tracer.record_stack_traces = True
+    tracer.record_stack_traces = lines
     left_out = {
         name: parameter.default
         for name, parameter in inspect.signature(module.forward).parameters.items()
         if name not in given and parameter.default is not parameter.empty
     }
+    with nothing_drawn(lines):
+        try:
+            with own_gradients_refused(), _asking(module) as asked:
+                graph = tracer.trace(module, concrete_args=left_out or None)
+        except GraphError as error:
+            raise GraphError(f"cannot trace {where(error) or 'this module'}: {error}") from error
+        except Exception as error:
+            raise Untraced(where(error), str(error).split("\n")[0] + ADVICE) from error
+    for path, part in module.named_modules():
+        for name, buffer in part._buffers.items():
+            if isinstance(buffer, fx.Proxy):
+                raise GraphError(
+                    f"the forward pass assigns to the buffer '{path}.{name}'".replace("'.", "'")
+                    + ", which no node does; "
+                    "keep such a state outside of the module"
+                )
+    return Trace(graph, module, training, bool(asked), modes)
+
+
+def _autocast() -> tuple[bool, ...]:
+    """For which devices types are cast by themselves."""
+    import torch
+
+    return tuple(map(torch.is_autocast_enabled, ("cpu", "cuda")))
+
+
+def _call_hooks(module: nn.Module) -> None:
+    """Makes the hooks of a whole module, which a trace leaves out, part of its forward pass."""
+    from torch import nn
+
+    kind = type(module)
+    if "forward" in vars(module):  # it is so already
+        return
+    plain = kind.forward
+
+    @functools.wraps(plain)
+    def forward(self: nn.Module, *arguments: Any, **keywords: Any) -> Any:
+        return nn.Module.__call__(self, *arguments, **keywords)
+
+    module.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
+    module.forward = MethodType(plain, module)
+
+
+@contextmanager
+def _asking(module: nn.Module) -> Iterator[set[str]]:
+    """Notes the classes of modules that are asked for their mode, or that may keep it elsewhere."""
+    from torch import nn
+
+    asked = {type(each).__name__ for each in module.modules() if _has_modes(each)}
+
+    class Mode:
+        def __get__(self, owner: nn.Module | None, kind: type) -> bool:
+            if owner is None:
+                raise AttributeError("training")
+            asked.add(kind.__name__)
+            mode: bool = owner.__dict__["training"]
+            return mode
+
+        def __set__(self, owner: nn.Module, mode: bool) -> None:
+            asked.add(type(owner).__name__)
+            owner.__dict__["training"] = mode
+
+    nn.Module.training = Mode()  # type: ignore[assignment]
     try:
-        graph = tracer.trace(module, concrete_args=left_out or None)
-    except Exception as error:
-        raise GraphError(f"{_where(error)}{error}".split("\n")[0] + _advice(error)) from error
-    return Trace(graph, module, training)
+        yield asked
+    finally:
+        del nn.Module.training
 
 
-def _where(error: BaseException) -> str:
-    """The last line of the user's own code before tracing stopped."""
+def _has_modes(part: nn.Module) -> bool:
+    """Whether a module does something else when it is told the mode than take it over."""
+    from torch import nn
+
+    own = type(part).train is not nn.Module.train or type(part).eval is not nn.Module.eval
+    return own or not vars(part).keys().isdisjoint(("train", "eval"))
+
+
+def where(error: BaseException) -> str:
+    """The last line of the user's own code before an error; empty if there is none."""
     frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
-    own = [frame for frame in frames if "torch" not in frame.filename.split("site-packages")[-1].split("/")[1:2]]
-    own = [frame for frame in own if not frame.filename.endswith("importing/tracing.py")]
+    own = [frame for frame in frames if own_file(frame.filename)]
     if not own:
-        return "cannot trace this module: "
+        return ""
     last = own[-1]
     line = last.code_context[0].strip() if last.code_context else ""
-    return f"cannot trace {last.filename}:{last.lineno}, in {last.function}: '{line}': "
+    return f"{last.filename}:{last.lineno}, in {last.function}: '{line}'"
 
 
-def _advice(error: BaseException) -> str:
-    return (
-        "; a forward pass can be taken in if its control flow does not depend on the values of tensors: "
-        "move such decisions into the constructor, or into a torch operation such as torch.where"
-    )
+ADVICE = (
+    "; a forward pass can be taken in if its control flow does not depend on the values of tensors: "
+    "move such decisions into the constructor, or into a torch operation such as torch.where"
+)

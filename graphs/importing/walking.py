@@ -6,15 +6,15 @@ What a call becomes is said in two tables, `graphs.importing.layers` and `graphs
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
 from graphs.importing.calls import attention_layer, convert
-from graphs.importing.layers import layer_of
+from graphs.importing.chance import own_file
+from graphs.importing.layers import in_mode, layer_of
 from graphs.importing.lowering import Lowering, reach
-from graphs.importing.observing import Seen
-from graphs.importing.stand_ins import TRAINING, Held, Program, Ref
+from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref
 from graphs.importing.tracing import Trace
 
 if TYPE_CHECKING:
@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["walk"]
 
 
-def walk(low: Lowering, trace: Trace, other: Trace | None, seen: Mapping[str, Seen]) -> Any:
+def walk(low: Lowering, trace: Trace, other: Trace | None) -> Any:
     """Adds the nodes of one mode to a lowering's draft.
 
     Args:
         low: Where nodes are added.
         trace: The mode.
         other: The other mode, if its graph has the same nodes in the same order.
-        seen: What was observed of the values.
 
     Returns:
         The output, with stand-ins for its tensors.
@@ -40,17 +39,31 @@ def walk(low: Lowering, trace: Trace, other: Trace | None, seen: Mapping[str, Se
     """
     low.begin(trace, alone=other is None)
     values: dict[fx.Node, Any] = {}
+    memory = Memory()
     for node, twin in zip(trace.graph.nodes, (other or trace).graph.nodes, strict=True):
-        low.at(seen.get(node.name, Seen()), _line_of(node))
+        low.at(_line_of(node))
         if node.op == "output":
             return _value(node.args[0], values, node.args[0])
-        values[node] = _step(low, node, twin, values)
+        try:
+            values[node] = _step(low, node, twin, values, memory)
+        except GraphError:
+            raise
+        except Exception as error:  # whatever a call of the user's does not like about what it is given
+            raise low.error(f"{type(error).__name__}: {error}".splitlines()[0]) from error
     raise GraphError("the traced forward pass has no output")
 
 
-def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any]) -> Any:
-    arguments = [_value(*pair) for pair in zip(node.args, [values] * len(node.args), twin.args, strict=True)]
-    keywords = {name: _value(each, values, twin.kwargs[name]) for name, each in node.kwargs.items()}
+def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any], memory: Memory) -> Any:
+    (own, own_names), (others, other_names) = _called(node, twin), _called(twin, node)
+    if len(own) != len(others) or own_names.keys() != other_names.keys():
+        raise low.error("it is called with other arguments in train mode than in eval mode")
+    try:
+        arguments = [_value(*pair) for pair in zip(own, [values] * len(own), others, strict=True)]
+        keywords = {name: _value(each, values, other_names[name]) for name, each in own_names.items()}
+    except KeyError as error:
+        raise low.error(f"it reads '{error.args[0]}' from outside of the forward pass that is traced") from None
+    except ValueError as error:
+        raise low.error(str(error)) from None
     if node.op == "placeholder":
         return low.input(str(node.target))
     if node.op == "get_attr":
@@ -60,21 +73,90 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
         return {**dict(zip(fields, arguments, strict=False)), **keywords}
     if node.op == "call_module":
         result, in_place = _layer(low, str(node.target), arguments, keywords)
+        memory.note(node, type(low.module.get_submodule(str(node.target))).__name__.lower())
     else:
         target, in_place = _target(node)
+        called: Any = _method(str(node.target)) if node.op == "call_method" else node.target
+        low.about(called, arguments, keywords)
         arguments, keywords, asked = _without_in_place(node.target, arguments, keywords)
         in_place = in_place or asked
         if target.partition(".")[2].startswith("_assert"):
             return None
         result = convert(low, target, arguments, keywords)
-    if in_place and arguments and isinstance(arguments[0], Ref) and isinstance(result, Ref):
+        memory.note(node, target.rpartition(".")[2])
+    if in_place and arguments:
+        if isinstance(arguments[0], Held):
+            raise low.error(f"it changes the tensor '{arguments[0].name}' of the module in place")
+        if node.meta.get("no gradient"):
+            raise low.error("it changes a tensor in place where no gradients are kept")
+        others = memory.others(node, values)
+        if others:
+            raise low.error(
+                f"it changes in place what shares memory with '{others[0]}', which is read later; "
+                "work on a copy, such as x = x * 2 for x.mul_(2)"
+            )
         # From here on, whoever holds the old value sees the new one.
-        for held, value in values.items():
-            if value == arguments[0]:
-                values[held] = result
-    elif in_place and arguments and isinstance(arguments[0], Held):
-        raise low.error(f"it changes the tensor '{arguments[0].name}' of the module in place")
+        values.update({held: result for held, value in values.items() if value == arguments[0]})
+    if node.meta.get("no gradient") and any(not user.meta.get("no gradient") for user in node.users):
+        result = _detached(low, result)
     return result
+
+
+def _called(node: fx.Node, other: fx.Node) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a call, with the defaults of those that another call of the same function is given."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return list(node.args), dict(node.kwargs)
+    defaults = [each.default_value for each in schema.arguments[len(node.args) : len(other.args)]]
+    names = {each.name: each.default_value for each in schema.arguments if each.name in other.kwargs}
+    return [*node.args, *defaults], {**names, **node.kwargs}
+
+
+def _detached(low: Lowering, value: Any) -> Any:
+    """A value that was computed without gradients, for those who read it with gradients."""
+    if isinstance(value, Ref):
+        return low.add("detach", [value]) if low.types[value.node].is_floating_point else value
+    if isinstance(value, Program) and not value.seen.several:
+        low.about(_method("detach"), [value], {})
+        return low.call("method.detach", [value], {})
+    if isinstance(value, Program):
+        raise low.error("it gives several values that are computed without gradients; take them apart there")
+    return type(value)(_detached(low, each) for each in value) if type(value) in (list, tuple) else value
+
+
+class Memory:
+    """Which traced values share their memory: views of one another."""
+
+    def __init__(self) -> None:
+        self.base: dict[fx.Node, fx.Node] = {}
+
+    def note(self, node: fx.Node, name: str) -> None:
+        """Takes down that a call of that name gives a view of its first operand, if it does."""
+        first = next(iter(node.all_input_nodes), None)
+        if name in _VIEWS and first is not None:
+            self.base[node] = self.base.get(first, first)
+
+    def others(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> list[str]:
+        """Traced values that are changed by a call that works in place, and that are read after it."""
+        changed, done = node.all_input_nodes[0], set(values)
+        base = self.base.get(changed, changed)
+        return [
+            other.name
+            for other, value in values.items()
+            if self.base.get(other, other) is base
+            and value != values[changed]
+            and any(user not in done and user is not node for user in other.users)
+        ]
+
+
+_VIEWS = frozenset(
+    """
+    chunk detach diagonal dropout dropout1d dropout2d dropout3d expand expand_as flatten getitem identity movedim
+    moveaxis mT narrow permute reshape select slice split squeeze swapaxes swapdims t T tensor_split transpose unbind
+    unflatten unfold unsqueeze view view_as
+    """.split()
+)
+"""Calls whose result may share memory with their first operand, dropout in eval mode among them."""
 
 
 def _without_in_place(
@@ -93,13 +175,17 @@ def _without_in_place(
 
 
 def _value(argument: Any, values: Mapping[fx.Node, Any], twin: Any) -> Any:
-    """An argument with stand-ins for traced values; a flag that differs between the modes is `TRAINING`."""
+    """An argument with stand-ins for traced values; what differs between the modes is `TRAINING` or `Differing`."""
     from torch import fx
 
     if isinstance(argument, fx.Node):
         return values[argument]
     if isinstance(argument, bool) and isinstance(twin, bool) and argument != twin:
         return TRAINING
+    if isinstance(argument, int | float) and isinstance(twin, int | float) and argument != twin:
+        return Differing(argument, twin)
+    if type(argument) is str and argument != twin:
+        raise ValueError(f"an argument is {argument} in train mode, but {twin} in eval mode")
     if isinstance(argument, tuple) and hasattr(argument, "_fields"):
         names = argument._fields
         return {name: _value(each, values, each) for name, each in zip(names, argument, strict=True)}
@@ -113,8 +199,23 @@ def _value(argument: Any, values: Mapping[fx.Node, Any], twin: Any) -> Any:
     return argument
 
 
+def _method(name: str) -> Callable[..., Any]:
+    """A tensor's method as a function."""
+    return lambda tensor, *arguments, **keywords: getattr(tensor, name)(*arguments, **keywords)
+
+
 def _target(node: fx.Node) -> tuple[str, bool]:
-    """The name of what is called, such as `torch.flatten`, and whether it works in place."""
+    """The name under which people call what is called, such as `torch.flatten`, and whether it works in place."""
+    target, in_place = _own_target(node)
+    return _PUBLIC.get(target.partition(".")[2], target), in_place
+
+
+_PUBLIC = {"log_sigmoid": "functional.logsigmoid"}
+"""Functions that have another name inside of torch."""
+
+
+def _own_target(node: fx.Node) -> tuple[str, bool]:
+    """The name of what is called, and whether it works in place."""
     if node.op == "call_method":
         name = str(node.target)
         plain = name.rstrip("_") if not name.startswith("__") else name.strip("_")
@@ -137,6 +238,8 @@ def _target(node: fx.Node) -> tuple[str, bool]:
         known = {"torch": "torch", "torch._C._linalg": "linalg", "torch._C._special": "special"}
         plain = name.removeprefix("linalg_").removeprefix("special_") if home in known else name
         return f"{known.get(home, 'torch')}.{plain.rstrip('_')}", plain.endswith("_")
+    if home == "math":
+        return f"math.{name}", False
     if type(function).__name__ == "builtin_function_or_method":
         return f"torch.{name.rstrip('_')}", name.endswith("_")
     return f"{home}.{name}", False
@@ -156,14 +259,25 @@ _IN_PLACE = frozenset("add sub mul truediv floordiv pow mod and or xor matmul".s
 
 
 def _layer(low: Lowering, path: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, bool]:
+    import torch
+
     layer = low.module.get_submodule(path)
     found = layer_of(layer)
     if found is None:
         raise low.error(f"the layer '{path}' has changed while it was traced")
+    mode = low.fixed.get(path)
+    if mode is not None:
+        found = in_mode(found, mode)
+    if found is None:
+        raise low.error(f"the layer '{path}' is in train mode also when the module is in eval mode")
     kind, settings, roles = found
     if kind == "attention":
+        layer.dropout = settings["dropout"]  # on our copy
         return attention_layer(low, path, layer, arguments, keywords), False
     operand = arguments[0] if arguments else keywords.get("input")
+    if kind.startswith("functional."):
+        low.about(getattr(torch.nn.functional, kind.partition(".")[2]), [operand, settings["p"], True], {})
+        return low.call(kind, [operand, settings["p"], True], {}), bool(layer.inplace)
     names = {role: low.use(low.hold(reach(layer, own), f"{path}.{own}")) for role, own in roles.items()}
     if isinstance(operand, Held | Ref | Program):
         return low.add(kind, [low.ref(operand)], tensors=names, path=path, **settings), bool(
@@ -175,7 +289,7 @@ def _layer(low: Lowering, path: str, arguments: Sequence[Any], keywords: Mapping
 def _line_of(node: fx.Node) -> str:
     """The line of the user's code that a traced value comes from."""
     lines = [line.strip() for line in (node.stack_trace or "").splitlines() if line.strip()]
-    own = [place for place, line in enumerate(lines) if line.startswith("File ") and "/torch/" not in line]
+    own = [place for place, line in enumerate(lines) if line.startswith("File ") and own_file(line.split('"')[1])]
     if not own:
         return f"'{node.name}'"
     code = lines[own[-1] + 1] if own[-1] + 1 < len(lines) else ""

@@ -10,12 +10,13 @@ from graphs.kinds.activations import ACTIVATIONS
 from graphs.kinds.attention import ATTENTION
 from graphs.kinds.joins import JOINS
 from graphs.kinds.kind import Kind, TensorSpec
-from graphs.kinds.norms import BATCH_NORM, GROUP_NORM, LAYER_NORM, RMS_NORM
+from graphs.kinds.norms import BATCH_NORM, FROZEN_BATCH_NORM, GROUP_NORM, LAYER_NORM, RMS_NORM
 from graphs.kinds.opaque import OPAQUE
 from graphs.kinds.parameters import PARAMETERS
 from graphs.kinds.pointwise import POINTWISE
 from graphs.kinds.pools import POOLS
 from graphs.kinds.rearranging import REARRANGING
+from graphs.kinds.taking import TAKING
 from graphs.kinds.weighted import CONVOLUTIONS, EMBEDDING, LINEAR
 from graphs.structure import Graph
 
@@ -29,6 +30,7 @@ KINDS: dict[str, Kind] = {
         LINEAR,
         EMBEDDING,
         BATCH_NORM,
+        FROZEN_BATCH_NORM,
         LAYER_NORM,
         RMS_NORM,
         GROUP_NORM,
@@ -36,6 +38,7 @@ KINDS: dict[str, Kind] = {
         *POOLS,
         POINTWISE,
         *REARRANGING,
+        *TAKING,
         *PARAMETERS,
         *ATTENTION,
         *OPAQUE,

@@ -17,16 +17,36 @@ __all__ = ["ACTIVATIONS"]
 
 
 def _elementwise(
-    name: str, function: str, idempotent: bool = False, settings: Mapping[str, tuple[Any, Any]] | None = None
+    name: str,
+    function: str,
+    idempotent: bool = False,
+    in_place: bool = False,
+    settings: Mapping[str, tuple[Any, Any]] | None = None,
 ) -> Kind:
-    """A kind for `torch.nn.functional.<function>`, whose keyword arguments are the settings."""
+    """A kind for `torch.nn.functional.<function>`, whose keyword arguments are the settings.
+
+    `in_place`: its gradient follows from its result alone, so that it may overwrite its operand.
+    """
 
     def compute(given: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
         from torch.nn import functional
 
         return getattr(functional, function)(inputs[0], **given)
 
-    return Kind(name=name, settings=settings or {}, compute=compute, activation=True, idempotent=idempotent)
+    def overwrite(given: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+        from torch.nn import functional
+
+        return getattr(functional, function)(inputs[0], **given, inplace=True)
+
+    return Kind(
+        name=name,
+        settings=settings or {},
+        compute=compute,
+        overwrite=overwrite if in_place else None,
+        activation=True,
+        elementwise=True,
+        idempotent=idempotent,
+    )
 
 
 def _prelu_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
@@ -69,11 +89,12 @@ PRELU = Kind(
     tensors=_prelu_tensors,
     channels=_prelu_channels,
     activation=True,
+    elementwise=True,
 )
 
 ACTIVATIONS = (
-    _elementwise("relu", "relu", idempotent=True),
-    _elementwise("relu6", "relu6", idempotent=True),
+    _elementwise("relu", "relu", idempotent=True, in_place=True),
+    _elementwise("relu6", "relu6", idempotent=True, in_place=True),
     _elementwise("leaky_relu", "leaky_relu", settings={"negative_slope": (number, 0.01)}),
     _elementwise("elu", "elu"),
     _elementwise("gelu", "gelu", settings={"approximate": (choice("none", "tanh"), "none")}),

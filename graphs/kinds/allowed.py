@@ -13,40 +13,57 @@ from typing import Any
 
 from graphs.errors import GraphError
 
-__all__ = ["PREFIXES", "allowed", "function"]
+__all__ = ["ELEMENTWISE", "PREFIXES", "allowed", "function"]
 
 PREFIXES = ("torch", "functional", "method", "operator", "special", "linalg", "fft")
 """Where a function may come from."""
 
 _NAMES = frozenset(
     """
-    abs acos acosh adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
+    _weight_norm abs acos acosh adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
     adaptive_max_pool2d adaptive_max_pool3d add addcdiv addcmul addmm affine_grid all alpha_dropout amax amin
-    aminmax any argmax argmin argsort asin asinh atan atan2 atanh avg_pool1d avg_pool2d avg_pool3d baddbmm
-    batch_norm bernoulli bfloat16 bilinear bitwise_and bitwise_not bitwise_or bitwise_xor bmm bool broadcast_to
-    bucketize cat ceil celu channel_shuffle chunk clamp clamp_max clamp_min clone concat constant_pad_nd contiguous
-    conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d copysign cos cosh cosine_similarity
-    count_nonzero cross cummax cummin cumprod cumsum deg2rad detach diag diag_embed diagonal diff digamma dim div
-    divide dot double dropout dropout1d dropout2d dropout3d dstack einsum elu embedding embedding_bag eq erf erfc
-    erfinv exp exp2 expand expand_as expm1 feature_alpha_dropout feature_dropout fft2 fftn flatten flip fliplr
-    flipud float floor floor_divide floordiv fmod fold frac gather ge gelu getitem glu grid_sample group_norm gru gt
-    gumbel_softmax half hardshrink hardsigmoid hardswish hardtanh heaviside hstack hypot i0 ifft ifft2 index_add
-    index_copy index_fill index_select inner instance_norm int interpolate inverse invert irfft irfft2 isfinite
-    isinf isnan kron layer_norm ldexp le leaky_relu lerp lgamma linear local_response_norm log log10 log1p log2
-    log_softmax logaddexp logcumsumexp logical_and logical_not logical_or logical_xor logit logsigmoid logsumexp
-    long lp_pool1d lp_pool2d lstm lt masked_fill masked_select matmul matrix_norm max max_pool1d max_pool2d
-    max_pool3d maximum mean median meshgrid min minimum mish mm mod mode moveaxis movedim mul
-    multi_head_attention_forward multiply mv nan_to_num nanmean nansum narrow native_channel_shuffle ne neg negative
-    new_full new_ones new_zeros norm normalize numel one_hot ones_like or_ outer pad pairwise_distance permute
-    pixel_shuffle pixel_unshuffle polygamma pos positive pow prelu prod quantile rad2deg rand_like randn_like
-    reciprocal relu relu6 remainder renorm repeat repeat_interleave reshape reshape_as rfft rfft2 rms_norm rnn_relu
-    rnn_tanh roll rot90 round rrelu rsqrt rsub scaled_dot_product_attention scatter scatter_add select selu sigmoid
-    sign silu sin sinc sinh size slice_scatter softmax softmin softplus softshrink softsign sort split sqrt square
-    squeeze stack std std_mean sub subtract sum swapaxes swapdims t take take_along_dim tan tanh tanhshrink
-    tensor_split tensordot threshold tile to topk transpose tril triu true_divide truediv trunc type_as unbind
-    unflatten unfold unsqueeze upsample var var_mean vector_norm view view_as vstack where xor zeros_like
+    aminmax and_ any argmax argmin argsort asin asinh atan atan2 atanh avg_pool1d avg_pool2d avg_pool3d baddbmm
+    batch_norm bernoulli bfloat16 bilinear binary_cross_entropy binary_cross_entropy_with_logits bitwise_and
+    bitwise_not bitwise_or bitwise_xor bmm bool broadcast_to bucketize cat ceil celu channel_shuffle chunk clamp
+    clamp_max clamp_min clone concat constant_pad_nd contiguous conv1d conv2d conv3d conv_transpose1d
+    conv_transpose2d conv_transpose3d copysign cos cosh cosine_embedding_loss cosine_similarity count_nonzero cross
+    cross_entropy cummax cummin cumprod cumsum deg2rad detach diag diag_embed diagonal diagonal_scatter diff
+    digamma div divide dot double dropout dropout1d dropout2d dropout3d dstack einsum elu embedding embedding_bag
+    eq erf erfc erfinv exp exp2 expand expand_as expm1 feature_alpha_dropout feature_dropout fft2 fftn flatten flip
+    fliplr flipud float floor floor_divide floordiv fmod fold frac gather gaussian_nll_loss ge gelu getitem glu
+    grid_sample group_norm gru gru_cell gt gumbel_softmax half hardshrink hardsigmoid hardswish hardtanh heaviside
+    hinge_embedding_loss hstack huber_loss hypot i0 ifft ifft2 index_add index_copy index_fill index_put
+    index_select inner instance_norm int interpolate inverse invert irfft irfft2 isfinite isinf isnan kl_div kron
+    l1_loss layer_norm ldexp le leaky_relu lerp lgamma linear local_response_norm log log10 log1p log2 log_softmax
+    logaddexp logcumsumexp logical_and logical_not logical_or logical_xor logit logsigmoid logsumexp long lp_pool1d
+    lp_pool2d lstm lstm_cell lt margin_ranking_loss masked_fill masked_scatter masked_select matmul matrix_norm max
+    max_pool1d max_pool1d_with_indices max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices
+    max_unpool1d max_unpool2d max_unpool3d maximum mean median meshgrid min minimum mish mm mod mode moveaxis
+    movedim mse_loss mul multi_head_attention_forward multi_margin_loss multilabel_margin_loss
+    multilabel_soft_margin_loss multiply mv nan_to_num nanmean nansum narrow native_channel_shuffle ne neg negative
+    new_full new_ones new_zeros nll_loss norm normalize one_hot ones_like or_ outer pad pairwise_distance permute
+    pixel_shuffle pixel_unshuffle poisson_nll_loss polygamma pos positive pow prelu prod quantile rad2deg rand_like
+    randn_like reciprocal relu relu6 remainder renorm repeat repeat_interleave reshape reshape_as rfft rfft2
+    rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell roll rot90 round rrelu rsqrt rsub
+    scaled_dot_product_attention scatter scatter_add select select_scatter selu sigmoid sign silu sin sinc sinh
+    slice_scatter smooth_l1_loss soft_margin_loss softmax softmin softplus softshrink softsign sort split sqrt
+    square squeeze stack std std_mean sub subtract sum swapaxes swapdims t take take_along_dim tan tanh tanhshrink
+    tensor_split tensordot threshold tile to topk transpose tril triplet_margin_loss triu true_divide truediv trunc
+    type_as unbind unflatten unfold unsqueeze upsample var var_mean vector_norm view view_as vstack where xor
+    zeros_like
     """.split()
 )  # fmt: skip
+
+
+ELEMENTWISE = frozenset(
+    """
+    abs add acos asin atan ceil celu clamp clamp_max clamp_min cos cosh div divide elu erf exp expm1 floor floor_divide
+    hardshrink hardtanh log log10 log1p log2 logsigmoid maximum minimum mish mul multiply neg negative pos positive pow
+    reciprocal relu remainder round rsqrt rsub selu sigmoid sign sin sinh softplus softshrink softsign sqrt square sub
+    subtract tan tanh tanhshrink threshold true_divide truediv trunc
+    """.split()
+)
+"""Functions whose result at a place depends on the operands at that place alone."""
 
 
 def allowed(target: str) -> bool:

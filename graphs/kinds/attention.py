@@ -1,22 +1,23 @@
-"""Attention over all places, and over shifted windows.
+"""Attention and what it is made of: products of matrices, softmax, vectors brought to length 1.
 
-Vaswani et al., "Attention Is All You Need", 2017, arXiv 1706.03762; Liu et al., "Swin Transformer", 2021, arXiv
-2103.14030; with cosines: Liu et al., "Swin Transformer V2", 2022, arXiv 2111.09883.
+Vaswani et al., "Attention Is All You Need", 2017, arXiv 1706.03762; with cosines: Liu et al., "Swin Transformer V2",
+2022, arXiv 2111.09883; with heads that share keys and values: Ainslie et al., "GQA", 2023, arXiv 2305.13245.
 
-Queries, keys and values come from linear layers of their own, so that their widths are channel spaces like others. The
-values' channels pass through, head by head; those of queries and keys meet each other.
+Queries, keys and values are made by layers of their own, and what lies in front of the last two axes, heads or windows,
+is attended to apart: heads are channels like others. The channels of queries and keys meet each other; those of the
+values pass through.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from math import prod
+from math import prod, sqrt
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import ShapeError
-from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors
-from graphs.kinds.values import boolean, count, fraction, number, optional, pair, sizes
+from graphs.kinds.joins import broadcast, broadcast_channels
+from graphs.kinds.kind import REQUIRED, Change, Kind, Settings, Tensors
+from graphs.kinds.values import boolean, fraction, number, optional, positive, whole
 from graphs.structure import Node, Shape
 
 if TYPE_CHECKING:
@@ -27,34 +28,67 @@ __all__ = ["ATTENTION"]
 
 def _attended(settings: Settings, shapes: Sequence[Shape]) -> Shape:
     query, key, value = shapes[:3]
-    if min(len(query), len(key), len(value)) < 2 or key[:-1] != value[:-1] or query[:-2] != key[:-2]:
+    if len({len(query), len(key), len(value)}) != 1 or len(query) < 2 or key[:-1] != value[:-1] or query[-1] != key[-1]:
         raise ShapeError("expected queries (…, L, E), keys (…, S, E) and values (…, S, V)")
-    if query[-1] != key[-1] or query[-1] % settings["heads"] or value[-1] % settings["heads"]:
-        raise ShapeError(f"expected equally wide queries and keys, divisible into {settings['heads']} heads")
+    if settings["grouped"]:
+        if len(query) < 3 or query[:-3] != key[:-3] or query[-3] % key[-3]:
+            raise ShapeError("expected a multiple of as many heads of queries as there are of keys and values")
+    elif query[:-2] != key[:-2]:
+        raise ShapeError("expected equal axes in front of the last two")
+    scores = (*query[:-1], key[-2])
+    for mask in shapes[3:]:
+        if len(mask) != len(scores) or any(size not in (1, each) for size, each in zip(mask, scores, strict=True)):
+            raise ShapeError(f"expected a mask {scores}, or with 1 for some of these sizes")
+        if settings["causal"]:
+            raise ShapeError("expected a mask, or `causal`, but not both")
     return (*query[:-1], value[-1])
 
 
 def _attention(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     from torch.nn import functional
 
-    query, key, value = (each.unflatten(-1, (settings["heads"], -1)).transpose(-3, -2) for each in inputs)
-    drop = settings["dropout"] * training if settings["dropout"] else 0.0
-    found = functional.scaled_dot_product_attention(
-        query, key, value, dropout_p=drop, is_causal=settings["causal"], scale=settings["scale"]
-    )
-    return found.transpose(-3, -2).flatten(-2)
+    given: dict[str, Any] = {}
+    if len(inputs) > 3:
+        given["attn_mask"] = inputs[3]
+    if settings["dropout"]:
+        given["dropout_p"] = settings["dropout"] * training
+    for name, setting in (("is_causal", "causal"), ("scale", "scale"), ("enable_gqa", "grouped")):
+        if settings[setting]:
+            given[name] = settings[setting]
+    return functional.scaled_dot_product_attention(*inputs[:3], **given)
 
 
 def _attention_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
     query, key, value = axes[:3]
     solver.close([query[-1], key[-1]], node, "compares them, queries with keys")
-    for dims in axes[:3]:
-        solver.close(dims[:-1], node)
-    for dims in axes[3:]:
-        solver.close(dims, node)
-    carried = solver.channels(value[-1], shapes[2][-1], node)
-    solver.blocks(carried, node.settings["heads"], node)
-    return (*((),) * (len(out) - 1), carried)
+    solver.close([query[-2], key[-2], value[-2]], node)
+    apart = list(query[:-2])
+    for place, axis in enumerate(apart):
+        shared = shapes[0][place] // shapes[1][place]
+        for other in (key[place], value[place]):
+            solver.tie(axis, solver.repeat(other, shared), node)
+            apart[place] = apart[place] or solver.repeat(other, shared)
+    for mask, shape in zip(axes[3:], shapes[3:], strict=True):
+        solver.close(mask[-2:], node)
+        for place, axis in enumerate(apart):
+            if shape[place] > 1:
+                solver.tie(axis, mask[place], node)
+    if node.settings["dropout"]:
+        for axis in filter(None, apart):
+            solver.draws(axis, node)
+    return (*apart, (), value[-1])
+
+
+def _keep_scale(settings: Settings, change: Change) -> Settings:
+    """What is computed from the width of the keys stays what it was where they become wider."""
+    before = change.before[0][-1]
+    if settings["scale"] is None and change.after[0][-1] != before:
+        return {**settings, "scale": 1 / sqrt(before)}
+    return settings
+
+
+def _drops(settings: Settings) -> bool:
+    return bool(settings["dropout"])
 
 
 def _attention_macs(settings: Settings, shapes: Sequence[Shape], out: Shape) -> int:
@@ -62,106 +96,82 @@ def _attention_macs(settings: Settings, shapes: Sequence[Shape], out: Shape) -> 
     return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
-def _windowed(settings: Settings, shapes: Sequence[Shape]) -> Shape:
-    query, key, value = shapes[:3]
-    if {len(query), len(key), len(value)} != {3} or {query[:2], key[:2], value[:2]} != {settings["size"]}:
-        raise ShapeError(f"expected queries, keys and values (height, width, channels) of size {settings['size']}")
-    if any(size % window for size, window in zip(query, settings["window"], strict=False)):
-        raise ShapeError(f"expected height and width to be multiples of the window {settings['window']}")
-    if query[-1] != key[-1] or query[-1] % settings["heads"] or value[-1] % settings["heads"]:
-        raise ShapeError(f"expected equally wide queries and keys, divisible into {settings['heads']} heads")
-    places = prod(settings["window"])
-    if shapes[3] != (settings["heads"], places, places):
-        raise ShapeError(f"expected a bias ({settings['heads']}, {places}, {places})")
-    if len(shapes) == 5 and shapes[4] != (settings["heads"], 1, 1):
-        raise ShapeError(f"expected a scale ({settings['heads']}, 1, 1)")
-    if (len(shapes) == 5) != settings["cosine"]:
-        raise ShapeError("expected a fifth operand, the scale of the cosines, exactly where cosines are compared")
-    return (*query[:2], value[-1])
+def _multiplied(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    one, other = shapes
+    if min(len(one), len(other)) < 2 or len(one) != len(other) or one[-1] != other[-2]:
+        raise ShapeError("expected matrices (…, I, K) and (…, K, J)")
+    return (*broadcast(settings, [one[:-2], other[:-2]]), one[-2], other[-1])
 
 
-def _window_attention(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+def _matmul(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     import torch
+
+    return torch.matmul(inputs[0], inputs[1])
+
+
+def _matmul_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+    one, other = axes
+    solver.close([one[-1], other[-2]], node, "sums over the products of pairs of them")
+    apart = broadcast_channels(solver, node, [one[:-2], other[:-2]], [each[:-2] for each in shapes], out[:-2])
+    return (*apart, one[-2], other[-1])
+
+
+def _along(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    if settings["axis"] >= len(shapes[0]):
+        raise ShapeError(f"expected an axis {settings['axis']}")
+    return shapes[0]
+
+
+def _softmax(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     from torch.nn import functional
 
-    query, key, value, bias = inputs[:4]
-    height, width = settings["size"]
-    (rows, columns), shift, heads = settings["window"], settings["shift"], settings["heads"]
-    down, right = height // rows, width // columns
-
-    def windows(each: Any) -> Any:
-        if any(shift):
-            each = torch.roll(each, (-shift[0], -shift[1]), (1, 2))
-        each = each.reshape(-1, down, rows, right, columns, heads, each.shape[-1] // heads)
-        return each.permute(0, 1, 3, 5, 2, 4, 6).flatten(4, 5)
-
-    query, key, value = windows(query), windows(key), windows(value)
-    if settings["cosine"]:
-        scale = torch.clamp(inputs[4], max=math.log(100.0)).exp().unsqueeze(1).unsqueeze(1)
-        scores = functional.normalize(query, dim=-1) @ functional.normalize(key, dim=-1).transpose(-2, -1)
-        scores = scores * scale
-    else:
-        scores = (query * settings["scale"]) @ key.transpose(-2, -1)
-    scores = scores + bias.unsqueeze(1).unsqueeze(1)
-    if any(shift):
-        down_id = _regions(inputs[0], height, rows, shift[0])
-        right_id = _regions(inputs[0], width, columns, shift[1])
-        region = (3 * down_id.unsqueeze(1) + right_id.unsqueeze(0)).reshape(down, rows, right, columns)
-        region = region.permute(0, 2, 1, 3).flatten(2)
-        scores = scores - 100.0 * (region.unsqueeze(-1) != region.unsqueeze(-2)).unsqueeze(2)
-    scores = functional.softmax(scores, dim=-1)
-    if settings["dropout"]:
-        scores = functional.dropout(scores, settings["dropout"], training)
-    found = (scores @ value).unflatten(4, (rows, columns)).permute(0, 1, 4, 2, 5, 3, 6).flatten(5)
-    found = found.reshape(-1, height, width, found.shape[-1])
-    return torch.roll(found, shift, (1, 2)) if any(shift) else found
+    return functional.softmax(inputs[0], 1 + settings["axis"])
 
 
-def _regions(like: Any, size: int, window: int, shift: int) -> Any:
-    """For each place along an axis that was rolled, which of the pieces that do not belong together it is from."""
-    if not shift:
-        return like.new_zeros(size)
-    places = like.new_ones(size).cumsum(0)
-    return (places > size - window).to(places.dtype) + (places > size - shift).to(places.dtype)
+def _normalize(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+    from torch.nn import functional
+
+    return functional.normalize(inputs[0], dim=1 + settings["axis"], eps=settings["eps"])
 
 
-def _window_macs(settings: Settings, shapes: Sequence[Shape], out: Shape) -> int:
-    query, value = shapes[0], shapes[2]
-    return prod(query[:2]) * prod(settings["window"]) * (query[-1] + value[-1])
+def _across(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+    """All along an axis depends on all of it."""
+    axis = node.settings["axis"]
+    solver.close([axes[0][axis]], node)
+    return axes[0]
 
 
 ATTENTION = (
     Kind(
         name="attention",
         settings={
-            "heads": (count, REQUIRED),
             "dropout": (fraction, 0.0),
             "causal": (boolean, False),
             "scale": (optional(number), None),
+            "grouped": (boolean, False),
         },
-        operands=(3, 3),
+        operands=(3, 4),
         shape=_attended,
         compute=_attention,
         channels=_attention_channels,
+        resize=_keep_scale,
         macs=_attention_macs,
-        random=True,
+        random=_drops,
     ),
     Kind(
-        name="window_attention",
-        settings={
-            "heads": (count, REQUIRED),
-            "size": (sizes, REQUIRED),
-            "window": (sizes, REQUIRED),
-            "shift": (pair, 0),
-            "scale": (number, 1.0),
-            "cosine": (boolean, False),
-            "dropout": (fraction, 0.0),
-        },
-        operands=(4, 5),
-        shape=_windowed,
-        compute=_window_attention,
-        channels=_attention_channels,
-        macs=_window_macs,
-        random=True,
+        name="matmul",
+        operands=(2, 2),
+        shape=_multiplied,
+        compute=_matmul,
+        channels=_matmul_channels,
+        macs=lambda settings, shapes, out: prod(out) * shapes[0][-1],
+    ),
+    Kind(name="softmax", settings={"axis": (whole, REQUIRED)}, shape=_along, compute=_softmax, channels=_across),
+    Kind(
+        name="normalize",
+        settings={"axis": (whole, REQUIRED), "eps": (positive, 1e-12)},
+        shape=_along,
+        compute=_normalize,
+        channels=_across,
     ),
 )

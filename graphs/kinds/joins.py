@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import ShapeError
 from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors, TensorSpec
 from graphs.kinds.rearranging import merged
-from graphs.kinds.values import choice, count, fraction, text, whole
+from graphs.kinds.values import choice, count, fraction, whole
+from graphs.kinds.weighted import PLACES
+from graphs.names import check_argument
 from graphs.structure import Node, Shape
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def _input_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Se
 INPUT = Kind(
     name="input",
     settings={
-        "name": (text, "x"),
+        "name": (check_argument, "x"),
         "shape": (_input_shape, REQUIRED),
         "dtype": (choice("float", "integer", "boolean"), "float"),
         "most": (count, 1),
@@ -148,15 +150,25 @@ def _same(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training:
     return inputs[0]
 
 
-def _drop(name: str, module: str) -> Kind:
+def _drops(settings: Settings) -> bool:
+    return bool(settings["p"])
+
+
+def _detach(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+    return inputs[0].detach()
+
+
+def _drop(name: str, places: int | None = None) -> Kind:
+    """Dropout of each element, or of whole channels of maps over so many axes of places."""
+
     def compute(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
         from torch.nn import functional
 
         return getattr(functional, name)(inputs[0], settings["p"], training)
 
     def shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        if name == "dropout2d" and len(shapes[0]) != 3:
-            raise ShapeError("expected (channels, height, width)")
+        if places and len(shapes[0]) != 1 + places:
+            raise ShapeError(f"expected (channels, {', '.join(PLACES[places])})")
         return shapes[0]
 
     def channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
@@ -169,9 +181,10 @@ def _drop(name: str, module: str) -> Kind:
         settings={"p": (fraction, 0.5)},
         shape=shape,
         compute=compute,
-        module=lambda settings, shapes: (module, {"p": settings["p"]}),
+        module=lambda settings, shapes: (name.capitalize(), {"p": settings["p"]}),
         channels=channels,
-        random=True,
+        random=_drops,
+        silent=True,
     )
 
 
@@ -197,8 +210,19 @@ def _gate(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training:
 
 JOINS = (
     INPUT,
-    Kind(name="add", operands=(2, None), shape=_alike, compute=_sum, channels=_tied, commutative=True),
-    Kind(name="mean", operands=(2, None), shape=_alike, compute=_mean, channels=_tied, commutative=True),
+    Kind(
+        name="add",
+        operands=(2, None),
+        shape=_alike,
+        compute=_sum,
+        channels=_tied,
+        commutative=True,
+        elementwise=True,
+        spare=True,
+    ),
+    Kind(
+        name="mean", operands=(2, None), shape=_alike, compute=_mean, channels=_tied, commutative=True, elementwise=True
+    ),
     Kind(
         name="multiply",
         operands=(2, None),
@@ -206,24 +230,30 @@ JOINS = (
         compute=_product,
         channels=broadcast_channels,
         commutative=True,
+        elementwise=True,
     ),
     Kind(
         name="concat",
         settings={"axis": (whole, 0)},
         operands=(1, None),
         shape=_concatenated,
+        level=True,
         compute=_concat,
         channels=_side_by_side,
+        silent=True,
+        spare=True,
     ),
-    Kind(name="flatten", shape=_flat, compute=_flatten, channels=_flat_channels),
-    Kind(name="identity", compute=_same),
-    _drop("dropout", "Dropout"),
-    _drop("dropout2d", "Dropout2d"),
+    Kind(name="flatten", shape=_flat, compute=_flatten, channels=_flat_channels, silent=True),
+    Kind(name="identity", compute=_same, elementwise=True),
+    Kind(name="detach", compute=_detach, elementwise=True, stops=True),
+    _drop("dropout"),
+    *(_drop(f"dropout{places}d", places) for places in PLACES),
     Kind(  # Huang et al., "Deep Networks with Stochastic Depth", 2016, arXiv 1603.09382
         name="stochastic_depth",
         settings={"p": (fraction, 0.5), "mode": (choice("row", "batch"), "row")},
         compute=_stochastic_depth,
-        random=True,
+        random=_drops,
+        silent=True,
     ),
     Kind(
         name="gate",
@@ -233,5 +263,6 @@ JOINS = (
         roles=_gate_roles,
         tensors=_gate_tensors,
         channels=_tied,
+        elementwise=True,
     ),
 )

@@ -89,6 +89,10 @@ def _no_macs(settings: Settings, shapes: Sequence[Shape], out: Shape) -> int:
     return 0
 
 
+def _never(settings: Settings) -> bool:
+    return False
+
+
 def _as_given(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
@@ -113,6 +117,8 @@ class Kind:
         shape: `(settings, input shapes) -> output shape`; raises `ShapeError` without naming the node.
         compute: `(settings, inputs, tensors by role, training) -> value`, with `torch` operations; may update buffers
             in place. With batch axes in front of all shapes.
+        overwrite: As `compute`, but the result takes the place of the only operand; None where that cannot be, or where
+            a gradient would need the operand. The emitted forward pass uses it where the operand is `spare`.
         module: `(settings, input shapes) -> (name in torch.nn, keyword arguments)` where an ordinary module stands for
             it; None where `compute` itself is emitted into the generated forward.
         roles: `settings -> names of its tensors`.
@@ -123,10 +129,20 @@ class Kind:
         resize: `(settings, change) -> settings`: the settings once the shapes around the node are as `change` says.
         macs: `(settings, input shapes, output shape) -> multiply-accumulates` for one example.
         commutative: The order of its operands does not matter.
-        random: It draws random numbers in train mode.
+        level: Each operand must hold as many examples as the others; none is broadcast over the batch.
+        random: `settings -> bool`: whether it draws random numbers in train mode.
         idempotent: Applied twice it gives what it gives once, for example ReLU.
         activation: It is a non-linear function of each element.
         normalisation: Its train-mode output depends on the statistics of the batch.
+        stops: Its value is its operand's, but no gradient flows back through it.
+        elementwise: Each element of its value depends on the same element of each operand, and on nothing else.
+        silent: A channel that is zero in all operands, and in the tensor `bias`, is zero in its value too, but not for
+            ever: what would come in would come out.
+        window: For a layer whose tensor `weight`, (out, in / groups, …), sums over its operand's channels: how many
+            axes of places, behind that of the channels, it slides over. None for all other kinds.
+        affine: Its value is zero where its tensors `weight` and `bias` are.
+        pooling: It makes a map smaller, channel by channel.
+        spare: Its value is memory of its own, and no gradient of it needs the value: a sole reader may overwrite it.
         wall: What it computes is not known here; no mutation builds on its value.
     """
 
@@ -136,6 +152,7 @@ class Kind:
     operands: tuple[int, int | None] = (1, 1)
     shape: Callable[[Settings, Sequence[Shape]], Shape] = same_shape
     compute: Callable[[Settings, Sequence[Any], Tensors, bool], Any] | None = None
+    overwrite: Callable[[Settings, Sequence[Any], Tensors, bool], Any] | None = None
     module: Callable[[Settings, Sequence[Shape]], tuple[str, dict[str, Any]]] | None = None
     roles: Callable[[Settings], tuple[str, ...]] = _no_roles
     tensors: Callable[[Settings, Sequence[Shape]], Mapping[str, TensorSpec]] = _no_tensors
@@ -143,10 +160,18 @@ class Kind:
     resize: Callable[[Settings, Change], Settings] = _keep_settings
     macs: Callable[[Settings, Sequence[Shape], Shape], int] = _no_macs
     commutative: bool = False
-    random: bool = False
+    level: bool = False
+    random: Callable[[Settings], bool] = _never
     idempotent: bool = False
     activation: bool = False
     normalisation: bool = False
+    stops: bool = False
+    elementwise: bool = False
+    silent: bool = False
+    window: int | None = None
+    affine: bool = False
+    pooling: bool = False
+    spare: bool = False
     wall: bool = False
 
     def __post_init__(self) -> None:

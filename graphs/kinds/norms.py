@@ -13,7 +13,7 @@ from graphs.structure import Node, Shape
 if TYPE_CHECKING:
     from graphs.solver import Dims, Solver
 
-__all__ = ["BATCH_NORM", "GROUP_NORM", "LAYER_NORM", "RMS_NORM"]
+__all__ = ["BATCH_NORM", "FROZEN_BATCH_NORM", "GROUP_NORM", "LAYER_NORM", "RMS_NORM"]
 
 
 def _batch_norm_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
@@ -76,8 +76,33 @@ BATCH_NORM = Kind(
     roles=_batch_norm_roles,
     tensors=_batch_norm_tensors,
     channels=_batch_norm_channels,
+    affine=True,
+    silent=True,
     normalisation=True,
+    spare=True,
 )
+
+
+def _frozen_batch_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+    from torch.nn import functional
+
+    mean, variance, weight, bias = (tensors[role] for role in ("running_mean", "running_var", "weight", "bias"))
+    return functional.batch_norm(inputs[0], mean, variance, weight, bias, False, settings["momentum"], settings["eps"])
+
+
+FROZEN_BATCH_NORM = Kind(
+    name="frozen_batch_norm",
+    settings=BATCH_NORM.settings,
+    shape=_batch_norm_shape,
+    compute=_frozen_batch_norm,
+    roles=_batch_norm_roles,
+    tensors=_batch_norm_tensors,
+    channels=_batch_norm_channels,
+    affine=True,
+    silent=True,
+    spare=True,
+)
+"""A batch norm that a module keeps in eval mode: its statistics are constants, in train mode too."""
 
 
 def _affine_roles(settings: Settings) -> tuple[str, ...]:
@@ -124,6 +149,7 @@ LAYER_NORM = Kind(
     roles=_affine_roles,
     tensors=_layer_norm_tensors,
     channels=_layer_norm_channels,
+    affine=True,
 )
 
 
@@ -151,6 +177,7 @@ RMS_NORM = Kind(
     roles=lambda settings: ("weight",),
     tensors=_rms_norm_tensors,
     channels=_layer_norm_channels,
+    affine=True,
 )
 """Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, arXiv 1910.07467. Without `eps`, the least number
 that makes a difference to 1 in the type that is computed in."""
@@ -200,4 +227,5 @@ GROUP_NORM = Kind(
     roles=_affine_roles,
     tensors=_group_norm_tensors,
     channels=_group_norm_channels,
+    affine=True,
 )

@@ -1,35 +1,47 @@
 """Opaque nodes: what the engine has no kind for, as a short program of calls into `torch`.
 
-An opaque node runs, is stored and is exported like any other; for channel spaces it is a wall. Its program is data: a
-list of steps `[function, arguments, keyword arguments]`, whose functions come from `graphs.kinds.allowed`. An argument
-is a plain value, a list, or a reference: `{"in": i}` an operand, `{"step": i}` what an earlier step gave,
-`{"tensor": i}` one of the node's tensors, `{"batch": k}` k times the batch size, `{"training": true}` whether the
-network trains, `{"dtype": "float32"}`, `{"slice": [start, stop, step]}`, `{"ellipsis": true}`, `{"tuple": [...]}`.
+An opaque node runs, is stored and is exported like any other; for channel spaces it is a wall. Its program is data;
+`graphs.kinds.program` says which ones there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import isfinite
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import ShapeError
-from graphs.kinds.allowed import allowed, function
+from graphs.kinds.allowed import function
 from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors, TensorSpec
-from graphs.kinds.values import count, whole
+from graphs.kinds.program import COUNT, checked_program, references
+from graphs.kinds.values import count
 from graphs.structure import Node, Shape
 
 if TYPE_CHECKING:
     from graphs.solver import Dims, Solver
 
-__all__ = ["OPAQUE", "checked_program", "references", "run_program"]
+__all__ = ["OPAQUE", "in_double", "run_program"]
 
 _MOST = 1000
-_DEEPEST = 4  # two lists a level and four around them are what a document may hold
-_DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
-_WRITING = {"out", "inplace"}
+_LOWER = ("float16", "bfloat16", "float32")
+_TO_LOWER = ("method.half", "method.bfloat16", "method.float")
+_DOUBLE: ContextVar[bool] = ContextVar("double", default=False)
 _HOW = ("parameter", "buffer", "constant")
-_REFERENCES = ("in", "step", "tensor", "batch", "training", "dtype", "slice", "ellipsis", "tuple")
+
+
+@contextmanager
+def in_double() -> Iterator[None]:
+    """Within this, programs compute in double precision where they name a lower one, or none."""
+    import torch
+
+    token, before = _DOUBLE.set(True), torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+        _DOUBLE.reset(token)
 
 
 def _shape(value: Any) -> Shape:
@@ -55,53 +67,6 @@ def _tensors(value: Any) -> tuple[tuple[Shape, str, bool], ...]:
     return tuple(found)
 
 
-def checked_program(value: Any) -> tuple[Any, ...]:
-    """A program in its canonical form, or a `ValueError` that says what is wrong with it."""
-    if not isinstance(value, list | tuple) or not 1 <= len(value) <= _MOST:
-        raise ValueError("expected a list of steps")
-    steps = []
-    for place, step in enumerate(value):
-        if not isinstance(step, list | tuple) or len(step) != 3 or not isinstance(step[0], str):
-            raise ValueError(f"step {place}: expected [function, arguments, keyword arguments]")
-        if not allowed(step[0]):
-            raise ValueError(f"step {place}: '{step[0]}' is none of the functions that a network's file may call")
-        if not isinstance(step[1], list | tuple) or not isinstance(step[2], Mapping):
-            raise ValueError(f"step {place}: expected a list and an object of arguments")
-        arguments = tuple(_argument(each, place, 0) for each in step[1])
-        keywords = {str(name): _argument(each, place, 0) for name, each in step[2].items()}
-        if not all(name.isidentifier() for name in keywords) or not keywords.keys().isdisjoint(_WRITING):
-            raise ValueError(f"step {place}: expected names of arguments, none of {', '.join(sorted(_WRITING))}")
-        steps.append((step[0], arguments, keywords))
-    return tuple(steps)
-
-
-def _argument(value: Any, place: int, depth: int) -> Any:
-    """An argument in its canonical form."""
-    if depth > _DEEPEST:
-        raise ValueError(f"step {place}: arguments are nested too deep")
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int) and abs(value) < 2**53:
-        return value
-    if isinstance(value, float) and isfinite(value):
-        return value
-    if isinstance(value, list | tuple):
-        return tuple(_argument(each, place, depth + 1) for each in value)
-    if isinstance(value, Mapping) and len(value) == 1:
-        ((name, what),) = value.items()
-        if name in ("in", "tensor", "batch"):
-            return {name: whole(what)}
-        if name == "step" and whole(what) < place:
-            return {name: what}
-        if name in ("training", "ellipsis") and what is True:
-            return {name: True}
-        if name == "dtype" and what in _DTYPES:
-            return {name: what}
-        if name in ("slice", "tuple") and isinstance(what, list | tuple) and (name == "tuple" or len(what) == 3):
-            return {name: tuple(_argument(each, place, depth + 1) for each in what)}
-    raise ValueError(f"step {place}: expected plain values or references ({', '.join(_REFERENCES)}) as arguments")
-
-
 def _as_recorded(settings: Settings, shapes: Sequence[Shape]) -> Shape:
     if tuple(shapes) != settings["reads"]:
         raise ShapeError(f"this part of the network is only known for {settings['reads']}")
@@ -114,26 +79,13 @@ def _as_recorded(settings: Settings, shapes: Sequence[Shape]) -> Shape:
     return shape
 
 
-def references(value: Any) -> Iterator[tuple[str, int]]:
-    """The operands and tensors that arguments refer to, each as (`in` or `tensor`, number)."""
-    if isinstance(value, Mapping):
-        ((name, what),) = value.items()
-        if name in ("slice", "tuple"):
-            yield from references(what)
-        elif name in ("in", "tensor"):
-            yield name, what
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from references(each)
-
-
 def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     """Runs the program; with `fx` proxies for values, writes it down."""
     import torch
 
     results: list[Any] = []
-    # A network that is run in double precision, to be measured, does nothing in single precision.
-    cast_up = any(getattr(each, "dtype", None) is torch.float64 for each in (*inputs, *tensors.values()))
+    # A network that is measured in double precision computes nothing in a lower one.
+    double = _DOUBLE.get()
 
     def resolve(value: Any) -> Any:
         if isinstance(value, list | tuple):
@@ -153,7 +105,9 @@ def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
         if name == "training":
             return training
         if name == "dtype":
-            return torch.float64 if what == "float32" and cast_up else getattr(torch, what)
+            return torch.float64 if double and what in _LOWER else getattr(torch, what)
+        if name == "number":
+            return float(what)
         if name == "slice":
             return slice(*(resolve(each) for each in what))
         return ... if name == "ellipsis" else tuple(resolve(each) for each in what)
@@ -162,8 +116,10 @@ def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
     for target, arguments, keywords in settings["program"]:
         given = tuple(resolve(each) for each in arguments)
         named = {name: resolve(each) for name, each in keywords.items()}
+        if double and target in _TO_LOWER:
+            target = "method.double"
         if tracer is None:
-            results.append(function(target)(*given, **named))
+            results.append(given[0].add_(int(training)) if target == COUNT else function(target)(*given, **named))
         elif target.startswith("method."):
             results.append(tracer.create_proxy("call_method", target.partition(".")[2], given, named))
         else:
@@ -204,7 +160,7 @@ def _opaque(name: str, random: bool) -> Kind:
         roles=_roles,
         tensors=_specs,
         channels=_wall,
-        random=random,
+        random=lambda settings: random,
         wall=True,
     )
 

@@ -10,22 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphs.errors import ShapeError
+from graphs.kinds.allowed import ELEMENTWISE
 from graphs.kinds.joins import broadcast, broadcast_channels
 from graphs.kinds.kind import REQUIRED, Kind, Settings
-from graphs.kinds.opaque import checked_program, references, run_program
+from graphs.kinds.opaque import run_program
+from graphs.kinds.program import checked_program, references
 from graphs.structure import Shape
 
-__all__ = ["ELEMENTWISE", "POINTWISE"]
-
-ELEMENTWISE = frozenset(
-    """
-    abs add acos asin atan ceil celu clamp clamp_max clamp_min cos cosh div divide elu erf exp expm1 floor floor_divide
-    hardshrink hardtanh log log10 log1p log2 logsigmoid maximum minimum mish mul multiply neg negative pos positive pow
-    reciprocal relu remainder round rsqrt rsub selu sigmoid sign sin sinh softplus softshrink softsign sqrt square sub
-    subtract tan tanh tanhshrink threshold true_divide truediv trunc
-    """.split()
-)
-"""Functions whose result at a place depends on the operands at that place alone."""
+__all__ = ["POINTWISE"]
 
 
 def _elementwise_program(value: Any) -> tuple[Any, ...]:
@@ -50,4 +42,5 @@ POINTWISE = Kind(
     shape=_shape,
     compute=run_program,
     channels=broadcast_channels,
+    elementwise=True,
 )

@@ -1,4 +1,4 @@
-"""Pooling: each output channel depends on the same input channel alone."""
+"""Pooling over one, two and three axes of places: each output channel depends on the same input channel alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.errors import ShapeError
 from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors
-from graphs.kinds.values import boolean, optional, pair, sizes
-from graphs.kinds.weighted import slide
+from graphs.kinds.values import boolean, optional, positives, wholes
+from graphs.kinds.weighted import PLACES, slide
 from graphs.structure import Node, Shape
 
 if TYPE_CHECKING:
@@ -28,20 +28,33 @@ def _stride_of_kernel(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def _check(shape: Shape, places: int) -> None:
+    if len(shape) != 1 + places:
+        raise ShapeError(f"expected (channels, {', '.join(PLACES[places])})")
+
+
 def _window_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
-    if len(shapes[0]) != 3:
-        raise ShapeError("expected (channels, height, width)")
-    if any(2 * padding > kernel for padding, kernel in zip(settings["padding"], settings["kernel"], strict=True)):
+    kernel = settings["kernel"]
+    _check(shapes[0], len(kernel))
+    if any(2 * padding > size for padding, size in zip(settings["padding"], kernel, strict=True)):
         raise ShapeError("padding may be at most half the kernel")
-    dilation = settings.get("dilation", (1, 1))
-    window = zip(shapes[0][1:], settings["kernel"], settings["stride"], settings["padding"], dilation, strict=True)
+    dilation = settings.get("dilation", (1,) * len(kernel))
+    window = zip(shapes[0][1:], kernel, settings["stride"], settings["padding"], dilation, strict=True)
     return (shapes[0][0], *(slide(*sizes, ceil=settings["ceil"]) for sizes in window))
+
+
+def _average_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    out = _window_shape(settings, shapes)
+    # For volumes only, torch asks for that, whatever the padding.
+    if len(out) == 4 and any(size < kernel for size, kernel in zip(shapes[0][1:], settings["kernel"], strict=True)):
+        raise ShapeError("expected a volume at least as large as the kernel")
+    return out
 
 
 def _max_pool(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     from torch.nn import functional
 
-    return functional.max_pool2d(
+    return getattr(functional, f"max_pool{len(settings['kernel'])}d")(
         inputs[0],
         settings["kernel"],
         settings["stride"],
@@ -54,65 +67,76 @@ def _max_pool(settings: Settings, inputs: Sequence[Any], tensors: Tensors, train
 def _average_pool(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     from torch.nn import functional
 
-    return functional.avg_pool2d(
+    return getattr(functional, f"avg_pool{len(settings['kernel'])}d")(
         inputs[0], settings["kernel"], settings["stride"], settings["padding"], ceil_mode=settings["ceil"]
     )
 
 
 def _adaptive_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
-    if len(shapes[0]) != 3:
-        raise ShapeError("expected (channels, height, width)")
+    _check(shapes[0], len(settings["size"]))
     return (shapes[0][0], *settings["size"])
 
 
 def _adaptive_average(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     from torch.nn import functional
 
-    return functional.adaptive_avg_pool2d(inputs[0], settings["size"])
+    return getattr(functional, f"adaptive_avg_pool{len(settings['size'])}d")(inputs[0], settings["size"])
 
 
 def _adaptive_max(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     from torch.nn import functional
 
-    return functional.adaptive_max_pool2d(inputs[0], settings["size"])
+    return getattr(functional, f"adaptive_max_pool{len(settings['size'])}d")(inputs[0], settings["size"])
 
 
-_WINDOW: dict[str, tuple[Any, Any]] = {
-    "kernel": (sizes, REQUIRED),
-    "stride": (optional(sizes), None),
-    "padding": (pair, 0),
-    "ceil": (boolean, False),
-}
+def _pools(places: int) -> tuple[Kind, ...]:
+    from_one = positives(places)
+    window: dict[str, tuple[Any, Any]] = {
+        "kernel": (from_one, REQUIRED),
+        "stride": (optional(from_one), None),
+        "padding": (wholes(places), 0),
+        "ceil": (boolean, False),
+    }
+    return (
+        Kind(
+            name=f"max_pool{places}d",
+            settings={**window, "dilation": (from_one, 1)},
+            complete=_stride_of_kernel,
+            shape=_window_shape,
+            compute=_max_pool,
+            channels=_pooled_channels,
+            pooling=True,
+            silent=True,
+        ),
+        Kind(
+            name=f"avg_pool{places}d",
+            settings=window,
+            complete=_stride_of_kernel,
+            shape=_average_shape,
+            compute=_average_pool,
+            channels=_pooled_channels,
+            pooling=True,
+            silent=True,
+        ),
+        Kind(
+            name=f"adaptive_avg_pool{places}d",
+            settings={"size": (from_one, 1)},
+            shape=_adaptive_shape,
+            compute=_adaptive_average,
+            channels=_pooled_channels,
+            pooling=True,
+            silent=True,
+        ),
+        Kind(
+            name=f"adaptive_max_pool{places}d",
+            settings={"size": (from_one, 1)},
+            shape=_adaptive_shape,
+            compute=_adaptive_max,
+            channels=_pooled_channels,
+            pooling=True,
+            silent=True,
+        ),
+    )
 
-POOLS = (
-    Kind(
-        name="max_pool2d",
-        settings={**_WINDOW, "dilation": (sizes, 1)},
-        complete=_stride_of_kernel,
-        shape=_window_shape,
-        compute=_max_pool,
-        channels=_pooled_channels,
-    ),
-    Kind(
-        name="avg_pool2d",
-        settings=_WINDOW,
-        complete=_stride_of_kernel,
-        shape=_window_shape,
-        compute=_average_pool,
-        channels=_pooled_channels,
-    ),
-    Kind(
-        name="adaptive_avg_pool2d",
-        settings={"size": (sizes, 1)},
-        shape=_adaptive_shape,
-        compute=_adaptive_average,
-        channels=_pooled_channels,
-    ),
-    Kind(
-        name="adaptive_max_pool2d",
-        settings={"size": (sizes, 1)},
-        shape=_adaptive_shape,
-        compute=_adaptive_max,
-        channels=_pooled_channels,
-    ),
-)
+
+POOLS = tuple(kind for places in PLACES for kind in _pools(places))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from graphs.axes import leaves, nest
 from graphs.errors import ShapeError
 from graphs.kinds.kind import REQUIRED, Change, Kind, Settings, Tensors
 from graphs.kinds.values import boolean, count, pair, whole
@@ -18,7 +19,7 @@ from graphs.structure import Node, Shape
 if TYPE_CHECKING:
     from graphs.solver import Axis, Dims, Solver
 
-__all__ = ["REARRANGING", "merged"]
+__all__ = ["REARRANGING", "merged", "runs", "sizes_of"]
 
 _MOST_AXES = 12
 
@@ -26,7 +27,8 @@ _MOST_COPIES = 2**14
 """No axis is a list of more segments: each costs time and memory whenever channels are asked for."""
 
 
-def _counts(value: Any) -> Shape:
+def sizes_of(value: Any) -> Shape:
+    """A few sizes."""
     if not isinstance(value, list | tuple) or len(value) > _MOST_AXES:
         raise ValueError(f"expected a list of at most {_MOST_AXES} sizes")
     return tuple(count(size) for size in value)
@@ -43,12 +45,12 @@ def merged(solver: Solver, node: Node, dims: Sequence[Axis], shape: Shape) -> Ax
     axis: Axis = ()
     size = 1
     for inner, length in zip(dims, shape, strict=True):
-        if axis and inner:
-            axis = solver.cross(axis, inner, size * length, node)
+        copies = leaves(axis) if axis else size
+        if inner and copies * leaves(inner) > _MOST_COPIES:
+            solver.close([axis, inner], node, f"lays them at {copies} places")
+            axis = ()
         elif axis:
-            axis = solver.repeat(axis, length)
-        elif inner and len(inner) * size > _MOST_COPIES:
-            axis = solver.instead([inner], size * length, node, f"lays them at {size} places")
+            axis = nest(axis, inner or length)
         elif inner:
             axis = solver.join([inner] * size)
         size *= length
@@ -58,7 +60,7 @@ def merged(solver: Solver, node: Node, dims: Sequence[Axis], shape: Shape) -> Ax
 # Reshape ------------------------------------------------------------------------------------------------------------
 
 
-def _groups(before: Shape, after: Shape) -> list[tuple[range, range]]:
+def runs(before: Shape, after: Shape) -> list[tuple[range, range]]:
     """The smallest runs of axes, before and after, that hold the same entries; axes of one entry may stand alone."""
     found: list[tuple[range, range]] = []
     i = j = 0
@@ -94,14 +96,14 @@ def _reshape(settings: Settings, inputs: Sequence[Any], tensors: Tensors, traini
 
 def _reshape_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
     dims: list[Axis] = [()] * len(out)
-    for before, after in _groups(shapes[0], out):
-        sources = [axes[0][place] for place in before]
+    for before, after in runs(shapes[0], out):
+        whole = merged(solver, node, [axes[0][place] for place in before], tuple(shapes[0][place] for place in before))
         long = [place for place in after if out[place] > 1]
-        if len(long) == 1:
-            dims[long[0]] = merged(solver, node, sources, tuple(shapes[0][place] for place in before))
-        else:
-            divided = solver.divide(sources, [out[place] for place in long], node)
-            dims = [divided[long.index(place)] if place in long else axis for place, axis in enumerate(dims)]
+        parts = solver.divide(whole, [out[place] for place in long]) if long else None
+        if parts is None:
+            solver.close([whole], node, "divides them into several axes")
+        for place, part in zip(long, parts or [()] * len(long), strict=True):
+            dims[place] = part
     return tuple(dims)
 
 
@@ -142,12 +144,13 @@ def _slice(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training
 
 def _slice_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
     axis = node.settings["axis"]
-    part: Axis | None = None
-    if node.settings["step"] == 1:
-        part = solver.cut(axes[0][axis], node.settings["start"], node.settings["stop"])
-    if not part:
-        part = solver.instead([axes[0][axis]], out[axis], node, "cuts through them")
-    return (*axes[0][:axis], part, *axes[0][axis + 1 :])
+    part: Axis | None = ()
+    if axes[0][axis]:
+        if node.settings["step"] == 1:
+            part = solver.cut(axes[0][axis], node.settings["start"], node.settings["stop"])
+        if not part:
+            solver.close([axes[0][axis]], node, "cuts through them")
+    return (*axes[0][:axis], part or (), *axes[0][axis + 1 :])
 
 
 def _slice_resize(settings: Settings, change: Change) -> Settings:
@@ -215,10 +218,9 @@ def _pad(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: 
 
 
 def _pad_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
-    return tuple(
-        solver.instead([axis], size, node, "adds to them") if any(margin) else axis
-        for axis, size, margin in zip(axes[0], out, node.settings["margins"], strict=True)
-    )
+    grown = [any(margin) for margin in node.settings["margins"]]
+    solver.close([axis for axis, more in zip(axes[0], grown, strict=True) if more], node, "adds to them")
+    return tuple(() if more else axis for axis, more in zip(axes[0], grown, strict=True))
 
 
 def _first_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
@@ -236,9 +238,10 @@ def _expand_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: S
 REARRANGING = (
     Kind(
         name="reshape",
-        settings={"shape": (_counts, REQUIRED)},
+        settings={"shape": (sizes_of, REQUIRED)},
         shape=_reshaped,
         compute=_reshape,
+        silent=True,
         channels=_reshape_channels,
         resize=_reshape_resize,
     ),
@@ -247,6 +250,7 @@ REARRANGING = (
         settings={"order": (_axes, REQUIRED)},
         shape=_permuted,
         compute=_permute,
+        silent=True,
         channels=_permute_channels,
     ),
     Kind(
@@ -254,6 +258,7 @@ REARRANGING = (
         settings={"axis": (whole, 0), "start": (whole, 0), "stop": (count, REQUIRED), "step": (count, 1)},
         shape=_sliced,
         compute=_slice,
+        silent=True,
         channels=_slice_channels,
         resize=_slice_resize,
     ),
@@ -262,6 +267,7 @@ REARRANGING = (
         settings={"axis": (whole, 0), "index": (whole, 0)},
         shape=_selected,
         compute=_select,
+        silent=True,
         channels=_select_channels,
     ),
     Kind(
@@ -269,6 +275,7 @@ REARRANGING = (
         settings={"axes": (_axes, REQUIRED), "keep": (boolean, False)},
         shape=_averaged,
         compute=_average,
+        silent=True,
         channels=_average_channels,
     ),
     Kind(
@@ -276,6 +283,7 @@ REARRANGING = (
         settings={"margins": (_margins, REQUIRED)},
         shape=_padded,
         compute=_pad,
+        silent=True,
         channels=_pad_channels,
     ),
     Kind(
@@ -284,6 +292,7 @@ REARRANGING = (
         operands=(2, 2),
         shape=_first_shape,
         compute=_expand,
+        silent=True,
         channels=_expand_channels,
     ),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
 import math
 from typing import Any
 
@@ -17,12 +16,9 @@ __all__ = [
     "positive",
     "positives",
     "sizes",
-    "text",
     "whole",
     "wholes",
 ]
-
-_TAKEN = {"self", "torch"}
 
 LIMIT = 2**24
 """No setting counts more than this; a file that says otherwise is damaged or hostile."""
@@ -67,13 +63,6 @@ def boolean(value: Any) -> bool:
     """True or False."""
     if not isinstance(value, bool):
         raise ValueError("expected true or false")
-    return value
-
-
-def text(value: Any) -> str:
-    """A name that can be an argument of the generated forward pass."""
-    if not isinstance(value, str) or not value.isidentifier() or keyword.iskeyword(value) or value in _TAKEN:
-        raise ValueError("expected a name of letters, digits and underscores that Python and torch leave free")
     return value
 
 

@@ -14,7 +14,7 @@ from graphs.structure import Node, Shape
 if TYPE_CHECKING:
     from graphs.solver import Dims, Solver
 
-__all__ = ["CONVOLUTIONS", "EMBEDDING", "LINEAR", "slide"]
+__all__ = ["CONVOLUTIONS", "EMBEDDING", "LINEAR", "PLACES", "slide"]
 
 
 def slide(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool = False) -> int:
@@ -41,7 +41,7 @@ def _weight_and_bias(settings: Settings) -> tuple[str, ...]:
 def _conv_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
     shape, places = shapes[0], len(settings["kernel"])
     if len(shape) != 1 + places:
-        raise ShapeError(f"expected (channels, {', '.join(_PLACES[places])})")
+        raise ShapeError(f"expected (channels, {', '.join(PLACES[places])})")
     groups, out = settings["groups"], settings["out"]
     if shape[0] % groups or out % groups:
         raise ShapeError(f"{shape[0]} input and {out} output channels cannot be divided into {groups} groups")
@@ -127,7 +127,8 @@ def _conv_macs(settings: Settings, shapes: Sequence[Shape], out: Shape) -> int:
     return products
 
 
-_PLACES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+PLACES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+"""The axes of places behind the channels of a map, by their number."""
 
 
 def _convolution(places: int) -> Kind:
@@ -153,10 +154,14 @@ def _convolution(places: int) -> Kind:
         channels=_conv_channels,
         resize=_conv_resize,
         macs=_conv_macs,
+        window=places,
+        silent=True,
+        affine=True,
+        spare=True,
     )
 
 
-CONVOLUTIONS = tuple(_convolution(places) for places in _PLACES)
+CONVOLUTIONS = tuple(_convolution(places) for places in PLACES)
 """Convolutions over one, two and three axes of places."""
 
 
@@ -211,6 +216,8 @@ LINEAR = Kind(
     channels=_linear_channels,
     resize=_linear_resize,
     macs=_linear_macs,
+    window=0,
+    affine=True,
 )
 
 
@@ -239,6 +246,7 @@ EMBEDDING = Kind(
         "Embedding",
         {"num_embeddings": settings["entries"], "embedding_dim": settings["out"]},
     ),
+    affine=True,
     roles=lambda settings: ("weight",),
     tensors=_embedding_tensors,
     channels=_embedding_channels,

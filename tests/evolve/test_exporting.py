@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -16,11 +18,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 import ops
 from evolve import exporting
 from evolve.exporting import FILES, ExportError, export
-from graphs import Draft, Genome, Graph, fingerprint, initial_weights, macs, parameters, to_torch
+from graphs import Draft, Genome, Graph, fingerprint, from_torch, initial_weights, macs, parameters, to_torch
 from graphs.errors import EvolutionError
 from graphs.zoo import ZOO, create
 from tests.graphs.drawing import graphs
@@ -136,6 +139,7 @@ def test_config_says_what_the_network_takes_and_gives(genome: Genome, tmp_path: 
         "candidate": None,
         "input_shape": [3, 16, 16],
         "inputs": {"x": [3, 16, 16]},
+        "dtype": "float32",
         "outputs": [genome.graph.heads[0].name],
         "classes": 7,
         "labels": list("abcdefg"),
@@ -149,6 +153,50 @@ def test_config_says_what_the_network_takes_and_gives(genome: Genome, tmp_path: 
     }
 
 
+class Constants(nn.Module):
+    """Buffers of all sorts, and tensors that the forward pass makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 5)
+        self.factor = torch.arange(5.0)
+        self.register_buffer("mask", torch.ones(5), persistent=False)
+        self.register_buffer("shift", torch.ones(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.layer(x) * self.factor * self.mask + self.shift
+        return found + torch.arange(5) + torch.tensor([1.0, 2, 3, 4, 5]) + torch.ones(40_000).reshape(5, -1).sum(1)
+
+
+class Tokens(nn.Module):
+    """Whole numbers and truth values in, one number for each example out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.cell, self.out = nn.Embedding(11, 6), nn.LSTM(6, 5, batch_first=True), nn.Linear(5, 1)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        found: Tensor = self.out(self.cell(self.words(ids))[0][:, -1])
+        return torch.log(torch.where(mask, found, torch.zeros_like(found))).squeeze(1)
+
+
+@pytest.mark.parametrize(
+    ("module", "example"),
+    [
+        (Constants(), torch.randn(2, 6)),
+        (Tokens(), {"ids": torch.randint(0, 11, (2, 7)), "mask": torch.ones(2, 1).bool()}),
+    ],
+    ids=["constants", "tokens"],
+)
+def test_networks_of_others_are_exported_with_their_constants_and_inputs(
+    module: nn.Module, example: Any, tmp_path: Path
+) -> None:
+    genome = from_torch(module, example)
+    made = export(genome, tmp_path / "a")
+    assert load_file(made / "model.safetensors").keys() == genome.weights.keys()
+    assert len((made / "model.py").read_text()) < 3000
+
+
 def test_the_code_is_for_reading(genome: Genome, tmp_path: Path) -> None:
     text = (export(genome, tmp_path / "a") / "model.py").read_text()
     assert "class Model(nn.Module):" in text
@@ -156,6 +204,12 @@ def test_the_code_is_for_reading(genome: Genome, tmp_path: Path) -> None:
     imported = [line for line in text.splitlines() if line.lstrip().startswith(("import ", "from "))]
     modules = {line.split()[1].partition(".")[0] for line in imported}
     assert modules - {"model"} == {"pathlib", "torch", "safetensors"}
+
+
+def test_no_name_ends_the_docstring(genome: Genome) -> None:
+    config = exporting._config(genome, {})
+    text = exporting._module("", {**config, "outputs": ['x"""; raise SystemExit', "\\"]}, genome.graph)
+    assert "raise SystemExit" in (ast.get_docstring(ast.parse(text)) or "")
 
 
 def test_a_network_may_give_one_number_for_each_example(tmp_path: Path) -> None:

@@ -134,11 +134,12 @@ def test_examples() -> None:
 MISTAKES = {
     "no colon": (["my_nets"], "MODULE:FACTORY"),
     "no factory": (["my_nets:"], "MODULE:FACTORY"),
-    "a file's name": (["my_nets.py:build"], "my_nets"),
+    "a file's name": (["my_nets.py:build"], "say my_nets:build"),
+    "a path": (["../my_nets:build"], "expected the name of a Python module, as after 'import', got '../my_nets'"),
     "no such module": (["my_net:build"], "no Python module 'my_net'"),
     "no such factory": (["my_nets:biuld"], "did you mean 'my_nets:build'"),
     "a module that fails": (["my_broken:build"], "my_broken.py:2"),
-    "a module that is no Python": (["my_wrong:build"], "SyntaxError"),
+    "a module that is no Python": (["my_wrong:build"], "my_wrong.py:1: "),
     "a module that needs another": (["my_needy:build"], "no_such_package"),
     "a factory that fails": (["my_nets:fails"], "LookupError"),
     "a factory that ends the program": (["my_nets:leaves"], "SystemExit"),
@@ -182,6 +183,11 @@ def test_a_mistake_is_one_line(mistake: str, evolve: Evolve, folder: Path) -> No
     assert (code, output) == (2, "")
     assert said in one_line(errors)
     assert sorted(os.listdir(folder)) == there
+
+
+def test_an_unknown_network_names_classifiers_alone(evolve: Evolve) -> None:
+    _, _, errors = evolve("import", "torchvision:nope", "--input", "3,8,8", "--to", "new.safetensors")
+    assert "resnet18" in one_line(errors) and "fcn_resnet50" not in errors and "raft" not in errors
 
 
 def test_weights_that_cannot_be_fetched(evolve: Evolve, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

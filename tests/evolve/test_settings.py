@@ -89,7 +89,7 @@ def test_everything_is_decided_at_the_start(digits: Task, tmp_path: Path, monkey
     assert found.model == str(tmp_path / "net.safetensors")
     assert found.epochs == found.recipe.epochs == 5
     assert found.threads == 1 and found.workers == len(os.sched_getaffinity(0)) and found.device == "cpu"
-    assert None not in found.recipe.model_dump().values()
+    assert found.recipe.flip is not None and found.recipe.precision is not None
     assert found.resolved(digits) == found
     assert Settings(**found.model_dump(mode="json")) == found
     assert Settings(gpus_per_worker=0.5, recipe={"precision": "float32"}).resolved(digits).device == "cuda"

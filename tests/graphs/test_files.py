@@ -291,6 +291,14 @@ def program(target: str, *arguments: Any, **keywords: Any) -> bytes:
     return with_graph([INPUT, opaque([[target, list(arguments), keywords]])])
 
 
+S = {"step": 0}
+
+
+def steps(*program: Any) -> bytes:
+    """A file with an opaque node of several steps."""
+    return with_graph([INPUT, opaque(list(program))])
+
+
 def deep(levels: int) -> Any:
     """A list in a list in a list; as text where Python cannot write it."""
     if levels > 900:
@@ -316,6 +324,14 @@ def repeated(count: int) -> bytes:
     return metadata(
         '{"about":{},"digest":"' + "0" * 64 + f'","format":1,"graph":{{"counter":0,"heads":[],"nodes":[{nodes}]}}}}'
     )
+
+
+def facts(value: Any) -> bytes:
+    return changed(lambda document: document["about"].update(a=value))
+
+
+def named(id: str, node: dict[str, Any]) -> dict[str, Any]:
+    return {**node, "id": id}
 
 
 def huge_layer(channels: int) -> bytes:
@@ -360,6 +376,16 @@ def edit_settings(place: int, **fields: Any) -> bytes:
     return changed(lambda document: document["graph"]["nodes"][place]["settings"].update(fields))
 
 
+def tensors_called(path: str, other: str = "") -> bytes:
+    """The small genome's file with the tensors of its last layer at other paths."""
+    header, document, body = taken_apart(files.encode(small()))
+    names = {"weight": f"{path}.weight", "bias": f"{other or path}.bias"}
+    document["graph"]["nodes"][-1]["tensors"] = names
+    for role, name in names.items():
+        header[name] = header.pop(f"fc.{role}")
+    return sealed(header, document, body)
+
+
 def edit_head(**fields: Any) -> bytes:
     return changed(lambda document: document["graph"]["heads"][0].update(fields))
 
@@ -383,7 +409,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "header of 16 MB of emojis": (lambda: metadata("\U0001f600" * (2**22 - 100)), "where it is not all ASCII"),
     "header of 4 MB of emojis": (lambda: metadata("\U0001f600" * (2**20 - 100)), "beyond ASCII"),
     "metadata of 16 MB of lists": (lambda: metadata("[" + "[]," * 5_000_000 + "0]"), "too large"),
-    "as many lists as allowed": (lambda: metadata("[" + '{"a":0},' * 299_990 + "0]"), "'format' is missing"),
+    "as many lists as allowed": (lambda: metadata("[" + '{"a":0},' * 119_990 + "0]"), "'format' is missing"),
     "escaped brackets": (
         lambda: framed(b'{"__metadata__":{"hydra_evolve":"[' + b"\\u005b\\u005d," * 1_100_000 + b'0]"}}'),
         "too large",
@@ -462,11 +488,53 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "unknown reference": (lambda: program("torch.abs", {"import": "os"}), "step 0: expected plain values"),
     "reference of two keys": (lambda: program("torch.abs", {"in": 0, "step": 0}), "step 0: expected plain values"),
     "unknown dtype": (lambda: program("method.to", X, {"dtype": "object"}), "step 0: expected plain values"),
-    "a name that writes": (lambda: program("torch.abs", X, out=X), "step 0: expected names of arguments"),
+    "a name that writes": (lambda: program("torch.abs", X, out=X), "'torch.abs': expected none of the arguments"),
+    "a name that writes, in wide letters": (
+        lambda: program("torch.abs", X, **{"ｏｕｔ": X}),
+        "expected names of arguments",
+    ),
+    "a keyword of Python": (lambda: program("torch.add", X, **{"import": 1}), "expected names of arguments"),
+    "a place that writes": (lambda: program("functional.relu", X, True), "which write in place"),
+    "a place that writes when the network trains": (
+        lambda: program("functional.elu", X, 1.0, {"training": True}),
+        "write in",
+    ),
+    "an output by its place": (lambda: program("functional.normalize", X, 2, 1, 1e-6, X), "which write in place"),
+    "an embedding that shortens its entries": (lambda: program("functional.embedding", X, X, max_norm=1.0), "write in"),
+    "statistics that are an operand": (
+        lambda: program("functional.batch_norm", X, X, None, None, None, True),
+        "expected a tensor of the node for running_mean",
+    ),
+    "other statistics that are an operand": (
+        lambda: program("torch.instance_norm", X, None, None, None, X, True, 0.1, 1e-5, False),
+        "expected a tensor of the node for running_var",
+    ),
+    "a text of 10^10 letters": (lambda: program("operator.mod", "%9999999999d", 5), "expected tensors and numbers"),
+    "a text 2^40 times": (lambda: program("operator.mul", "a", 2**40), "expected tensors and numbers"),
+    "a list 2^40 times": (lambda: program("operator.mul", [0], 2**40), "expected tensors and numbers"),
+    "a power of 10^15 digits": (lambda: program("operator.pow", 10**15, 10**15), "expected a tensor"),
+    "a power of the batch size": (lambda: program("operator.pow", {"batch": 2}, 10**15), "expected a tensor"),
+    "several tensors 2^40 times": (
+        lambda: steps(["torch.split", [X, 1], {}], ["operator.mul", [S, 2**40], {}]),
+        "several",
+    ),
+    "some of several tensors 2^40 times": (
+        lambda: steps(
+            ["torch.max", [X, 1], {}],
+            ["operator.getitem", [S, {"slice": [None, None, None]}], {}],
+            ["operator.mul", [2**40, {"step": 1}], {}],
+        ),
+        "several",
+    ),
+    "a text that is an index": (lambda: program("operator.getitem", X, ["a"]), "expected a tensor and an index"),
+    "an index into a list": (lambda: program("operator.getitem", [X], 0), "expected a tensor and an index"),
+    "a size of 2^40": (lambda: program("method.new_zeros", X, [2, 2**40]), "expected no whole number above"),
+    "the size of a tensor": (lambda: program("method.size", X), "none of the functions"),
+    "a text of a kilobyte": (lambda: program("torch.einsum", "a" * 1000, X), "step 0: expected plain values"),
     "arguments nested deep": (lambda: program("torch.abs", deep(9)), "nested too deep"),
     "arguments nested deeper": (lambda: program("torch.abs", deep(500)), "deep"),
     "arguments nested without end": (lambda: program("torch.abs", deep(100_000)), "deep"),
-    "a million arguments": (lambda: program("torch.abs", [0] * 900_000), "settings of"),
+    "arguments of 400 kB": (lambda: program("torch.abs", [0] * 200_000), "settings of"),
     "no step": (lambda: with_graph([INPUT, opaque([])]), "expected a list of steps"),
     "too many steps": (
         lambda: with_graph([INPUT, opaque([["torch.abs", [X], {}]] * 1001)]),
@@ -541,12 +609,25 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "head half there": (lambda: edit_head(training_only=1), "training_only: expected true or false"),
     "10,001 nodes": (lambda: with_graph(chain(10_001)), "at most 10000 are allowed"),
     "10^6 nodes": (lambda: repeated(1_000_000), "its header would take"),
-    "5 · 10^4 nodes": (lambda: repeated(50_000), "at most 10000 are allowed"),
+    "1.5 · 10^4 nodes": (lambda: repeated(15_000), "at most 10000 are allowed"),
     "layer of 10^9 channels": (lambda: huge_layer(10**9), "expected a whole number from"),
     "layer of 10^7 channels": (lambda: huge_layer(10**7), "data_offsets: expected"),
     "sizes that double 9,000 times": (lambda: with_graph(chain(9_000, "concat", 2)), "axis"),
-    "sizes of 8,000 digits": (lambda: with_graph(chain(4_000, "concat", 100)), "axis"),
-    "sums of 10^4 operands": (lambda: with_graph([*chain(90, "add", 10_000), INPUT]), "has the same id"),
+    "sizes of 4,000 digits": (lambda: with_graph(chain(2_000, "concat", 100)), "axis"),
+    "sums of 10^4 operands": (lambda: with_graph(chain(20, "add", 10_000)), "at most 1000 are allowed"),
+    "as many operands as allowed": (lambda: with_graph([*chain(240, "add", 1000), INPUT]), "has the same id"),
+    "facts without end": (lambda: facts({str(place): 0 for place in range(900_000)}), "too large"),
+    "more facts than allowed": (lambda: facts([[place] for place in range(30_000)]), "about: more than 50000 values"),
+    "more tensors than allowed": (
+        lambda: with_header(lambda header: header.update({f"a{place}": {} for place in range(10_000)})),
+        "at most 10000 are allowed",
+    ),
+    "as many arguments as allowed": (
+        lambda: with_graph(
+            [INPUT, *(named(f"o{place}", opaque([["torch.cat", [[0] * 30_000], {}]])) for place in range(8))]
+        ),
+        "leads to no output",
+    ),
     "setting out of range": (lambda: edit_settings(1, groups=0), "groups=0: expected a whole number from 1"),
     "setting of another type": (lambda: edit_settings(1, bias="no"), "bias='no': expected true or false"),
     "setting not canonical": (lambda: edit_settings(1, kernel=3), "in their canonical form"),
@@ -559,6 +640,17 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "settings are a list": (lambda: edit_node(1, settings=[]), "settings: expected an object"),
     "tensors are a list": (lambda: edit_node(1, tensors=[]), "tensors: expected an object"),
     "tensors without a role": (lambda: edit_node(1, tensors={}), "names tensors for []"),
+    "code in the name of a tensor": (
+        lambda: tensors_called('b",print("X"))or(getattr)(self,"b'),
+        "cannot stand in a module",
+    ),
+    "a tensor called as a method": (lambda: tensors_called("forward"), "'forward' is taken there"),
+    "a tensor without a name": (lambda: tensors_called("."), "cannot stand in a module"),
+    "a tensor within a tensor": (lambda: tensors_called("fc", "fc.weight"), "'fc.weight' is a tensor, and no place"),
+    "code in the name of a head": (lambda: edit_head(name='x""";print("X");"""'), "a head has the name"),
+    "code in the name of a node": (lambda: with_graph([INPUT, node('a");print("X', "relu", ["x"])]), "a node has the"),
+    "an input called as what the code calls": (lambda: edit_settings(0, name="getattr"), "Python and torch leave free"),
+    "an input that Python calls otherwise": (lambda: edit_settings(0, name="ｏｕｔ"), "Python and torch leave free"),
     "shared tensor of two shapes": (
         lambda: edit_node(6, tensors={"weight": "one.weight", "bias": "fc.bias"}),
         "one.weight",
@@ -708,6 +800,14 @@ def test_what_a_file_cannot_hold_is_refused_when_writing(tmp_path: Path) -> None
     for _ in range(10_000):
         x = too_many.add("relu", x)
     too_many.head(x)
+    wide = Draft()
+    wide.head(wide.add("add", [wide.input((2,))] * 1001))
+    many = Draft()
+    x = many.input((2,))
+    for _ in range(5005):
+        x = many.add("linear", x, out=2)
+    many.head(x)
+    held = many.finish()
     wrong = [
         (Genome(graph, genome.weights, {"a": float("nan")}), "cannot be written as JSON"),
         (Genome(graph, genome.weights, {"a": object()}), "a value of type object"),
@@ -718,6 +818,10 @@ def test_what_a_file_cannot_hold_is_refused_when_writing(tmp_path: Path) -> None
             "has type torch.complex64",
         ),
         (Genome(too_many.finish(), {}), "at most 10000 can be written"),
+        (Genome(wide.finish(), {}), "has 1001 inputs; at most 1000 can be written"),
+        (Genome(graph, genome.weights, {"a": [0] * 50_001}), "about: more than 50000 values"),
+        (Genome(graph, genome.weights, {"a": "[" * 120_000}), "the structure and the facts: too large"),
+        (Genome(held, initial_weights(held, 0)), "the network has 10010 tensors; at most 10000 can be written"),
     ]
     for bad, message in wrong:
         with pytest.raises((GraphError, FormatError), match=message):
@@ -765,6 +869,12 @@ def test_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         files.Unreadable, match=r"cannot read .*: permission denied; check the path and its permissions"
     ):
         files.load(path)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a folder that takes no files, whoever asks")
+def test_a_folder_that_takes_no_files_is_named() -> None:
+    with pytest.raises(EvolutionError, match="the folder /proc takes no new files"):
+        files.save(small(), "/proc/net.safetensors")
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:

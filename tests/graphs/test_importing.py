@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import namedtuple
 from collections.abc import Callable
@@ -171,6 +172,60 @@ class Words(nn.Module):
         return self.fc(self.last(x + self.mlp(x))[:, 0])
 
 
+class Causal(nn.Module):
+    """Heads by view and transpose, the function for attention with a dropout that is written out, tied embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.places, self.out = nn.Embedding(9, 8), nn.Embedding(6, 8), nn.Linear(8, 9, bias=False)
+        self.qkv, self.proj, self.norm = nn.Linear(8, 24), nn.Linear(8, 8), nn.LayerNorm(8)
+        self.tokens.weight = self.out.weight
+
+    def forward(self, words: Tensor) -> Tensor:
+        n, length = words.size()
+        x = self.tokens(words) + self.places(torch.arange(0, length, device=words.device))
+        q, k, v = self.qkv(self.norm(x)).split(8, dim=2)
+        q, k, v = (each.view(n, length, 2, 8 // 2).transpose(1, 2) for each in (q, k, v))
+        rate = 0.2 if self.training else 0.0
+        y = functional.scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=True)
+        return self.out(x + self.proj(y.transpose(1, 2).contiguous().view(n, length, 8)))
+
+
+class Laid(nn.Module):
+    """Queries, keys and values by one permutation that moves the batch, norms within heads, a mask and a scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(6, 18), nn.Linear(6, 6)
+        self.query, self.key = nn.LayerNorm(3), nn.LayerNorm(3)
+        self.register_buffer("mask", torch.ones(5, 5, dtype=torch.bool).tril())
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, width = x.shape
+        q, k, v = self.qkv(x).reshape(n, length, 3, 2, 3).permute(2, 0, 3, 1, 4).unbind(0)
+        y = functional.scaled_dot_product_attention(self.query(q), self.key(k), v, attn_mask=self.mask, scale=0.5)
+        return (x + self.proj(y.transpose(1, 2).reshape(n, length, width))).mean(1)
+
+
+class ByHand(nn.Module):
+    """Products of matrices around a softmax, once as an einsum, with a bias for each head from a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(6, 18), nn.Linear(6, 6)
+        self.table = nn.Parameter(torch.randn(9, 2))
+        self.register_buffer("index", torch.arange(5)[:, None] - torch.arange(5)[None, :] + 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, width = x.shape
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = (each.unflatten(-1, (2, 3)).transpose(1, 2) for each in (q, k, v))
+        scores = torch.einsum("b h i d, b h j d -> b h i j", q, k) * (1.0 / math.sqrt(k.size(-1)))
+        bias = self.table[self.index.view(-1)].view(length, length, -1).permute(2, 0, 1).contiguous().unsqueeze(0)
+        scores = functional.dropout(torch.softmax(scores + bias, dim=-1), 0.1, self.training)
+        return (x + self.proj((scores @ v).transpose(1, 2).reshape(n, length, width))).mean(1)
+
+
 class Roots(nn.Module):
     """Root-mean-square norms as a layer and as a function, over one axis and over two."""
 
@@ -262,6 +317,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Any]]] = {
     "signal": (Signal, lambda n: torch.randn(n, 2, 9)),
     "volume": (Volume, lambda n: torch.randn(n, 1, 4, 4, 2)),
     "words": (Words, lambda n: torch.randint(0, 20, (n, 6))),
+    "causal": (Causal, lambda n: torch.randint(0, 9, (n, 6))),
+    "laid": (Laid, lambda n: torch.randn(n, 5, 6)),
+    "by hand": (ByHand, lambda n: torch.randn(n, 5, 6)),
     "roots": (Roots, lambda n: torch.randn(n, 5, 6)),
     "odd": (Odd, lambda n: torch.randn(n, 6)),
     "merged": (Merged, lambda n: torch.randn(n, 2, 6, 4)),
@@ -351,8 +409,7 @@ def test_the_source_text_alone_gives_the_module_back(name: str) -> None:
     names: dict[str, Any] = {"torch": torch, "nn": nn}
     exec("import torch\nfrom torch import nn\n" + source(genome, "Network"), names)  # noqa: S102
     network = names["Network"]()
-    state = graphs.to_torch(genome).state_dict()
-    network.load_state_dict(state)
+    network.load_state_dict({**graphs.to_torch(genome).state_dict(), **genome.weights})
     given = CASES[name][1](3)
     for training in (False, True):
         found, expected = outputs(network, given, training)[0], outputs(graphs.to_torch(genome), given, training)[0]
@@ -445,6 +502,15 @@ class Baked(nn.Module):
         return x.view(4, -1) * x.shape[0]
 
 
+class Changing(nn.Module):
+    """It depends on state that no trace shows and no copy holds."""
+
+    turns = itertools.count(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * next(self.turns)
+
+
 class Loose(nn.Module):
     """The output has no batch in front."""
 
@@ -491,6 +557,118 @@ def test_refusals_say_where_and_why(name: str) -> None:
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_the_example_shows_what_no_trace_does_unless_that_is_left_out() -> None:
+    with pytest.raises(GraphError, match="does not compute what the module does"):
+        graphs.from_torch(Changing(), torch.randn(2, 3))
+    graphs.from_torch(Changing(), torch.randn(2, 3), verify=False)
+
+
+class Remembering(nn.Module):
+    """Its forward pass writes down what it has seen, in containers of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.seen, self.last = nn.Linear(3, 3), [], None
+        self.shared = self.kept = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(1)
+        self.last = self.kept["x"] = self.fc(x)
+        return self.shared["x"]
+
+
+def test_what_a_forward_pass_leaves_behind_stays_on_a_copy() -> None:
+    module = Remembering()
+    genome = graphs.from_torch(module, torch.randn(2, 3))
+    assert (module.seen, module.last, module.kept) == ([], None, {}) and module.shared is module.kept
+    assert genome.weights["fc.weight"].data_ptr() != module.fc.weight.data_ptr()
+
+
+class Modes(nn.Module):
+    """It asks for the mode by way of a part, or keeps a mode of its own."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.fc, self.own, self.wide = nn.Linear(3, 3), own, True
+
+    def train(self, mode: bool = True) -> Modes:
+        self.wide = mode
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        training = self.wide if self.own else self.fc.training
+        return functional.dropout(self.fc(x), 0.25, training)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_mode_that_is_asked_for_is_found(own: bool) -> None:
+    genome = graphs.from_torch(Modes(own), torch.randn(2, 3))
+    assert [node.kind for node in genome.graph.nodes.values()] == ["input", "linear", "dropout"]
+
+
 def test_no_module() -> None:
     with pytest.raises(GraphError, match=r"expected a torch\.nn\.Module"):
         graphs.from_torch(torch.relu, torch.randn(2, 3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["words", "causal", "laid", "by hand"])
+def test_heads_can_change_however_attention_is_written(name: str) -> None:
+    _, genome = made(name)
+    assert not any(KINDS[node.kind].wall for node in genome.graph.nodes.values())
+    (site,) = ops.MUTATIONS["add_heads"].sites(genome)
+    child = ops.MUTATIONS["add_heads"].apply(genome, site, numpy.random.default_rng(0))
+    assert ops.certify(genome, child).eval.verdict == "pass"
+    assert len(ops.MUTATIONS["widen_keys"].sites(genome)) == (0 if name == "laid" else 1)
+
+
+def test_a_number_that_differs_between_the_modes_is_no_constant() -> None:
+    class Rate(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * (2.0 if self.training else 1.0)
+
+    with pytest.raises(GraphError, match=r"a number is 2\.0 in train mode and 1\.0 in eval mode"):
+        graphs.from_torch(Rate(), torch.randn(4, 3))
+
+
+class OverPlaces(nn.Module):
+    """Pools and dropouts over one or three axes, as layers and as functions."""
+
+    def __init__(self, places: int) -> None:
+        super().__init__()
+        self.places = places
+        self.conv = getattr(nn, f"Conv{places}d")(2, 4, 3, padding=1)
+        self.pool = getattr(nn, f"MaxPool{places}d")(2, padding=1)
+        self.mean = getattr(nn, f"AvgPool{places}d")(2, stride=1)
+        self.drop = getattr(nn, f"Dropout{places}d")(0.3)
+        self.last = getattr(nn, f"AdaptiveAvgPool{places}d")(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mean(self.pool(self.conv(x)))
+        x = getattr(functional, f"max_pool{self.places}d")(x, 2, 1)
+        x = getattr(functional, f"dropout{self.places}d")(self.drop(x), 0.2, self.training)
+        return self.last(x).flatten(1)
+
+
+@pytest.mark.parametrize("places", [1, 3])
+def test_pools_and_dropouts_over_one_and_three_axes(places: int) -> None:
+    module = OverPlaces(places)
+    x = torch.randn((3, 2, *[8] * places), generator=torch.Generator().manual_seed(0))
+    genome = graphs.from_torch(module, x)
+    kinds = [node.kind for node in genome.graph.nodes.values()]
+    names = ("input", "conv", "max_pool", "avg_pool", "max_pool", "dropout", "dropout", "adaptive_avg_pool", "flatten")
+    assert kinds == [name if name in ("input", "flatten") else f"{name}{places}d" for name in names]
+    again = graphs.to_torch(genome)
+    for training in (False, True):
+        found = []
+        for each in (module, again):
+            torch.manual_seed(1)
+            found.append(each.train(training)(x))
+        assert torch.equal(*found)
+
+
+def test_a_pool_over_what_is_no_map_is_taken_in_all_the_same() -> None:
+    """Over two axes of which the first is the batch torch takes the batch for channels."""
+    module = nn.Sequential(nn.Linear(4, 8), nn.MaxPool1d(2), nn.Linear(4, 3))
+    x = torch.randn((5, 4), generator=torch.Generator().manual_seed(0))
+    genome = graphs.from_torch(module, x)
+    assert torch.equal(graphs.to_torch(genome).eval()(x), module.eval()(x))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from graphs.errors import GraphError
 from graphs.execution import execute
 from graphs.genome import Genome
 from graphs.modules import source
+from graphs.structure import Graph
 from tests.strategies import inputs, lively
 
 
@@ -80,7 +82,7 @@ def check_equal(genome: Genome) -> nn.Module:
     run = execute(genome.graph, genome.weights, given, training=False)
     module = to_torch(genome).eval()
     written = rebuilt(genome).eval()
-    written.load_state_dict(module.state_dict(), strict=True)
+    written.load_state_dict({**module.state_dict(), **genome.weights}, strict=True)
     expected = run.values[genome.graph.heads[0].node]
     for each in (module, written):
         found = each(**given)
@@ -145,6 +147,44 @@ def test_paths_of_all_sorts() -> None:
     assert isinstance(module.get_submodule("blocks.0.norm"), nn.BatchNorm2d)
 
 
+@pytest.mark.parametrize(
+    "names", [("x", "relu"), ("input", "input_1"), ("input_1", "input"), ("type", "type_"), ("sub", "float")]
+)
+def test_inputs_are_told_apart_from_what_else_bears_their_name(names: tuple[str, str]) -> None:
+    draft = Draft()
+    first = draft.add("relu", draft.input((3,), names[0]))
+    draft.head(
+        draft.add(
+            "pointwise", [first, draft.input((3,), names[1])], program=[["torch.sub", [{"in": 0}, {"in": 1}], {}]]
+        )
+    )
+    module = check_equal(Genome(draft.finish(), {}))
+    one, other = torch.randn(2, 3), torch.randn(2, 3)
+    assert torch.equal(module(one, other), one.relu() - other)
+
+
+@pytest.mark.parametrize("id", ["forward", "class", "training", "graph", "code", "__x", "a-b", "fc", "scale"])
+def test_a_node_without_tensors_has_a_place_whatever_its_id(id: str) -> None:
+    draft = Draft()
+    drop = draft.add("dropout", draft.input((3,)), path="drop")
+    scale = draft.add("parameter", (), shape=(1, 3), view=(3,), tensors={"value": "scale"})
+    draft.head(draft.add("linear", draft.add("add", [drop, scale]), path="fc", out=2))
+    graph = draft.finish()
+    nodes = [
+        replace(n, inputs=tuple(id if source == drop else source for source in n.inputs)) for n in graph.nodes.values()
+    ]
+    renamed = [replace(n, id=id) if n.id == drop else n for n in nodes]
+    check_equal(lively(Graph({n.id: n for n in renamed}, graph.heads, graph.counter)))
+
+
+def test_what_a_layer_has_already_is_no_place_for_another() -> None:
+    draft = Draft()
+    x = draft.add("linear", draft.input((3,)), path="fc", out=2)
+    draft.head(draft.add("linear", x, path="fc.in_features", out=2))
+    with pytest.raises(GraphError, match=r"no module can stand at 'fc\.in_features'"):
+        to_torch(lively(draft.finish()))
+
+
 def test_a_shared_tensor_keeps_its_name_when_the_layer_it_came_from_is_gone() -> None:
     draft = Draft()
     layer = draft.add(
@@ -168,3 +208,35 @@ def test_a_tensor_without_a_place_is_named() -> None:
     graph = draft.finish()
     with pytest.raises(GraphError, match="tensor 'w' has no place in a module"):
         to_torch(Genome(graph, initial_weights(graph, 0)))
+
+
+def overwriting(readers: int, head: bool) -> str:
+    """The code of a convolution under an activation, whose value others read too, or that is an output."""
+    draft = Draft()
+    made = draft.add("conv2d", draft.input((3, 4, 4)), out=3)
+    value = draft.add("relu", made)
+    for _ in range(readers):
+        value = draft.add("add", [value, made])
+    draft.head(draft.add("flatten", value))
+    if head:
+        draft.head(made, "other")
+    graph = draft.finish()
+    code: str = to_torch(Genome(graph, initial_weights(graph, 0))).code
+    return code
+
+
+def test_an_activation_overwrites_what_nobody_else_reads() -> None:
+    assert "inplace = True" in overwriting(0, head=False)
+    assert "inplace = True" not in overwriting(1, head=False)
+    assert "inplace = True" not in overwriting(0, head=True)
+
+
+def test_inputs_and_views_are_not_overwritten() -> None:
+    draft = Draft()
+    image = draft.input((4, 2, 2))
+    bent = draft.add("relu", image)
+    flat = draft.add("flatten", draft.add("conv2d", bent, out=4))
+    draft.head(draft.add("relu", flat))
+    graph = draft.finish()
+    module = to_torch(Genome(graph, initial_weights(graph, 0)))
+    assert "inplace = True" not in module.code

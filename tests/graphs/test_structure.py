@@ -172,6 +172,20 @@ def test_inputs_must_have_different_names() -> None:
         draft.finish()
 
 
+def test_what_is_one_for_all_examples_is_not_laid_beside_what_is_there_for_each() -> None:
+    def joined(spread: bool) -> Graph:
+        draft = Draft()
+        tokens, token = draft.input((3, 4)), draft.add("parameter", (), shape=(1, 1, 4), view=(1, 4))
+        if spread:
+            token = draft.add("expand", [token, tokens], rank=2)
+        draft.head(draft.add("concat", [token, tokens]))
+        return draft.finish()
+
+    assert len(joined(spread=True).nodes) == 4
+    with pytest.raises(GraphError, match="'concat#2' reads 'parameter#1', which is one for all examples"):
+        joined(spread=False)
+
+
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [

@@ -27,8 +27,8 @@ from ops.axis_maps import AxisMap, AxisSum
 from ops.bypass import bypass
 from ops.mutation import Build, Work
 from ops.stirring import stir
-from ops.transfer import Extended, Given, Mapped, New, Plan, Regrouped, Transfer
-from tests.strategies import inputs, lively, small, transformer
+from ops.transfer import Completed, Extended, Given, Mapped, New, Plan, Regrouped, Transfer
+from tests.strategies import channels_last, inputs, lively, mapped, small, transformer, written_out
 
 EXACT = [name for name, mutation in MUTATIONS.items() if mutation.preserves == "exact"]
 
@@ -59,6 +59,18 @@ class BentExtension(Extended):
 
 
 @dataclass(frozen=True)
+class BentCompletion(Completed):
+    """A completed tensor, one entry of which is off."""
+
+    entry: int = 0
+    by: float = 0.0
+
+    def apply(self, weights: Any, given: Any) -> Tensor:
+        made = Completed(self.source, self.axes, self.along, self.given).apply(weights, given)
+        return bend(made, self.entry, self.by)
+
+
+@dataclass(frozen=True)
 class BentStart(New):
     """A new tensor, one entry of which is off."""
 
@@ -78,7 +90,7 @@ class BentGroups(Regrouped):
     roll: int = 0
 
     def apply(self, weights: Any) -> Tensor:
-        made = Regrouped(self.source, self.before, self.after).apply(weights).roll(self.roll, 1)
+        made = Regrouped(self.source, self.groups).apply(weights).roll(self.roll, 1)
         return bend(made, int(numpy.ravel_multi_index(self.entry, made.shape)), self.by) if self.entry else made
 
 
@@ -121,6 +133,14 @@ def planted(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
                 f"an entry of {name} off by a millionth",
                 with_plan(build, name, BentExtension(plan.source, plan.axes, plan.along, 0, by)),
             )
+        elif isinstance(plan, Completed):
+            old = parent.weights[plan.source]
+            for number, axis in enumerate(plan.axes):
+                for what, wrong in wrong_axes(axis, old.shape[axis.axis]):
+                    axes = (*plan.axes[:number], wrong, *plan.axes[number + 1 :])
+                    yield f"{what} of {name}", with_plan(build, name, replace(plan, axes=axes))
+            bent = BentCompletion(plan.source, plan.axes, plan.along, plan.given, 0, 1e-6 * float(old.abs().max()))
+            yield f"an entry of {name} off by a millionth", with_plan(build, name, bent)
         elif isinstance(plan, New):
             shape = tensors(build.graph)[name].shape
             # At the centre of a kernel, since on small images a corner may meet dark pixels only; and off the
@@ -129,8 +149,8 @@ def planted(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
             place = int(numpy.ravel_multi_index(where, shape)) if shape else 0
             yield f"the start of {name} off by 1e-9", with_plan(build, name, BentStart(plan.start, place, 1e-9))
         elif isinstance(plan, Given):
-            bent = bend(build.tensors[name], -1, 1e-6)
-            yield f"{name} off by a millionth", replace(build, tensors={**build.tensors, name: bent})
+            off = bend(build.tensors[name], -1, 1e-6)
+            yield f"{name} off by a millionth", replace(build, tensors={**build.tensors, name: off})
 
 
 def wrong_axes(axis: AxisMap | AxisSum, size: int) -> Iterator[tuple[str, Any]]:
@@ -188,8 +208,8 @@ def no_copies(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
 
 
 def deepened(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
-    layer = fresh_nodes(build, parent, "conv2d", "linear")[0]
-    (end,) = fresh_nodes(build, parent, *(name for name, kind in KINDS.items() if kind.idempotent))
+    layer = fresh_nodes(build, parent, *(name for name, kind in KINDS.items() if kind.window is not None))[0]
+    end = [id for id in build.graph.nodes if id not in parent.graph.nodes][-1]
     names = build.graph[layer].tensors
     yield "a weight that is no identity", with_plan(build, names["weight"], BentStart("identity", 0, -1e-6))
     if "bias" in names:
@@ -273,7 +293,7 @@ def merged(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     centre = tuple(size // 2 for size in made.shape[2:])
     between = (0, made.shape[1] - 1, *centre)
     largest = tuple(int(place) for place in numpy.unravel_index(int(made.abs().argmax()), made.shape))
-    groups = (plan.source, plan.before, plan.after)
+    groups = (plan.source, plan.groups)
     by = 1e-6 * float(made[largest].abs())
     yield "a weight between groups not zero", with_plan(build, name, BentGroups(*groups, entry=between, by=1e-9))
     yield "a weight off by a millionth", with_plan(build, name, BentGroups(*groups, entry=largest, by=by))
@@ -281,8 +301,15 @@ def merged(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     yield "a weight as it was", with_plan(build, name, Mapped(plan.source))
 
 
+def parted(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    (node,) = (id for id in build.graph.nodes if build.graph[id] != parent.graph[id])
+    yield "as few groups as before", altered(build, node, groups=parent.graph[node].settings["groups"])
+    yield from (pair for pair in merged(build, parent) if "between groups" not in pair[0])
+
+
 def skipped(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
-    (joined,) = fresh_nodes(build, parent, "concat")
+    # Where a part of the network is copied, with what is concatenated there, it is the last one.
+    joined = fresh_nodes(build, parent, "concat")[-1]
     given, source = build.graph[joined].inputs
 
     def reverse(draft: Draft) -> None:
@@ -294,10 +321,15 @@ def skipped(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
 
 def divided(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     yield from skipped(build, parent)
-    for part in fresh_nodes(build, parent, "conv2d", "linear"):
+    for part in fresh_nodes(build, parent, *(name for name, kind in KINDS.items() if kind.affine)):
         names = build.graph[part].tensors
         if "bias" in names:
             yield f"{names['bias']} new", with_plan(build, names["bias"], New("zeros"))
+
+
+def shared_out(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    yield from skipped(build, parent)
+    yield from without_plans(build, parent)
 
 
 def added(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
@@ -398,10 +430,19 @@ def read_at_once(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     yield from no_copies(build, parent)
 
 
+def started_at_zero(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    """What makes the new channels is drawn, though they are read."""
+    for name, plan in build.transfer.plans.items():
+        if isinstance(plan, Mapped) and parent.weights[name].ndim > 1:
+            axes = tuple(replace(axis, index=numpy.maximum(axis.index, -1)) for axis in plan.axes)
+            yield f"{name} fresh for new channels", with_plan(build, name, Extended(name, axes, axes[0].axis))
+    yield from no_copies(build, parent)
+
+
 def compared(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     """New keys that are drawn, or a scale that follows the width."""
-    (attention,) = changed_settings(build, parent, "attention")
-    yield "another scale", altered(build, attention, scale=None)
+    for attention in changed_settings(build, parent, "attention"):
+        yield "another scale", altered(build, attention, scale=None)
     for name, plan in build.transfer.plans.items():
         if isinstance(plan, Extended) and parent.weights[name].ndim > 1:
             axes = tuple(replace(axis, index=numpy.maximum(axis.index, -1)) for axis in plan.axes)
@@ -416,14 +457,21 @@ def all_as_they_were(build: Build) -> Iterator[tuple[str, Build]]:
 
 
 def headed(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
-    (attention,) = changed_settings(build, parent, "attention")
-    yield "as few heads as before", altered(build, attention, heads=parent.graph[attention].settings["heads"])
+    yield "channels for heads", across(build)
     yield from read_at_once(build, parent)
 
 
+def across(build: Build) -> Build:
+    """Every value that is laid out as heads has as many heads as a head has channels, and the other way round."""
+    for node in build.graph.nodes.values():
+        if node.kind == "reshape" and len(node.settings["shape"]) == 3:
+            places, heads, width = node.settings["shape"]
+            build = altered(build, node.id, shape=(places, width, heads))
+    return build
+
+
 def beheaded(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
-    (attention,) = changed_settings(build, parent, "attention")
-    yield "as many heads as before", altered(build, attention, heads=parent.graph[attention].settings["heads"])
+    yield "channels for heads", across(build)
     for name, plan in build.transfer.plans.items():
         if isinstance(plan, Mapped):
             (axis,) = plan.axes
@@ -462,13 +510,16 @@ GRAPH_FAULTS: dict[str, Callable[[Build, Genome], Iterator[tuple[str, Build]]]] 
     "skip": skipped,
     "grow_kernel": grown,
     "split_head": split,
+    "split_outputs": shared_out,
     "insert_se": excited,
     "blend_activation": branched,
     "group_to_dense": merged,
+    "dense_to_group": parted,
     "split_branch": divided,
     "add_skip": added,
     "replicate_branch": split,
     "widen_zero": read_at_once,
+    "widen_gradmax": started_at_zero,
     "merge_twins": no_sums,
     "remove_branch": bypassed,
     "remove_block": bypassed,
@@ -519,6 +570,9 @@ PARENTS: dict[str, Callable[[], Genome]] = {
     "densenet": cache(lambda: alive(small("densenet"))),
     "mixed": cache(lambda: alive(mixed())),
     "transformer": cache(lambda: alive(transformer())),
+    "volume": cache(lambda: alive(mapped(3))),
+    "channels last": cache(lambda: alive(channels_last())),
+    "written out": cache(lambda: alive(written_out())),
 }
 
 
@@ -595,11 +649,14 @@ KINDS_OF_FAULTS = {
     "insert_se": {"the start", "wrong way round", "a product"},
     "blend_activation": {"the start", "wrong way round"},
     "group_to_dense": {"between groups", "off by a millionth", "beside their place", "as it was"},
+    "dense_to_group": {"off by a millionth", "beside their place", "as it was", "as few groups"},
     "split_branch": {"an entry", "two entries", "the last entry", "wrong way round", "new"},
     "add_skip": {"the start", "a mean for a sum", "twice"},
     "replicate_branch": {"an entry", "running_mean new", "running_var new", "a sum for the mean"},
     "split_head": {"an entry", "running_mean new", "running_var new", "a sum for the mean"},
+    "split_outputs": {"an entry", "two entries", "the last entry", "running_mean new", "wrong way round"},
     "widen_zero": {"two entries", "a new entry", "an entry", "as it was", "fresh for"},
+    "widen_gradmax": {"two entries", "a new entry", "an entry", "as it was", "fresh for"},
     "remove_branch": {"the other operand", "an entry"},
     "remove_block": {"the other operand", "an entry"},
     "remove_head": {"an entry"},
@@ -607,8 +664,8 @@ KINDS_OF_FAULTS = {
     "merge_twins": {"two entries", "a share", "dropped", "an entry"},
     "shrink_kernel": {"two entries", "an entry", "padding", "off its centre"},
     "widen_keys": {"two entries", "the last entry", "an entry", "as it was", "keys that are not zero", "another scale"},
-    "add_heads": {"two entries", "a new entry", "an entry", "as it was", "fresh for", "as few heads"},
-    "drop_heads": {"two entries", "the last entry", "an entry", "as it was", "another head", "as many heads"},
+    "add_heads": {"two entries", "a new entry", "an entry", "as it was", "fresh for", "channels for heads"},
+    "drop_heads": {"two entries", "the last entry", "an entry", "as it was", "another head", "channels for heads"},
     "insert_transformer_layer": {"the start", "a shift", "a mean for a sum", "the old value twice", "a lost sum"},
 }
 """What must be among the faults of each operator, in the words of their names."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from graphs.genome import Genome
 from ops import MUTATIONS, Child, Site, certify, replay
 from ops.mutation import PROMISES
-from tests.strategies import SMALL_ZOO, budget, networks, small, transformer
+from tests.strategies import MADE, SMALL_ZOO, budget, networks, small
 
 BACK = {mutation.undoes: name for name, mutation in MUTATIONS.items() if mutation.undoes}
 """For each operator that another one undoes, the other one."""
@@ -67,9 +67,12 @@ def test_zoo(there: str, model: str) -> None:
 
 
 @pytest.mark.parametrize("there", BACK)
-def test_transformer(there: str) -> None:
-    for site in MUTATIONS[there].sites(transformer())[:4]:
-        check_there_and_back(transformer(), there, site, 3)
+@pytest.mark.parametrize("model", MADE)
+def test_made_networks(there: str, model: str) -> None:
+    parent = MADE[model]()
+    sites = MUTATIONS[there].sites(parent)
+    for site in sites[:: max(1, len(sites) // 6)]:
+        check_there_and_back(parent, there, site, 3)
 
 
 @budget(60)

@@ -28,7 +28,7 @@ def test_the_strategies_know_every_kind() -> None:
 
 
 def test_random_graphs_have_every_kind() -> None:
-    drawn = {node.kind for seed in range(200) for node in sketch(14, Random(seed)).nodes.values()}  # noqa: S311
+    drawn = {node.kind for seed in range(300) for node in sketch(14, Random(seed)).nodes.values()}  # noqa: S311
     assert drawn == KINDS.keys()
 
 
@@ -36,6 +36,12 @@ def test_random_graphs_have_every_kind() -> None:
 def test_each_kind(kind: str) -> None:
     for seed in SEEDS:
         check_all(lively(around(kind, seed), seed))
+
+
+@pytest.mark.parametrize("kind", ["attention", "dropout", "dropout2d", "stochastic_depth"])
+def test_what_drops_nothing_draws_no_numbers(kind: str) -> None:
+    (part,) = {"p", "dropout"} & KINDS[kind].settings.keys()
+    assert KINDS[kind].random({part: 0.2}) and not KINDS[kind].random({part: 0.0})
 
 
 @budget(60)
@@ -50,6 +56,7 @@ def check_all(genome: Genome) -> None:
     check_state(genome, module)
     check_cost(genome, module)
     check_outputs(genome, module)
+    check_gradients(genome, module)
     check_outputs(genome, rebuilt(genome))
 
 
@@ -103,9 +110,12 @@ def check_heads(genome: Genome, found: Any, training: bool) -> dict[str, Tensor]
 def check_outputs(genome: Genome, module: nn.Module) -> None:
     """Bit for bit what the node-by-node run gives, in train mode with the buffers that it leaves."""
     graph, examples = genome.graph, inputs(genome.graph, 6, dtype=torch.float32)
-    modes = (False,) if any(KINDS[node.kind].random for node in graph.nodes.values()) else (False, True)
+    modes = (False,) if any(KINDS[node.kind].random(node.settings) for node in graph.nodes.values()) else (False, True)
+    # Of a value whose axes are out of order, torch multiplies weights that ask for gradients in another order.
+    module.requires_grad_(False)
+    weights = {**genome.weights, **dict(module.named_parameters(remove_duplicate=False))}
     for training in modes:
-        run = execute(graph, genome.weights, examples, training=training)
+        run = execute(graph, weights, examples, training=training)
         with torch.no_grad():
             found = module.train(training)(**examples)
         outputs = check_heads(genome, found, training)
@@ -118,6 +128,38 @@ def check_outputs(genome: Genome, module: nn.Module) -> None:
                 assert torch.equal(state[name], run.buffers.get(name, genome.weights[name])), name
 
 
+def check_gradients(genome: Genome, module: nn.Module) -> None:
+    """What is overwritten on the way was needed by nobody: gradients are those of the run that keeps all values."""
+    graph, specs = genome.graph, tensors(genome.graph)
+    examples = inputs(graph, 5, dtype=torch.float32)
+    kept = {name: value.clone() for name, value in examples.items()}
+    for value in examples.values():
+        value.requires_grad_(value.is_floating_point())
+    weights = {name: tensor.clone().requires_grad_(not specs[name].buffer) for name, tensor in genome.weights.items()}
+    module.load_state_dict(genome.weights, strict=False)
+    module.requires_grad_(True)
+    modes = (False,) if any(KINDS[node.kind].random(node.settings) for node in graph.nodes.values()) else (False, True)
+    for training in modes:
+        run = execute(graph, weights, examples, training=training, differentiable=True)
+        heads = {head.name: run.values[head.node] for head in graph.heads if training or not head.training_only}
+        expected = gradients(heads, {**examples, **weights})
+        found = check_heads(genome, module.train(training)(**examples), training)
+        assert all(torch.equal(found[name], value) for name, value in heads.items())
+        for name, gradient in gradients(found, {**examples, **dict(module.named_parameters())}).items():
+            one, other = gradient, expected.get(name)
+            assert (one is None) == (other is None) and (one is None or torch.equal(one, other)), (name, training)
+    assert all(torch.equal(examples[name], value) for name, value in kept.items())
+
+
+def gradients(outputs: dict[str, Tensor], leaves: dict[str, Tensor]) -> dict[str, Tensor | None]:
+    """Of a sum over all outputs, each element weighted by its place, by the name of the leaf."""
+    total = sum((value.flatten() * torch.linspace(-1, 1, value.numel())).sum() for value in outputs.values())
+    asked = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
+    assert isinstance(total, Tensor)
+    found = torch.autograd.grad(total, list(asked.values()), allow_unused=True)
+    return dict(zip(asked, found, strict=True))
+
+
 def buffers(graph: Graph) -> list[str]:
     return [name for name, spec in tensors(graph).items() if spec.buffer]
 
@@ -127,9 +169,7 @@ def rebuilt(genome: Genome) -> nn.Module:
     names: dict[str, Any] = {"torch": torch, "nn": nn}
     exec("import torch\nfrom torch import nn\n" + source(genome, "Network"), names)  # noqa: S102
     module: nn.Module = names["Network"]()
-    constants = {name for name, spec in tensors(genome.graph).items() if not spec.persistent}
-    state = {name: tensor for name, tensor in genome.weights.items() if name not in constants}
-    missing, unexpected = module.load_state_dict(state, strict=False)
+    missing, unexpected = module.load_state_dict(dict(genome.weights), strict=False)
     assert unexpected == []
     shared = [name for node in genome.graph.nodes.values() for name in node.tensors.values()]
     assert missing == [] or len(shared) > len(set(shared))

@@ -61,15 +61,21 @@ def test_a_hundred_exact_mutations_keep_the_function(name: str) -> None:
     assert sum(counts.values()) == LENGTH and len(counts) >= 8, counts
     check(last.graph)
     for training in (False, True):
-        before, after = values(first, training), values(last, training)
-        rounded = values(last, training, 2.0**-52)
-        assert before.keys() == after.keys()
-        for head, value in before.items():
-            unit = float(value.std(0, correction=0).square().mean().sqrt())
-            error = float((after[head] - value).abs().max()) / unit
-            floor = float((after[head] - rounded[head]).abs().max()) / unit
+        for head, (unit, error, floor) in moved(first, last, training).items():
             assert math.isfinite(unit) and unit > 0.01
             assert error <= max(1e-9, 20 * floor), (head, training, error, floor, counts)
+
+
+def moved(first: Genome, last: Genome, training: bool) -> dict[str, tuple[float, float, float]]:
+    """For each head its unit and, in units, how far it has moved, and how far rounding moves it in the last network."""
+    before, after, rounded = values(first, training), values(last, training), values(last, training, 2.0**-52)
+    assert before.keys() == after.keys()
+    found = {}
+    for head, value in before.items():
+        unit = float(value.std(0, correction=0).square().mean().sqrt())
+        error, floor = (float((after[head] - other[head]).abs().max()) / unit for other in (before, rounded))
+        found[head] = (unit, error, floor)
+    return found
 
 
 def grown(first: Genome, draws: numpy.random.Generator) -> tuple[Genome, Counter[str]]:

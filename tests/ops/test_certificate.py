@@ -15,12 +15,12 @@ from graphs.draft import Draft
 from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.kinds import tensors
-from ops import MUTATIONS, BrokenPromise, Child, ReplayError, certify
+from ops import MUTATIONS, BrokenPromise, Child, ReplayError, certify, probe
 from ops.certificate import VERDICTS, Certificate, Mode
 from ops.stirring import stir
 from ops.table import replay_child
 from ops.transfer import Transfer
-from tests.strategies import inputs, lively, small, transformer
+from tests.strategies import inputs, lively, mapped, small, transformer
 
 
 def child_of(parent: Genome, name: str = "widen", place: int = 0, seed: int = 0) -> Child:
@@ -198,6 +198,18 @@ def test_what_is_remembered_does_not_leak_into_other_parents_and_probes(parent: 
     assert certify(parent, cases[0][1], probes[0]) == first
 
 
+@pytest.mark.parametrize("name", ["widen", "insert_block", "split_head", "narrow", "remove_block"])
+def test_runs_that_are_too_large_to_be_remembered_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a certificate does not ask for is then neither kept nor computed."""
+    parent = lively(small("resnet").graph)
+    for place in (0, -1):
+        child = child_of(parent, name, place)
+        with monkeypatch.context() as patch:
+            whole = certify(parent, child)
+            patch.setattr(probe, "_REMEMBERED", 0)
+            assert certify(parent, child) == whole
+
+
 def test_a_child_of_another_parent_is_not_certified_by_its_record(parent: Genome) -> None:
     other = lively(parent.graph, 9)
     assert certify(other, child_of(parent)).broken
@@ -254,6 +266,22 @@ def test_stirring_makes_every_channel_vary_in_both_modes() -> None:
         for id, value in run.values.items():
             assert float(value.movedim(1, 0).flatten(1).std(1).min()) > 0.01, id
     assert all(torch.equal(tensor, weights[name]) for name, tensor in Genome(parent.graph, weights).weights.items())
+
+
+def test_what_is_kept_stays_and_what_is_behind_it_is_shaped_for_it(parent: Genome) -> None:
+    """A closed gate lets more through than one that is half open."""
+    from graphs.execution import execute
+
+    child = child_of(parent, "branch").genome
+    gate = next(node for node in child.graph.nodes.values() if node.kind == "gate")
+    name, examples = gate.tensors["gate"], inputs(parent.graph)
+    bold = stir(child, examples, keep=[name])
+    assert float(child.weights[name]) == float(bold.weights[name]) == 0
+    run = execute(bold.graph, bold.weights, examples, training=False)
+    behind = child.graph.consumers[gate.id][0][0]
+    deviations = run.values[behind].movedim(1, 0).flatten(1).std(1, correction=0)
+    assert child.graph[behind].kind == "batch_norm"
+    assert 0.69 < float(deviations.min()) and float(deviations.max()) < 1.31
 
 
 def test_the_worst_mode_makes_a_certificate_broken() -> None:
@@ -510,9 +538,9 @@ def without_head(genome: Genome) -> Genome:
 
 
 def undone(name: str, parent: Genome) -> Genome:
-    """A network in which there is something for an operator to undo: this one, or a transformer where it has to be."""
+    """A network in which there is something for an operator to undo: this one, or another where it has to be."""
     mutation = MUTATIONS[MUTATIONS[name].undoes or ""]
-    parent = parent if mutation.sites(parent) else transformer()
+    parent = next(each for each in (parent, transformer(), mapped(2)) if mutation.sites(each))
     return mutation.apply(parent, mutation.sites(parent)[0], numpy.random.default_rng(1)).genome
 
 

@@ -34,7 +34,7 @@ def test_squeeze_and_excitation() -> None:
     ]
     weights = child.genome.weights
     squeezed = x.mean((2, 3)) @ weights[one.tensors["weight"]].flatten(1).T + weights[one.tensors["bias"]]
-    excited = torch.relu(squeezed) @ weights[two.tensors["weight"]].flatten(1).T + weights[two.tensors["bias"]]
+    excited = silu(squeezed) @ weights[two.tensors["weight"]].flatten(1).T + weights[two.tensors["bias"]]
     expected = x * torch.sigmoid(excited)[:, :, None, None]
     assert torch.allclose(values["gate"], expected, atol=1e-6)
     assert not torch.allclose(values["gate"], x, atol=1e-2)

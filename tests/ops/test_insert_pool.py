@@ -18,7 +18,7 @@ from tests.strategies import SMALL_ZOO, budget, networks, small
 def pooled(graph: Graph, node: str) -> Graph | None:
     """The graph with a pool behind a node; None if it does not compute the same shapes from the same tensors."""
     draft = Draft(graph)
-    pool = draft.add("max_pool2d", node, after=node, kernel=2)
+    pool = draft.add(f"max_pool{len(graph.shapes[node]) - 1}d", node, after=node, kernel=2)
     draft.redirect(node, pool, [reader for reader, _ in graph.consumers[node]])
     try:
         made = draft.finish()
@@ -33,7 +33,8 @@ def check(genome: Genome) -> int:
     graph = genome.graph
     outputs = {head.node for head in graph.heads}
     activations = [node.id for node in graph.nodes.values() if KINDS[node.kind].activation and node.id not in outputs]
-    expected = [id for id in activations if len(graph.shapes[id]) == 3 and pooled(graph, id) is not None]
+    maps = [id for id in activations if graph.channel_axes.get(id) == 0 and 2 <= len(graph.shapes[id]) <= 4]
+    expected = [id for id in maps if pooled(graph, id) is not None]
     found = [site.place["after"] for site in MUTATIONS["insert_pool"].sites(genome)]
     assert found == expected
     return len(found)

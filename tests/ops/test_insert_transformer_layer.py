@@ -10,7 +10,7 @@ import torch
 from graphs.draft import Draft
 from graphs.execution import execute
 from graphs.genome import Genome
-from ops import MUTATIONS, Child
+from ops import MUTATIONS, Child, certify
 from tests.strategies import inputs, lively, transformer
 
 INSERT = MUTATIONS["insert_transformer_layer"]
@@ -20,11 +20,14 @@ def children(parent: Genome) -> list[Child]:
     return [INSERT.apply(parent, site, numpy.random.default_rng(0)) for site in INSERT.sites(parent)]
 
 
-def altered(**settings: Any) -> Genome:
-    """The transformer with other settings of its attention."""
+def altered(heads: int = 2, **settings: Any) -> Genome:
+    """The transformer with another number of heads and other settings of its attention."""
     draft = Draft(transformer().graph)
-    (attention,) = [node.id for node in transformer().graph.nodes.values() if node.kind == "attention"]
-    draft.set(attention, **settings)
+    for node in transformer().graph.nodes.values():
+        if node.kind == "attention":
+            draft.set(node.id, **settings)
+        elif node.kind == "reshape" and len(node.settings["shape"]) == 3:
+            draft.set(node.id, shape=(6, heads, 8 // heads))
     return Genome(draft.finish(), transformer().weights)
 
 
@@ -51,7 +54,8 @@ def test_it_looks_where_the_attention_around_it_looks() -> None:
         for child in children(parent):
             fresh = [node for id, node in child.genome.graph.nodes.items() if id not in parent.graph.nodes]
             (attention,) = [node for node in fresh if node.kind == "attention"]
-            assert (attention.settings["causal"], attention.settings["heads"]) == (causal, heads)
+            assert attention.settings["causal"] == causal
+            assert child.genome.graph.shapes[attention.id] == (heads, 6, 8 // heads)
 
 
 def test_its_norms_are_those_in_front_of_it() -> None:
@@ -80,8 +84,30 @@ def test_not_without_attention_and_not_where_tokens_are_no_rows() -> None:
     draft.head(draft.add("linear", draft.add("average", total, axes=(0,)), out=3))
     assert INSERT.sites(lively(draft.finish())) == []
     parts = [draft.add("linear", total, out=4) for _ in range(3)]
-    mixed = draft.add("average", draft.add("attention", parts, heads=2), axes=(0,))
+    mixed = draft.add("average", draft.add("attention", parts), axes=(0,))
     flat = draft.add("add", [mixed, draft.add("relu", mixed)])
     draft.head(draft.add("linear", flat, out=3), "more")
     sites = INSERT.sites(lively(draft.finish()))
     assert [site.place["after"] for site in sites] == [total]
+
+
+def test_an_image_whose_channels_come_last_is_attended_to_as_a_whole() -> None:
+    parent = image(3)
+    (site,) = INSERT.sites(parent)
+    child = INSERT.apply(parent, site, numpy.random.default_rng(0))
+    (attention,) = [node.id for id, node in child.genome.graph.nodes.items() if node.kind == "attention"]
+    assert child.genome.graph.shapes[attention] == (2, 9, 3)
+    assert certify(parent, child).eval.verdict == "pass"
+    assert INSERT.sites(image(33)) == []
+
+
+def image(size: int) -> Genome:
+    """Attention along rows alone, of an image whose channels come last."""
+    draft = Draft()
+    stem = draft.add("conv2d", draft.input((2, size, size)), out=6)
+    last = draft.add("permute", stem, order=(1, 2, 0))
+    scores = draft.add("softmax", draft.add("permute", draft.add("linear", last, out=2), order=(2, 0, 1)), axis=2)
+    back = draft.add("linear", draft.add("permute", scores, order=(1, 2, 0)), out=6)
+    total = draft.add("add", [last, back])
+    draft.head(draft.add("linear", draft.add("average", total, axes=(0, 1)), out=3))
+    return lively(draft.finish())

@@ -15,7 +15,7 @@ from graphs import to_torch, zoo
 from graphs.errors import GraphError, UnknownName
 from graphs.genome import Genome
 from graphs.modules import genome_from_module
-from ops import MUTATIONS, Child, chain, optimizer_factors, optimizer_groups, transfer_optimizer
+from ops import MUTATIONS, Child, chain, optimizer_factors, optimizer_groups, transfer_optimizer, width
 from ops.mutation import Work
 from ops.optimizing import MOMENTS
 from ops.table import CHAIN
@@ -73,8 +73,9 @@ def _twice(genome: Genome, space: str, split: str) -> dict[str, Any]:
 
 
 def widened_everywhere(genome: Genome, split: str = "even") -> Child:
-    """Twice the channels of all spaces, as a chain."""
-    spaces = [site.place["space"] for site in MUTATIONS["widen"].sites(genome)]
+    """Twice the channels of all spaces, as a chain; of two that lie across each other, of the first one."""
+    alone = {space.name for space in width.apart(width.changeable(genome.graph))}
+    spaces = [name for site in MUTATIONS["widen"].sites(genome) if (name := site.place["space"]) in alone]
     places = {"steps": [{"operator": "widen", "site": {"space": space}} for space in spaces]}
     choices = {"steps": [{"choices": _twice(genome, space, split), "seed": seed} for seed, space in enumerate(spaces)]}
     return CHAIN.make(Work(genome, places, choices, 0, 1), "exact")

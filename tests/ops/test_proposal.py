@@ -22,9 +22,9 @@ def parent() -> Genome:
 
 @pytest.fixture(scope="module")
 def bare() -> Genome:
-    """One linear layer, which is the output: nothing can be changed."""
+    """One linear layer, which is the output and makes one number: nothing can be changed."""
     draft = Draft()
-    draft.head(draft.add("linear", draft.input((3,)), out=2))
+    draft.head(draft.add("linear", draft.input((3,)), out=1))
     graph = draft.finish()
     return Genome(graph, initial_weights(graph, 0))
 
@@ -87,9 +87,9 @@ def test_an_operator_without_a_site_gives_way_to_the_others(bare: Genome) -> Non
     draft.head(draft.add("linear", hidden, out=2))
     graph = draft.finish()
     genome = Genome(graph, initial_weights(graph, 0))
-    assert not MUTATIONS["deepen"].sites(genome)
+    assert not MUTATIONS["grow_kernel"].sites(genome)
     draws = numpy.random.default_rng(0)
-    found = {propose(genome, draws, {"deepen": 100.0, "widen": 0.01}).record.operator for _ in range(20)}
+    found = {propose(genome, draws, {"grow_kernel": 100.0, "widen": 0.01}).record.operator for _ in range(20)}
     assert found == {"widen"}
 
 

@@ -8,15 +8,14 @@ import torch
 from torch.nn.functional import conv2d
 
 from graphs.genome import Genome
-from ops import MUTATIONS, Child
-from ops.mutation import Work
+from ops import MUTATIONS
 from ops.transfer import Regrouped
 from tests.laws.test_faults import mixed
-from tests.strategies import small
+from tests.strategies import mapped, small
 
 
 def regrouped(weight: torch.Tensor, before: int, after: int) -> torch.Tensor:
-    return Regrouped("w", before, after).apply({"w": weight})
+    return Regrouped("w", (before, after)).apply({"w": weight})
 
 
 def test_merging_and_splitting_by_hand() -> None:
@@ -40,19 +39,30 @@ def test_merged_groups_compute_the_same(channels: int, out: int, before: int, af
     assert torch.equal(regrouped(merged, after, before), weight)
 
 
-def split_again(child: Child, groups: int) -> Child:
-    site = next(site for site in MUTATIONS["dense_to_group"].sites(child.genome) if site.place == child.record.site)
-    work = Work(child.genome, site.place, {"groups": groups}, 0, 9)
-    return MUTATIONS["dense_to_group"].make(work, site.preserves)
-
-
-@pytest.mark.parametrize("parent", [small("resnext-like-3"), mixed()], ids=["zoo", "mixed"])
+@pytest.mark.parametrize("parent", [small("resnext-like-3"), mixed(), mapped(1), mapped(3)])
 def test_splitting_what_was_merged_gives_the_parent_back(parent: Genome) -> None:
     for site in MUTATIONS["group_to_dense"].sites(parent):
-        child = MUTATIONS["group_to_dense"].apply(parent, site, numpy.random.default_rng(2))
-        assert child.genome.digest != parent.digest
-        groups = parent.graph[site.place["node"]].settings["groups"]
-        assert split_again(child, groups).genome.digest == parent.digest
+        child = MUTATIONS["group_to_dense"].apply(parent, site, numpy.random.default_rng(2)).genome
+        assert child.digest != parent.digest
+        place = {**site.place, "groups": parent.graph[site.place["node"]].settings["groups"]}
+        (back,) = (found for found in MUTATIONS["dense_to_group"].sites(child) if dict(found.place) == place)
+        assert back.preserves == "exact"
+        returned = MUTATIONS["dense_to_group"].apply(child, back, numpy.random.default_rng(2))
+        assert returned.genome.digest == parent.digest
+
+
+def test_nothing_is_promised_where_a_weight_between_the_groups_is_not_zero() -> None:
+    parent = small("resnext-like-3")
+    site = MUTATIONS["group_to_dense"].sites(parent)[0]
+    child = MUTATIONS["group_to_dense"].apply(parent, site, numpy.random.default_rng(2)).genome
+    name = child.graph[site.place["node"]].tensors["weight"]
+    promises = []
+    for entry in (0.0, 1e-9):
+        weight = child.weights[name].clone()
+        weight[-1, 0, 0, 0] += entry
+        found = MUTATIONS["dense_to_group"].sites(Genome(child.graph, {**child.weights, name: weight}))
+        promises.append({each.preserves for each in found if each.place["node"] == site.place["node"]})
+    assert "exact" in promises[0] and promises[1] == {"approximate"}
 
 
 def test_what_is_merged_learns_between_the_groups() -> None:

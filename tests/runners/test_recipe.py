@@ -31,7 +31,7 @@ def test_defaults_follow_the_optimizer_unless_given() -> None:
 
 
 def test_json_and_yaml_give_the_same_recipe_back() -> None:
-    made = Recipe(optimizer="adamw", epochs=7, flip=True, temperature=2.5)
+    made = Recipe(optimizer="adamw", epochs=7, flip=True, distill={"temperature": 2.5}, freezeout={"t0": 0.3})
     assert Recipe(**json.loads(json.dumps(made.model_dump(mode="json")))) == made
     assert Recipe(**yaml.safe_load("lr: 1e-3\nepochs: 2")).lr == 1e-3  # YAML 1.1 reads 1e-3 as a text
 
@@ -65,8 +65,13 @@ FAULTS: dict[str, Any] = {
     "crop": [-1, 0.5, 1000],
     "flip": ["maybe", 7],
     "label_smoothing": [1, -0.1],
-    "distill_weight": [1.1, -0.1, float("nan")],
-    "temperature": [0, -1, float("inf")],
+    "cutout": [-1, 0.5],
+    "mixup": [-1, float("inf")],
+    "ema": [1, -0.1],
+    "cycles": [0, 1.5],
+    "milestones": [[0.5, 0.2], [0], [1], [0.2, 0.2], "soon"],
+    "warmup": [1, -0.1],
+    "shrink": [1.1],
     "precision": ["float16", 16],
 }
 
@@ -78,6 +83,19 @@ def test_a_value_out_of_range_is_refused_in_one_line(name: str, value: Any) -> N
     message = str(caught.value)
     assert message.startswith(f"recipe: {name} is ") and "should" in message
     assert "\n" not in message and len(message) < 200
+
+
+def test_parts_that_do_not_fit_together_are_refused() -> None:
+    for given, words in (
+        ({"snapshots": 3, "cycles": 2}, "recipe: snapshots is 3, should be at most the 2 cycles"),
+        ({"freezeout": {}, "cycles": 2}, "recipe: freezeout sets the rates of each stage itself"),
+        ({"freezeout": {}, "schedule": "constant"}, "recipe: freezeout sets the rates of each stage itself"),
+        ({"freezeout": {"t0": 2}}, "recipe: freezeout: t0 is 2, should be less than or equal to 1"),
+        ({"distill": {"wieght": 1}}, "recipe: distillation: unknown setting 'wieght': did you mean 'weight'?"),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            Recipe(**given)  # type: ignore[arg-type]
+        assert str(caught.value).startswith(words)
 
 
 def test_every_fault_is_in_the_one_line() -> None:

@@ -6,10 +6,12 @@ stands for the result, or raises `Decline`: then the call becomes a function of 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, get_type_hints
 
-from graphs.importing.calls.attention import attention_layer
+from graphs.importing.calls.attention import ATTENTION_CALLS, attention_layer
 from graphs.importing.calls.joining import JOINING_CALLS
 from graphs.importing.calls.layers import LAYER_CALLS
 from graphs.importing.calls.numbers import NUMBER_CALLS, attribute, number
@@ -17,6 +19,8 @@ from graphs.importing.calls.rearranging import REARRANGING_CALLS
 from graphs.importing.calls.vision import VISION
 from graphs.importing.lowering import Lowering
 from graphs.importing.stand_ins import Decline, Held, Program, Ref
+
+Converter = Callable[..., Any]
 
 __all__ = ["attention_layer", "convert"]
 
@@ -31,13 +35,41 @@ def convert(low: Lowering, target: str, arguments: Sequence[Any], keywords: Mapp
     converter = VISION.get(target) or (
         CALLS.get(name) if prefix in ("torch", "functional", "method", "operator", "aten") else None
     )
-    if converter is not None:
+    if converter is not None and _takes(converter, low, arguments, keywords):
         try:
             return converter(low, *arguments, **keywords)
-        except (Decline, TypeError):
+        except Decline:
             pass
     return low.call(target, arguments, keywords)
 
 
-CALLS: dict[str, Callable[..., Any]] = {**LAYER_CALLS, **JOINING_CALLS, **REARRANGING_CALLS, **NUMBER_CALLS}
+def _takes(converter: Converter, low: Lowering, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> bool:
+    """Whether a converter has parameters for these arguments, and is given plain values where it wants them."""
+    signature, plain = _parameters(converter)
+    try:
+        bound = signature.bind(low, *arguments, **keywords).arguments
+    except TypeError:
+        return False
+    return all(isinstance(bound[name], wanted) for name, wanted in plain.items() if name in bound)
+
+
+@cache
+def _parameters(converter: Converter) -> tuple[inspect.Signature, Mapping[str, Any]]:
+    """A converter's parameters, and the types of those that stand for plain values."""
+    hints = get_type_hints(converter)
+    plain = {name: _PLAIN[hint] for name, hint in hints.items() if hint in _PLAIN and name != "return"}
+    return inspect.signature(converter), plain
+
+
+_PLAIN: dict[Any, Any] = {bool: bool, int: int, int | None: int | None, float: int | float, str: str}
+_PLAIN[float | None] = int | float | None
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    **LAYER_CALLS,
+    **ATTENTION_CALLS,
+    **JOINING_CALLS,
+    **REARRANGING_CALLS,
+    **NUMBER_CALLS,
+}
 """The converters by name, wherever the function is from: `torch`, `torch.nn.functional`, a method, an operator."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from graphs.importing.calls.values import several
 from graphs.importing.lowering import Lowering
 from graphs.importing.stand_ins import Decline, Held, Program, Ref, Size
 
@@ -35,20 +36,21 @@ def _joining(kind: str) -> Converter:
 
 
 def _concat(low: Lowering, values: Any, dim: int = 0, **keywords: Any) -> Any:
-    refs = [each for each in values if isinstance(each, Ref)]
+    refs = [each for each in several(values) if isinstance(each, Ref)]
     if not refs or any(ref.bare for ref in refs):
         raise Decline
     rank = len(low.shape(refs[0]))
     axis = dim - 1 if dim >= 0 else dim + rank
     operands = [low.ref(each, rank) for each in values]
-    batched = [ref for ref in operands if low.depends(ref)]
-    if axis < 0 or not batched:
+    if axis < 0 or not any(low.depends(ref) for ref in operands):
         raise Decline
-    operands = [ref if low.depends(ref) else _spread(low, ref, batched[0]) for ref in operands]
+    operands = [ref if low.depends(ref) else _spread(low, ref) for ref in operands]
     return low.add("concat", operands, axis=axis) if len(operands) > 1 else operands[0]
 
 
-def _spread(low: Lowering, value: Ref, like: Ref) -> Ref:
+def _spread(low: Lowering, value: Ref) -> Ref:
+    """The value for each example. How many there are an input says, which no mutation removes."""
+    like = Ref(next(iter(low.inputs.values())))
     return low.add("expand", [value, like], rank=len(low.shape(value)))
 
 
@@ -59,15 +61,14 @@ def _expand(low: Lowering, value: Any, *sizes: Any) -> Any:
         raise Decline
     if any(size not in (-1, have) for size, have in zip(wanted[1:], own[1:], strict=True)):
         raise Decline
-    like = Ref(next(iter(low.inputs.values())))
-    return _spread(low, low.ref(value, len(own) - 1), like)
+    return _spread(low, low.ref(value, len(own) - 1))
 
 
 def _filled(method: str) -> Converter:
     """A new tensor whose size depends on the batch, of the device of an input."""
 
     def make(low: Lowering, sizes: Any, *given: Any, dtype: Any = None, **keywords: Any) -> Any:
-        if not any(isinstance(size, Size) for size in sizes):
+        if not any(isinstance(size, Size) for size in several(sizes)):
             raise Decline
         like = Ref(next(iter(low.inputs.values())))
         return low.call(f"method.{method}", [like, tuple(sizes), *given], {} if dtype is None else {"dtype": dtype})

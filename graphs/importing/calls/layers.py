@@ -8,6 +8,7 @@ from typing import Any
 from graphs.importing.calls.values import each_place, first, tensor
 from graphs.importing.lowering import Lowering
 from graphs.importing.stand_ins import Decline, Held, Ref, Training
+from graphs.kinds.weighted import PLACES
 
 Converter = Callable[..., Any]
 
@@ -21,6 +22,8 @@ def _activation(kind: str, **defaults: Any) -> Converter:
         names = list(defaults)
         settings = {**defaults, **dict(zip(names, given, strict=False)), **keywords}
         if not settings.keys() <= defaults.keys() or (given[len(names) :] not in ((), (False,), (True,))):
+            raise Decline
+        if not all(isinstance(each, int | float | str) for each in settings.values()):
             raise Decline
         return low.add(kind, [tensor(value)], **settings)
 
@@ -110,66 +113,75 @@ def _embedding(low: Lowering, value: Any, weight: Any) -> Any:
     return low.add("embedding", [first(low, value)], {"weight": low.use(weight)}, entries=entries, out=out)
 
 
-def _dropout(kind: str) -> Converter:
+def _dropout(places: int | None = None) -> Converter:
+    """Dropout of each element, or of whole channels of maps over so many axes of places."""
+
     def make(low: Lowering, value: Any, p: float = 0.5, training: Any = True, inplace: Any = False) -> Any:
         training = low.mode(training)
         if training is False or p == 0:
             return tensor(value)
         if not isinstance(training, Training):
             raise Decline
-        if kind == "dropout2d" and len(low.shape(first(low, value))) != 3:
+        if places and len(low.shape(first(low, value))) != 1 + places:
             raise Decline
-        return low.add(kind, [first(low, value)], p=float(p))
+        return low.add(f"dropout{places}d" if places else "dropout", [first(low, value)], p=float(p))
 
     return make
 
 
-def _max_pool(
-    low: Lowering,
-    value: Any,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Any:
-    if return_indices or len(low.shape(first(low, value))) != 3:
+def _map(low: Lowering, value: Any, places: int) -> Ref:
+    """A node whose value has channels and so many axes of places."""
+    if len(low.shape(first(low, value))) != 1 + places:
         raise Decline
-    settings = {
-        "kernel": each_place(kernel_size, 2),
-        "stride": each_place(stride or kernel_size, 2),
-        "padding": each_place(padding, 2),
-    }
-    return low.add("max_pool2d", [value], dilation=each_place(dilation, 2), ceil=ceil_mode, **settings)
+    return first(low, value)
 
 
-def _avg_pool(
-    low: Lowering,
-    value: Any,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: Any = None,
-) -> Any:
-    if not count_include_pad or divisor_override is not None or len(low.shape(first(low, value))) != 3:
-        raise Decline
-    settings = {
-        "kernel": each_place(kernel_size, 2),
-        "stride": each_place(stride or kernel_size, 2),
-        "padding": each_place(padding, 2),
-    }
-    return low.add("avg_pool2d", [value], ceil=ceil_mode, **settings)
-
-
-def _adaptive(kind: str) -> Converter:
-    def make(low: Lowering, value: Any, output_size: Any, return_indices: bool = False) -> Any:
-        size = each_place(output_size, 2)
-        if return_indices or None in size or len(low.shape(first(low, value))) != 3:
+def _max_pool(places: int) -> Converter:
+    def make(
+        low: Lowering,
+        value: Any,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Any:
+        if return_indices:
             raise Decline
-        return low.add(kind, [value], size=size)
+        window = {"kernel": kernel_size, "stride": stride or kernel_size, "padding": padding, "dilation": dilation}
+        settings = {name: each_place(size, places) for name, size in window.items()}
+        return low.add(f"max_pool{places}d", [_map(low, value, places)], ceil=ceil_mode, **settings)
+
+    return make
+
+
+def _avg_pool(places: int) -> Converter:
+    def make(
+        low: Lowering,
+        value: Any,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: Any = None,
+    ) -> Any:
+        if not count_include_pad or divisor_override is not None:
+            raise Decline
+        window = {"kernel": kernel_size, "stride": stride or kernel_size, "padding": padding}
+        settings = {name: each_place(size, places) for name, size in window.items()}
+        return low.add(f"avg_pool{places}d", [_map(low, value, places)], ceil=ceil_mode, **settings)
+
+    return make
+
+
+def _adaptive(what: str, places: int) -> Converter:
+    def make(low: Lowering, value: Any, output_size: Any, return_indices: bool = False) -> Any:
+        size = each_place(output_size, places)
+        if return_indices or None in size:
+            raise Decline
+        return low.add(f"adaptive_{what}_pool{places}d", [_map(low, value, places)], size=size)
 
     return make
 
@@ -186,19 +198,16 @@ LAYER_CALLS: dict[str, Callable[..., Any]] = {
     "hardsigmoid": _activation("hardsigmoid"),
     "elu": _activation("elu"),
     "linear": linear,
-    "conv1d": _convolution(1),
-    "conv2d": _convolution(2),
-    "conv3d": _convolution(3),
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
     "batch_norm": _batch_norm,
     "embedding": _embedding,
-    "dropout": _dropout("dropout"),
-    "dropout2d": _dropout("dropout2d"),
-    "max_pool2d": _max_pool,
-    "avg_pool2d": _avg_pool,
-    "adaptive_avg_pool2d": _adaptive("adaptive_avg_pool2d"),
-    "adaptive_max_pool2d": _adaptive("adaptive_max_pool2d"),
+    "dropout": _dropout(),
+    **{f"conv{places}d": _convolution(places) for places in PLACES},
+    **{f"dropout{places}d": _dropout(places) for places in PLACES},
+    **{f"max_pool{places}d": _max_pool(places) for places in PLACES},
+    **{f"avg_pool{places}d": _avg_pool(places) for places in PLACES},
+    **{f"adaptive_{what}_pool{places}d": _adaptive(what, places) for what in ("avg", "max") for places in PLACES},
 }
 """Layers by the names of their functions."""

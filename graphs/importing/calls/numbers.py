@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 from graphs.importing.calls.values import tensor
@@ -58,6 +59,15 @@ def _rank_of(low: Lowering, value: Any) -> int:
     return len(low.sizes(value))
 
 
+def _entries_of(low: Lowering, value: Any) -> Any:
+    sizes = low.sizes(value)
+    factors = [each.factor if isinstance(each, Size) else each for each in sizes]
+    count = sum(isinstance(each, Size) for each in sizes)
+    if count > 1:
+        raise low.error("it multiplies the batch size with itself")
+    return Size(prod(factors)) if count else prod(factors)
+
+
 def _same(low: Lowering, value: Any, *rest: Any, **keywords: Any) -> Any:
     if isinstance(value, Ref | Held):
         return value
@@ -69,13 +79,19 @@ def _copied(low: Lowering, value: Any, *rest: Any, **keywords: Any) -> Any:
     return low.add("identity", [tensor(value)])
 
 
+def _detached(low: Lowering, value: Any) -> Any:
+    return low.add("detach", [tensor(value)])
+
+
 NUMBER_CALLS: dict[str, Callable[..., Any]] = {
     "alias": _same,
     "contiguous": _same,
     "lift_fresh_copy": _same,
     "sym_size": _size_of,
     "clone": _copied,
+    "detach": _detached,
     "size": _size_of,
     "dim": _rank_of,
+    "numel": _entries_of,
 }
 """Questions about shapes, and what leaves a value as it is."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, cast
 
-from graphs.importing.calls.values import axis_of, cut, first, tensor
+from graphs.importing.calls.values import axis_of, cut, first, numbers, tensor
 from graphs.importing.lowering import Lowering
-from graphs.importing.stand_ins import Decline, Held, Program, Ref
+from graphs.importing.stand_ins import Decline, Held, Program, Ref, Size
+from graphs.kinds.rearranging import runs
+from graphs.structure import Shape
 
-__all__ = ["REARRANGING_CALLS"]
+__all__ = ["REARRANGING_CALLS", "taken"]
 
 
 def _reshaped(low: Lowering, value: Any) -> Any:
     """A reshape to the shape that was observed of the result."""
-    found = tensor(value)
+    found = low.ref(value) if isinstance(value, Held) else tensor(value)
     if low.now.batched and not found.bare:
         shape, bare = low.now.shapes[0][1:], False
     elif low.now.constant and not low.depends(found):
@@ -22,12 +25,22 @@ def _reshaped(low: Lowering, value: Any) -> Any:
         shape, bare = (full[1:], False) if full[:1] == (1,) else (full, True)
     else:
         raise Decline
-    if shape == low.shape(found):
-        return Ref(found.node, bare)
-    return low.add("reshape", [found], shape=shape, bare=bare)
+    return _seen_as(low, found, shape, bare)
+
+
+def _seen_as(low: Lowering, value: Ref, shape: Shape, bare: bool) -> Ref:
+    if shape == low.shape(value):
+        return Ref(value.node, bare)
+    return low.add("reshape", [value], shape=shape, bare=bare)
 
 
 def _reshape(low: Lowering, value: Any, *sizes: Any, **keywords: Any) -> Any:
+    return _reshaped(low, value)
+
+
+def _squeeze(low: Lowering, value: Any, *sizes: Any, **keywords: Any) -> Any:
+    if not sizes and not keywords and any(isinstance(size, Size) for size in low.sizes(value)):
+        raise low.error("squeeze() without an axis drops the batch, too, where it is of one example; name the axes")
     return _reshaped(low, value)
 
 
@@ -40,28 +53,43 @@ def _flatten(low: Lowering, value: Any, start_dim: int = 0, end_dim: int = -1) -
 
 
 def _permute(low: Lowering, value: Any, *order: Any) -> Any:
-    wanted = order[0] if len(order) == 1 and isinstance(order[0], list | tuple) else order
-    return _ordered(low, value, list(wanted))
+    return _ordered(low, value, _permutation(_rank(low, tensor(value)), order))
+
+
+def _transpose(low: Lowering, value: Any, dim0: int, dim1: int) -> Any:
+    return _ordered(low, value, _transposition(_rank(low, tensor(value)), (dim0, dim1)))
+
+
+def _rank(low: Lowering, value: Any) -> int:
+    """Number of axes, the batch counted."""
+    return len(value.seen.shapes[0]) if isinstance(value, Program) else len(low.sizes(value))
+
+
+def _permutation(rank: int, given: Sequence[Any]) -> list[int]:
+    return [axis % rank for axis in numbers(given[0] if len(given) == 1 else given)]
+
+
+def _transposition(rank: int, given: Sequence[Any]) -> list[int]:
+    order = list(range(rank))
+    order[given[0]], order[given[1]] = order[given[1]], order[given[0]]
+    return order
+
+
+_ORDERS = {"permute": _permutation, "transpose": _transposition, "swapaxes": _transposition, "swapdims": _transposition}
+"""For each function that changes the order of axes, what the order is, the batch counted."""
 
 
 def _ordered(low: Lowering, value: Any, order: list[int]) -> Any:
     found = tensor(value)
-    rank = len(low.shape(found)) + (not found.bare)
-    order = [axis % rank for axis in order]
     if not found.bare:
         if order[0] != 0:
             raise Decline
         order = [axis - 1 for axis in order[1:]]
-    if order == list(range(len(order))):
-        return found
-    return low.add("permute", [found], order=order)
+    return _ordered_axes(low, found, order)
 
 
-def _transpose(low: Lowering, value: Any, dim0: int, dim1: int) -> Any:
-    rank = len(low.shape(tensor(value))) + (not value.bare)
-    order = list(range(rank))
-    order[dim0], order[dim1] = order[dim1], order[dim0]
-    return _ordered(low, value, order)
+def _ordered_axes(low: Lowering, value: Ref, order: list[int]) -> Ref:
+    return value if order == list(range(len(order))) else low.add("permute", [value], order=order)
 
 
 def _movedim(low: Lowering, value: Any, source: Any, destination: Any) -> Any:
@@ -90,14 +118,55 @@ def _split(low: Lowering, value: Any, sizes: Any, dim: int = 0) -> Any:
     axis = axis_of(low, found, dim)
     if isinstance(sizes, int):
         return _pieces(low, found, axis, sizes)
+    sizes = numbers(sizes)
     ends = [sum(sizes[: place + 1]) for place in range(len(sizes))]
     return tuple(cut(low, found, axis, end - size, end) for size, end in zip(sizes, ends, strict=True))
 
 
 def _unbind(low: Lowering, value: Any, dim: int = 0) -> Any:
-    found = first(low, value)
-    axis = axis_of(low, found, dim)
-    return tuple(low.add("select", [found], axis=axis, index=index) for index in range(low.shape(found)[axis]))
+    if not low.now.several:
+        raise Decline
+    return tuple(_pick(low, value, dim % _rank(low, value), index) for index in range(len(low.now.values[0])))
+
+
+def _pick(low: Lowering, value: Any, axis: int, index: int) -> Ref:
+    """One entry along an axis, the batch counted."""
+    if isinstance(value, Program):
+        # Of an order with the batch elsewhere, an entry along the axes in front of it.
+        name, source = value.target.partition(".")[2], value.arguments[0]
+        if name not in _ORDERS or not isinstance(source, Ref) or source.bare or value.keywords:
+            raise Decline
+        order = _ORDERS[name](_rank(low, source), value.arguments[1:])
+        found = _pick(low, source, order[axis], index)
+        return cast(Ref, _ordered(low, found, [each - (each > order[axis]) for each in order if each != order[axis]]))
+    found, place = tensor(value), axis - (not value.bare)
+    if place < 0:
+        raise Decline
+    index %= low.shape(found)[place]
+    return _row(low, found, place, index) or low.add("select", [found], axis=place, index=index)
+
+
+def _row(low: Lowering, value: Ref, axis: int, index: int) -> Ref | None:
+    """One entry along an axis that a reshape has laid out, as a part of the axis that was there before.
+
+    So parts that are different channels, as queries, keys and values are, are told apart before they are laid out.
+    """
+    node = low.draft.nodes[value.node]
+    if node.kind == "permute":
+        order = node.settings["order"]
+        found = _row(low, Ref(node.inputs[0], value.bare), order[axis], index)
+        return found and _ordered_axes(
+            low, found, [each - (each > order[axis]) for each in order if each != order[axis]]
+        )
+    if node.kind != "reshape":
+        return None
+    source, shape = Ref(node.inputs[0], value.bare), low.shape(value)
+    for before, after in runs(low.shape(source), shape):
+        if len(before) == 1 and len(after) > 1 and axis == after[0]:
+            each = prod(shape[axis + 1 : after[-1] + 1])
+            part = cut(low, source, before[0], index * each, (index + 1) * each)
+            return _seen_as(low, part, (*shape[:axis], *shape[axis + 1 :]), value.bare)
+    return None
 
 
 def _narrow(low: Lowering, value: Any, dim: int, start: int, length: int) -> Any:
@@ -106,12 +175,14 @@ def _narrow(low: Lowering, value: Any, dim: int, start: int, length: int) -> Any
 
 
 def _select(low: Lowering, value: Any, dim: int, index: int) -> Any:
-    found = first(low, value)
-    axis = axis_of(low, found, dim)
-    return low.add("select", [found], axis=axis, index=index % low.shape(found)[axis])
+    return _pick(low, value, dim % _rank(low, value), index)
 
 
 def _getitem(low: Lowering, value: Any, what: Any) -> Any:
+    if isinstance(what, Ref | Held):
+        return taken(low, value, what)
+    if isinstance(what, int) and not isinstance(what, bool) and isinstance(value, Ref | Program):
+        return _pick(low, value, 0, what)
     found = first(low, value)
     items = list(what) if isinstance(what, tuple) else [what]
     given = len([item for item in items if item is not None and item is not Ellipsis])
@@ -136,10 +207,33 @@ def _getitem(low: Lowering, value: Any, what: Any) -> Any:
             now = cut(low, now, axis, start, stop, step)
             axis += 1
         elif isinstance(item, int) and not isinstance(item, bool):
-            now = low.add("select", [now], axis=axis, index=item % low.shape(now)[axis])
+            now = _pick(low, now, axis + 1, item)
         else:
             raise Decline
     return now
+
+
+def taken(low: Lowering, value: Any, index: Any, axis: int = 0) -> Ref:
+    """Entries along an axis of what is the same for all examples, by numbers that the module holds."""
+    found = low.ref(value)
+    held = index if isinstance(index, Held) else _laid_out(low, index)
+    if not found.bare or held is None or held.how == "parameter" or str(held.tensor.dtype) != "torch.int64":
+        raise Decline
+    if held.tensor.numel() == 0 or int(held.tensor.min()) < 0:
+        raise Decline
+    shape = tuple(held.tensor.shape)
+    names = {"index": low.use(held)}
+    rows = low.add("take", [found], names, axis=axis, shape=shape, persistent=held.how == "buffer")
+    whole = low.shape(rows)
+    return _seen_as(low, rows, (*whole[:axis], *shape, *whole[axis + 1 :]), True)
+
+
+def _laid_out(low: Lowering, index: Ref) -> Held | None:
+    """The constant whose numbers a value is, in their order; None if it is none."""
+    node = low.draft.nodes[index.node]
+    while node.kind == "reshape":
+        node = low.draft.nodes[node.inputs[0]]
+    return low.named(node.tensors["value"]) if node.kind == "constant" else None
 
 
 def _sliced(low: Lowering, value: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
@@ -151,13 +245,13 @@ def _mean(low: Lowering, value: Any, dim: Any = None, keepdim: bool = False, **k
     if dim is None or keywords:
         raise Decline
     found = first(low, value)
-    axes = tuple(axis_of(low, found, each) for each in ([dim] if isinstance(dim, int) else dim))
+    axes = tuple(axis_of(low, found, each) for each in numbers(dim))
     return low.add("average", [found], axes=axes, keep=keepdim)
 
 
 def _pad(low: Lowering, value: Any, pad: Any, mode: str = "constant", fill: Any = 0, **keywords: Any) -> Any:
     found = first(low, value)
-    if mode != "constant" or fill not in (0, None) or keywords or any(each < 0 for each in pad):
+    if mode != "constant" or fill not in (0, None) or keywords or any(each < 0 for each in numbers(pad)):
         raise Decline
     rank = len(low.shape(found))
     margins = [(0, 0)] * rank
@@ -172,7 +266,7 @@ REARRANGING_CALLS: dict[str, Callable[..., Any]] = {
     "view": _reshape,
     "reshape": _reshape,
     "unsqueeze": _reshape,
-    "squeeze": _reshape,
+    "squeeze": _squeeze,
     "unflatten": _reshape,
     "flatten": _flatten,
     "permute": _permute,

@@ -25,9 +25,27 @@ def first(low: Lowering, value: Any) -> Ref:
     return found
 
 
+def several(value: Any) -> tuple[Any, ...] | list[Any]:
+    """The parts of a list or a tuple."""
+    if not isinstance(value, list | tuple):
+        raise Decline
+    return value
+
+
+def numbers(value: Any) -> tuple[int, ...]:
+    """Whole numbers that depend neither on the batch nor on the mode; one is taken for a list of one."""
+    found = value if isinstance(value, list | tuple) else (value,)
+    if not all(isinstance(each, int) for each in found):
+        raise Decline
+    return tuple(found)
+
+
 def each_place(value: Any, places: int) -> Any:
     """A setting for each axis of places, where one number may stand for all."""
-    return (value,) * places if isinstance(value, int) else tuple(value) * (places if len(value) == 1 else 1)
+    found = value if isinstance(value, list | tuple) else (value,)
+    if not all(isinstance(each, int | None) for each in found):
+        raise Decline
+    return tuple(found) * (places if len(found) == 1 else 1)
 
 
 def cut(low: Lowering, value: Ref, axis: int, start: int, stop: int, step: int = 1) -> Ref:

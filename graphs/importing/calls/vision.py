@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
+from graphs.importing.calls.attention import apart, together
+from graphs.importing.calls.rearranging import taken
 from graphs.importing.calls.values import cut, first
 from graphs.importing.lowering import Lowering
-from graphs.importing.stand_ins import Decline, Held, Ref, Training
+from graphs.importing.stand_ins import Decline, Training
 
 __all__ = ["VISION"]
 
@@ -39,13 +43,8 @@ def _patch_merging(low: Lowering, value: Any) -> Any:
 def _position_bias(low: Lowering, table: Any, index: Any, window: Any) -> Any:
     """The bias (1, heads, places, places) of a window, looked up in a table of relative positions."""
     places = window[0] * window[1]
-    seen = low.now
-    rows = low.detached("operator.getitem", [table, index])
-    rows = low.detached("method.view", [rows, places, places, -1])
-    rows = low.detached("method.permute", [rows, 2, 0, 1])
-    rows = low.detached("method.contiguous", [rows])
-    low.now = seen
-    return low.call("method.unsqueeze", [rows, 0], {})
+    rows = low.add("reshape", [taken(low, table, index)], shape=(places, places, low.shape(low.ref(table))[-1]))
+    return low.add("permute", [rows], order=(2, 0, 1), bare=False)
 
 
 def _window_attention(
@@ -64,7 +63,7 @@ def _window_attention(
     logit_scale: Any = None,
     training: Any = True,
 ) -> Any:
-    """Attention within shifted windows, as linear layers around the kind `window_attention`."""
+    """Attention within shifted windows, written out."""
     training = low.mode(training)
     found = first(low, value)
     height, width, channels = low.shape(found)
@@ -73,45 +72,78 @@ def _window_attention(
         found = low.add("pad", [found], margins=[(0, down), (0, right), (0, 0)])
     size = (height + down, width + right)
     shift = [0 if window >= whole else step for window, whole, step in zip(window_size, size, shift_size, strict=True)]
+    grid = [whole // window for whole, window in zip(size, window_size, strict=True)]
+    if any(shift):
+        found = low.add("roll", [found], shifts=(-shift[0], -shift[1], 0))
+    laid = low.add("reshape", [found], shape=(grid[0], window_size[0], grid[1], window_size[1], channels))
+    laid = low.add("permute", [laid], order=(0, 2, 1, 3, 4))
+    windows = low.add("reshape", [laid], shape=(prod(grid), prod(window_size), channels))
+
     third = len(qkv_weight.tensor) // 3
     names = {"weight": low.use(qkv_weight)}
     no_key_bias = logit_scale is not None and qkv_bias is not None
     if qkv_bias is not None and not no_key_bias:
         names["bias"] = low.use(qkv_bias)
-    packed = low.add("linear", [found], names, out=3 * third, bias="bias" in names)
-    query, key, values = (cut(low, packed, 2, place * third, (place + 1) * third) for place in range(3))
+    packed = low.add("linear", [windows], names, out=3 * third, bias="bias" in names)
+    parts = [cut(low, packed, 2, place * third, (place + 1) * third) for place in range(3)]
     if no_key_bias:
         whole = low.ref(qkv_bias, 3)
-        query = low.add("pointwise", [query, cut(low, whole, 2, 0, third)], program=_SUM)
-        values = low.add("pointwise", [values, cut(low, whole, 2, 2 * third, 3 * third)], program=_SUM)
-    operands = [query, key, values, _batch_of_one(low, bias)]
+        for place in (0, 2):
+            part = cut(low, whole, 2, place * third, (place + 1) * third)
+            parts[place] = low.add("pointwise", [parts[place], part], program=_arithmetic("add", {"in": 1}))
+    query, key, values = (apart(low, part, num_heads) for part in parts)
+    if logit_scale is None:
+        query = low.add("pointwise", [query], program=_arithmetic("mul", (channels // num_heads) ** -0.5))
+    else:
+        query, key = (low.add("normalize", [each], axis=3) for each in (query, key))
+    scores = low.add("matmul", [query, low.add("permute", [key], order=(0, 1, 3, 2))])
     if logit_scale is not None:
-        operands.append(low.ref(logit_scale, 3) if isinstance(logit_scale, Held) else logit_scale)
-    mixed = low.add(
-        "window_attention",
-        operands,
-        heads=num_heads,
-        size=size,
-        window=tuple(window_size),
-        shift=tuple(shift),
-        scale=1.0 if logit_scale is not None else (channels // num_heads) ** -0.5,
-        cosine=logit_scale is not None,
-        dropout=float(attention_dropout) if isinstance(training, Training) else 0.0,
-    )
+        factor = low.add("pointwise", [low.ref(logit_scale, 4)], program=_clamped(math.log(100.0)))
+        factor = low.add("pointwise", [factor], program=[["method.exp", [{"in": 0}], {}]])
+        scores = low.add("multiply", [scores, factor])
+    masks = [low.ref(bias, 4)]
+    if any(shift):
+        pieces = _pieces(size, window_size, shift).to(qkv_weight.tensor.dtype)
+        masks.append(low.ref(low.hold(pieces, f"constant_{len(low.held)}"), 4))
+    for mask in masks:
+        scores = low.add("pointwise", [scores, mask], program=_arithmetic("add", {"in": 1}))
+    scores = low.add("softmax", [scores], axis=3)
+    if attention_dropout and isinstance(training, Training):
+        scores = low.add("dropout", [scores], p=float(attention_dropout))
+    mixed = together(low, low.add("matmul", [scores, values]))
     out = {"weight": low.use(proj_weight)} | ({"bias": low.use(proj_bias)} if proj_bias is not None else {})
     mixed = low.add("linear", [mixed], out, out=channels, bias=proj_bias is not None)
     if dropout and isinstance(training, Training):
         mixed = low.add("dropout", [mixed], p=float(dropout))
-    return cut(low, cut(low, mixed, 0, 0, height), 1, 0, width)
+
+    laid = low.add("reshape", [mixed], shape=(*grid, *window_size, channels))
+    laid = low.add("permute", [laid], order=(0, 2, 1, 3, 4))
+    found = low.add("reshape", [laid], shape=(*size, channels))
+    if any(shift):
+        found = low.add("roll", [found], shifts=(*shift, 0))
+    return cut(low, cut(low, found, 0, 0, height), 1, 0, width)
 
 
-_SUM = [["operator.add", [{"in": 0}, {"in": 1}], {}]]
+def _arithmetic(name: str, other: Any) -> list[Any]:
+    return [[f"operator.{name}", [{"in": 0}, other], {}]]
 
 
-def _batch_of_one(low: Lowering, value: Any) -> Ref:
-    if not isinstance(value, Ref) or value.bare or low.depends(value):
-        raise Decline
-    return value
+def _clamped(most: float) -> list[Any]:
+    return [["torch.clamp", [{"in": 0}], {"max": most}]]
+
+
+def _pieces(size: Sequence[int], window: Sequence[int], shift: Sequence[int]) -> Any:
+    """For each window (windows, 1, places, places), −100 where two places did not belong together before the roll."""
+    import torch
+
+    region = torch.zeros(())
+    for whole, each, step in zip(size, window, shift, strict=True):
+        places = torch.arange(whole)
+        along = (places >= whole - each).long() + (places >= whole - step).long() if step else torch.zeros(whole)
+        region = 3 * region.unsqueeze(-1) + along
+    laid = region.reshape(size[0] // window[0], window[0], size[1] // window[1], window[1])
+    flat = laid.permute(0, 2, 1, 3).reshape(-1, prod(window))
+    return -100.0 * (flat.unsqueeze(1) != flat.unsqueeze(2)).unsqueeze(1)
 
 
 VISION: dict[str, Callable[..., Any]] = {

@@ -1,0 +1,124 @@
+"""`evolve train` and `evolve freezeout-speedup`: one network, trained by a recipe, and what freezing would save."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evolve.commands.options import Json, Seed
+
+__all__ = ["freezeout_speedup", "train"]
+
+NETWORK = typer.Argument(
+    metavar="ZOO-NAME|FILE.safetensors|RUN:ID", help="The network; 'evolve zoo' lists names, RUN:ID is a candidate."
+)
+
+
+def train(
+    model: Annotated[str, NETWORK],
+    *,
+    data: Annotated[str, typer.Option(metavar="NAME|FILE.npz", help="What to train on.")] = "digits",
+    data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where named data sets lie.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch a named data set that is not there.")] = False,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Use at most N training images.", min=1)] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE.yaml",
+            help="default, hydranet, freezeout, snapshot, networkcompress, cifar10-experiments, or a file.",
+        ),
+    ] = "default",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe that wins, such as freezeout.t0=0.5."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="Instead of the recipe's.", min=1)] = None,
+    start: Annotated[
+        str, typer.Option("--from", metavar="inherited|scratch", help="Keep the network's weights, or draw new ones.")
+    ] = "inherited",
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option("--distill-from", metavar="FILE|RUN:ID", help="A teacher; several are averaged."),
+    ] = None,
+    distill_into: Annotated[
+        str | None,
+        typer.Option(metavar="self|NETWORK", help="Then teach one network what the ensemble of snapshots says."),
+    ] = None,
+    seed: Seed = 0,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads.", min=1)] = None,
+    device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to compute.")] = "cpu",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for all that comes of it.")] = Path("trained"),
+    as_json: Json = False,
+) -> None:
+    """Train one network by a recipe; the same command again goes on where an interrupted one was."""
+    from evolve.display.console import Page
+    from evolve.display.training import progress, summary
+    from evolve.trainings import named_network, train_into
+    from graphs import load
+    from runners.presets import assigned, preset
+    from runners.task import Task
+
+    if start not in ("inherited", "scratch"):
+        raise typer.BadParameter(f"expected inherited or scratch, got '{start}'", param_hint="--from")
+    chosen = preset(recipe, **assigned(setting or []))
+    if epochs is not None:
+        chosen = chosen.changed(epochs=epochs)
+    if distill_into is not None and not chosen.snapshots:
+        raise typer.BadParameter("the recipe keeps no snapshots; add --recipe snapshot", param_hint="--distill-into")
+    task = Task.named(data, data_root, download, limit)
+    genome = named_network(model, task, seed, start == "scratch")
+    teachers = [named_network(each, task, seed) for each in teacher or []]
+    page = Page()
+    arguments: dict[str, Any] = {"seed": seed, "threads": threads, "device": device}
+    with progress(page, as_json) as report:
+        result = train_into(out, genome, chosen, task, teachers=teachers, report=report, **arguments)
+    if distill_into is not None:
+        ensemble = [load(path) for path in sorted(out.glob("member-*.safetensors"))] + [load(out / "model.safetensors")]
+        student = genome if distill_into == "self" else named_network(distill_into, task, seed)
+        plain = chosen.changed(cycles=1, snapshots=0)
+        with progress(page, as_json) as report:
+            found = train_into(out / "distilled", student, plain, task, teachers=ensemble, report=report, **arguments)
+        result["distilled"] = found
+    for line in [json.dumps(result)] if as_json else summary(out, result):
+        page.line(line)
+
+
+def freezeout_speedup(
+    model: Annotated[str, NETWORK],
+    *,
+    t0: Annotated[
+        float, typer.Option("--t0", metavar="T", help="The first layer freezes after f(T) of training.")
+    ] = 0.8,
+    how: Annotated[str, typer.Option(metavar="linear|squared|cubic", help="f.")] = "cubic",
+    published: Annotated[
+        bool, typer.Option("--published", help="Use the cost model of the original code; for a densenet of the zoo.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Estimate how much of the arithmetic of training FreezeOut saves on a network."""
+    from evolve.display.console import Page
+    from evolve.starting import network
+    from graphs.zoo import settings_of
+    from runners.freezeout import FreezeOut, published_speedup, speedup
+    from runners.settings_errors import SettingsError
+
+    settings = FreezeOut(t0=t0, how=how)  # type: ignore[arg-type]
+    if published:
+        known = {} if model.endswith(".safetensors") else settings_of(model)
+        if not {"depth", "growth"} <= known.keys():
+            raise SettingsError(
+                f"the original's cost model is for a densenet of the zoo, not for {model}; leave it out"
+            )
+        saved = published_speedup(known["depth"], known["growth"], settings)
+    else:
+        saved = speedup(network(model).graph, settings)
+    page = Page()
+    if as_json:
+        page.line(json.dumps({"model": model, "t0": t0, "how": how, "published": published, "speedup": saved}))
+        return
+    stages = settings.stages(network(model).graph)
+    page.line(f"{100 * saved:.2f} % of the multiply-accumulates of training")
+    page.line(f"  {len(stages)} stages; the first one freezes after {100 * stages[0].share:.1f} % of training")

@@ -1,0 +1,60 @@
+"""A training on a terminal: a bar while it runs, a few lines at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from evolve.display.console import Page
+from evolve.display.text import accuracy
+
+__all__ = ["progress", "summary"]
+
+
+@contextlib.contextmanager
+def progress(page: Page, as_json: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """What shows each epoch: a bar that moves on a terminal, else a line."""
+    if as_json or not page.live:
+        yield lambda entry: page.line(json.dumps(dict(entry)) if as_json else _line(entry))
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=page.console, expand=True) as bar:
+        task = bar.add_task("epochs", total=None)
+
+        def report(entry: Mapping[str, Any]) -> None:
+            bar.update(task, completed=entry["epoch"], total=entry["epochs"], description=_line(entry))
+
+        yield report
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    frozen = f", {entry['frozen']} stages frozen" if entry.get("frozen") else ""
+    return (
+        f"epoch {entry['epoch']}/{entry['epochs']}: loss {entry['train_loss']:.4f}, "
+        f"validation {accuracy(entry['val_accuracy'])}{frozen}"
+    )
+
+
+def summary(folder: Path, result: Mapping[str, Any]) -> list[str]:
+    """What came of a training, in lines."""
+    lines = [
+        f"validation   {accuracy(result['val_accuracy'])}",
+        f"test         {accuracy(result['test_accuracy'])}",
+    ]
+    ensemble = result.get("ensemble")
+    if ensemble:
+        lines += [
+            f"ensemble     {accuracy(ensemble['test_accuracy'])} on test, {len(ensemble['members'])} members",
+            f"weighted     {accuracy(ensemble['weighted_test_accuracy'])}, with weights from the validation split",
+            f"members      {', '.join(accuracy(each) for each in ensemble['members'])}",
+            f"oracle       {accuracy(ensemble['oracle'])}, disagreement {accuracy(ensemble['disagreement'])}",
+        ]
+    if "distilled" in result:
+        found = accuracy(result["distilled"]["test_accuracy"])
+        lines.append(f"distilled    {found} on test, in {folder / 'distilled'}")
+    return [*lines, f"written to {folder}"]

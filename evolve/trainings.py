@@ -1,0 +1,206 @@
+"""One network, trained by a recipe, in a folder that holds all of it: `train_into`.
+
+model.safetensors        the trained network; `member-N.safetensors` beside it where the recipe keeps snapshots
+curves.csv               one line an epoch, also as TensorBoard events where that is installed
+result.json              accuracies, recipe, data, seed, and what an ensemble is worth
+checkpoint.safetensors   where an interrupted training goes on; it is removed at the end
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphs.durable import storage_errors, write_text
+from graphs.errors import EvolutionError
+
+if TYPE_CHECKING:
+    from graphs import Genome
+    from runners.outcome import Outcome
+    from runners.recipe import Recipe
+    from runners.task import Task
+
+__all__ = ["TrainingFailed", "named_network", "train_into"]
+
+CHECKPOINT, MODEL, CURVES, RESULT = "checkpoint.safetensors", "model.safetensors", "curves.csv", "result.json"
+
+
+class TrainingFailed(EvolutionError, RuntimeError):
+    """The training ended without a network; the message says why. The folder keeps what there was."""
+
+    exit_code = 1
+
+
+def named_network(name: str, task: Task, seed: int, scratch: bool = False) -> Genome:
+    """The network that a person names: of the zoo, made for the task, of a file, or `RUN:ID`, a candidate of a run.
+
+    Args:
+        name: What the person has typed.
+        task: For whose images and classes a network of the zoo is made.
+        seed: Of fresh weights.
+        scratch: Whether a network that has weights gets fresh ones.
+
+    Raises:
+        EvolutionError: There is no such network.
+    """
+    from evolve.runs import open_run
+    from evolve.starting import network
+    from graphs import Genome, initial_weights
+
+    folder, colon, number = name.rpartition(":")
+    if colon and number.isdecimal():
+        found = open_run(Path(folder)).candidate(int(number)).genome()
+    else:
+        found = network(name, classes=task.classes, input_shape=task.input_shape, seed=seed)
+    if scratch:
+        found = Genome(found.graph, initial_weights(found.graph, seed), found.about)
+    about = {name: list(values) for name, values in task.normalisation.items()}
+    return replace(found, about={**found.about, "normalisation": about, "labels": list(task.labels)})
+
+
+def train_into(
+    folder: Path,
+    genome: Genome,
+    recipe: Recipe,
+    task: Task,
+    *,
+    seed: int = 0,
+    teachers: Sequence[Genome] = (),
+    threads: int | None = None,
+    device: str = "cpu",
+    report: Callable[[Mapping[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Trains a network and writes everything about it into a folder; an interrupted training goes on.
+
+    The validation split is measured after each epoch, the test split once, at the end.
+
+    Args:
+        folder: Made if it is not there.
+        genome: Where training starts.
+        recipe: How to train.
+        task: What to train on.
+        seed: Of the order of the examples, augmentation and dropout.
+        teachers: Networks to distil from.
+        threads: CPU threads; None for those of the process.
+        device: Where to compute.
+        report: Called with each epoch's entry of the curves.
+
+    Returns:
+        What `result.json` holds: `val_accuracy`, `test_accuracy`, and for several heads or members `ensemble`.
+
+    Raises:
+        TrainingFailed: The training diverged, ran out of memory, or network and task do not fit.
+        FormatError: The folder holds the checkpoint of another training.
+        StorageError: Something cannot be written.
+    """
+    from graphs import save
+    from runners.training import train
+
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / CHECKPOINT
+    with _curves(folder) as note:
+
+        def seen(entry: Mapping[str, Any]) -> None:
+            note(entry)
+            if report is not None:
+                report(entry)
+
+        outcome = train(
+            genome,
+            recipe,
+            task,
+            seed,
+            teacher=list(teachers),
+            threads=threads,
+            device=device,
+            report=seen,
+            checkpoint=checkpoint,
+        )
+    _write_curves(folder, outcome.curves)
+    if outcome.genome is None or outcome.failure is not None:
+        failure = outcome.failure
+        raise TrainingFailed(f"training failed ({failure.kind}): {failure.message}" if failure else "training failed")
+    save(outcome.genome, folder / MODEL)
+    for number, member in enumerate(outcome.members):
+        save(member, folder / f"member-{number}.safetensors")
+    result = {
+        "val_accuracy": outcome.val_accuracy,
+        **_measured(outcome, recipe, task, device),
+        "epochs": len(outcome.curves),
+        "seconds": outcome.seconds,
+        "seed": seed,
+        "data": dict(task.spec),
+        "recipe": recipe.resolved(task, device).model_dump(mode="json"),
+    }
+    write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
+    checkpoint.unlink(missing_ok=True)
+    return result
+
+
+def _measured(outcome: Outcome, recipe: Recipe, task: Task, device: str) -> dict[str, Any]:
+    """The test split, for once; heads and members together, with weights from the validation split."""
+    from runners.ensembles import fitted_weights, head_logits, report
+    from runners.measuring import evaluate
+
+    assert outcome.genome is not None  # noqa: S101 - for the type checker: the caller has looked
+    networks = [*outcome.members, outcome.genome]
+    heads = sum(not head.training_only for head in outcome.genome.graph.heads)
+    if len(networks) == 1 and heads == 1:
+        return {"test_accuracy": evaluate(outcome.genome, task, "test", device=device)["accuracy"]}
+    of = recipe.hydra.average if recipe.hydra is not None else "probabilities"
+    logits = {
+        split: [head for each in networks for head in head_logits(each, task, split, device=device).values()]
+        for split in ("validation", "test")
+    }
+    weights = fitted_weights(logits["validation"], task.validation.labels)
+    even = report(logits["test"], task.test.labels, of=of)
+    fitted = report(logits["test"], task.test.labels, weights)
+    last = report(logits["test"][-heads:], task.test.labels, of=of)["accuracy"]
+    return {
+        "test_accuracy": last,
+        "ensemble": {
+            "test_accuracy": even["accuracy"],
+            "weights": weights,
+            "weighted_test_accuracy": fitted["accuracy"],
+            **{key: even[key] for key in ("members", "oracle", "disagreement", "pairs", "last")},
+        },
+    }
+
+
+@contextlib.contextmanager
+def _curves(folder: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """What notes an epoch down for TensorBoard, where that is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        yield lambda entry: None
+        return
+    writer: Any = SummaryWriter(str(folder / "tensorboard"))
+    try:
+
+        def note(entry: Mapping[str, Any]) -> None:
+            for name, value in entry.items():
+                if isinstance(value, int | float) and name not in ("epoch", "epochs"):
+                    writer.add_scalar(name, value, entry["epoch"])
+
+        yield note
+    finally:
+        writer.close()
+
+
+def _write_curves(folder: Path, curves: Sequence[Mapping[str, Any]]) -> None:
+    if not curves:
+        return
+    columns = list(dict.fromkeys(name for entry in curves for name in entry))
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(curves)
+    write_text(folder / CURVES, text.getvalue())

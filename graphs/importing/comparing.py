@@ -1,0 +1,225 @@
+"""Whether what was made of a module computes what the module does: both are run on examples, in both modes.
+
+A pass of each in train mode, with equal seeds, on two examples, because what mixes examples shows with two of them;
+then one in eval mode, with the buffers that the first has left, on one example, because what does something else with a
+batch of one shows there. What the module remembers from pass to pass shows as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from graphs.errors import GraphError
+from graphs.genome import Genome
+from graphs.importing.copying import copied
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["compare"]
+
+_TOLERANCE, _PRECISE = 1e-5, 1e-9
+"""Largest difference as a part of the largest entry of an output; the second in double precision."""
+
+
+def compare(module: nn.Module, genome: Genome, given: Mapping[str, Tensor], alike: bool) -> None:
+    """Runs the original and what was made of it. Leaves the module and the example as they are.
+
+    Where they differ, a rewritten attention may have drawn its dropout in another order: then they are run without
+    dropout, so that how it is drawn is not compared. Or rounding may have been amplified: then they are run in double
+    precision.
+
+    Args:
+        module: The original.
+        genome: What was made of it.
+        given: The example by argument.
+        alike: Both modes make the same calls.
+
+    Raises:
+        GraphError: Their outputs or their buffers differ, or the module changes its own parameters.
+    """
+    still = any(node.settings.get("dropout") for node in genome.graph.nodes.values())
+    reason = _difference(copied(module), genome, given, alike)
+    if reason and still:
+        with _nothing_dropped():
+            reason = _difference(copied(module), genome, given, alike)
+    if reason:
+        with contextlib.suppress(Exception), _nothing_dropped() if still else contextlib.nullcontext():
+            precise = Genome(genome.graph, {name: _double(each) for name, each in genome.weights.items()}, genome.about)
+            double = {name: _double(each) for name, each in given.items()}
+            reason = _difference(copy.deepcopy(module).double(), precise, double, alike, _PRECISE)
+    if reason:
+        raise GraphError(reason)
+
+
+def _difference(
+    work: nn.Module, genome: Genome, given: Mapping[str, Tensor], alike: bool, tolerance: float = _TOLERANCE
+) -> str | None:
+    """What differs between a module, which may be changed, and a genome; None if nothing does."""
+    one = {name: tensor[:1].clone() for name, tensor in given.items()}
+    two = {name: tensor[:2].clone() if len(tensor) > 1 else _pair(tensor) for name, tensor in given.items()}
+    runs = [("train", two), ("eval", one)] if alike else [("train", two), ("eval", two), ("eval", one)]
+    weights = dict(genome.weights)
+    versions = [parameter._version for parameter in work.parameters() if not parameter.is_inference()]
+    failed: Exception | None = None
+    facts, done = _facts(work), 0
+    for mode, inputs in runs:
+        try:
+            expected = _original(work, {name: tensor.clone() for name, tensor in inputs.items()}, mode == "train")
+        except Exception as error:  # such as a batch norm's, of a single value for each channel
+            failed = error
+            continue
+        finally:
+            changed = [parameter._version for parameter in work.parameters() if not parameter.is_inference()]
+            if changed != versions:
+                _restore(work, genome)
+        if changed != versions:
+            return "its forward pass changes a parameter in place, such as an embedding with max_norm"
+        try:
+            found, buffers = _made(genome, weights, inputs, mode == "train")
+        except RuntimeError as error:  # of another shape than what was observed, say
+            return f"what was traced fails in {mode} mode: {error}".splitlines()[0]
+        weights.update(buffers)
+        kept = {name: weights[name] for name, _ in work.named_buffers() if name in weights}
+        state = {name: buffer for name, buffer in work.named_buffers() if name in weights}
+        what = None
+        if len(expected) != len(found) or not all(map(_same, expected, found, itertools.repeat(tolerance))):
+            what = "what was traced does not compute what the module does"
+        else:
+            wrong = [name for name in state if not _same(state[name], kept[name], tolerance)]
+            what = f"what was traced leaves another buffer '{wrong[0]}' than the module does" if wrong else None
+        if what:
+            after = _facts(work)
+            news = sorted(name for name in facts if after.get(name, facts[name]) != facts[name])
+            state_of = f"its attribute '{news[0]}' changes with each pass" if news else _CAUSES
+            return f"{what} in {mode} mode, given {len(next(iter(inputs.values())))} of the example; {state_of}"
+        done += 1
+    if not done:
+        return f"the module itself fails on the example: {(str(failed).splitlines() or [''])[0]}"
+    return None
+
+
+_CAUSES = (
+    "its forward pass may depend on values of tensors, on the number of examples, on state outside of tensors, or "
+    "change tensors in place that others still read"
+)
+
+
+def _original(work: nn.Module, inputs: Mapping[str, Tensor], training: bool) -> list[Tensor]:
+    import torch
+
+    work.train(training)
+    signature = inspect.signature(work.forward)
+    missing = [
+        name
+        for name, each in signature.parameters.items()
+        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+    bound = signature.bind(**{**dict.fromkeys(missing), **inputs})
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return _tensors(work(*bound.args, **bound.kwargs))
+
+
+def _made(
+    genome: Genome, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], training: bool
+) -> tuple[list[Tensor], Mapping[str, Tensor]]:
+    import torch
+
+    from graphs.execution import execute
+
+    heads = [head.node for head in genome.graph.heads if training or not head.training_only]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        run = execute(genome.graph, weights, inputs, training=training, seed=None, keep=heads)
+    return [run.values[head] for head in heads], run.buffers
+
+
+def _pair(tensor: Tensor) -> Tensor:
+    """Two examples of one: the other is the first one backwards."""
+    import torch
+
+    return torch.cat([tensor, tensor.flip(-1)])
+
+
+def _same(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    """Whether two tensors are equal, up to a part of the largest entry."""
+    import torch
+
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if torch.equal(one, other):
+        return True
+    finite = one.isfinite()
+    if not torch.equal(finite, other.isfinite()) or not torch.equal(
+        one[~finite].nan_to_num(), other[~finite].nan_to_num()
+    ):
+        return False
+    one, other = one[finite], other[finite]
+    if one.is_floating_point():
+        tolerance = max(tolerance, 2 * torch.finfo(one.dtype).eps)
+        one, other = one.double(), other.double()
+    elif not one.is_complex():
+        return False
+    return float((one - other).abs().max()) <= tolerance * float(one.abs().max())
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _restore(work: nn.Module, genome: Genome) -> None:
+    """Gives parameters, which a module shares with its copy, the values back that they had."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in work.named_parameters():
+            if name in genome.weights and not torch.equal(parameter, genome.weights[name]):
+                parameter.copy_(genome.weights[name])
+
+
+def _facts(work: nn.Module) -> dict[str, Any]:
+    """The numbers and truth values that are attributes of a module and its parts, by path."""
+    return {
+        f"{path}.{name}".lstrip("."): value
+        for path, part in work.named_modules()
+        for name, value in vars(part).items()
+        if name != "training" and type(value) in (bool, int, float)
+    }
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    from torch import Tensor
+
+    if isinstance(value, Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+@contextlib.contextmanager
+def _nothing_dropped() -> Iterator[None]:
+    """Runs what is within with a dropout that drops nothing."""
+    import torch
+    from torch.nn import functional
+    from torch.overrides import TorchFunctionMode
+
+    class Still(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+            keywords = dict(keywords or {})
+            if function in (functional.dropout, torch.dropout):
+                return arguments[0] if arguments else keywords["input"]
+            if function is functional.scaled_dot_product_attention:
+                arguments, keywords = arguments[:4] + ((0.0,) if len(arguments) > 4 else ()) + arguments[5:], keywords
+                keywords.update({"dropout_p": 0.0} if "dropout_p" in keywords else {})
+            if function is functional.multi_head_attention_forward:
+                keywords["training"] = False
+            return function(*arguments, **keywords)
+
+    with Still():
+        yield

@@ -1,0 +1,59 @@
+"""Parts of a network in training that are frozen: no gradient, no decay, no statistics, no dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from graphs.genome import Genome
+from graphs.modules import module_paths
+
+__all__ = ["Freezer"]
+
+
+class Freezer:
+    """Freezes nodes of a network while its module is trained.
+
+    A frozen node's parameters ask for no gradient and have none, so that an optimiser leaves them alone and the
+    backward pass ends where all that lies before is frozen; its module is in eval mode, so that batch norm uses its
+    running statistics without updating them and dropout lets everything through. A parameter that is shared with a node
+    that still learns goes on.
+
+    Args:
+        genome: From which `module` was made.
+        module: What is trained.
+    """
+
+    def __init__(self, genome: Genome, module: nn.Module) -> None:
+        self._graph, self._module = genome.graph, module
+        self._paths = module_paths(genome)
+        self._parameters = dict(module.named_parameters(remove_duplicate=False))
+        self._nodes: frozenset[str] = frozenset()
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """Ids of the frozen nodes."""
+        return self._nodes
+
+    def freeze(self, nodes: Iterable[str]) -> None:
+        """Makes exactly `nodes` the frozen ones, and thaws all others."""
+        self._nodes = frozenset(nodes)
+        learning = {
+            id(self._parameters[name])
+            for node in self._graph.nodes.values()
+            if node.id not in self._nodes
+            for name in node.tensors.values()
+            if name in self._parameters
+        }
+        for parameter in self._parameters.values():
+            parameter.requires_grad_(id(parameter) in learning)
+            if not parameter.requires_grad:
+                parameter.grad = None
+
+    def train(self) -> None:
+        """Puts the module into train mode, and what is frozen into eval mode."""
+        self._module.train()
+        for node in self._nodes:
+            if node in self._paths:
+                self._module.get_submodule(self._paths[node]).eval()

@@ -1,0 +1,194 @@
+"""HydraNet: one body with several heads, each of which sees the examples with weights of its own.
+
+What is meant is the network of github.com/raghav1810/HydraNet, in structure a TreeNet (S. Lee et al., "Why M Heads are
+Better than One", 2015, arXiv:1511.06314): a shared trunk, then independent branches whose outputs are averaged. It is
+not "HydraNets" of CVPR 2018, whose branches are chosen by a gate for each image.
+
+`split` makes the heads, in the graph, of what follows a unit of any network. In training, head h gives example i the
+weight w_hi, drawn once from an exponential distribution; over a batch, weights divided by their sum are then a
+draw from Dirichlet(1, …, 1). They belong to the example, whatever batch it is in, so that a head always attends to
+the same examples. The loss is Σ_h Σ_i w_hi·CE_hi / Σ_i w_hi, and batch norm in a head takes mean and variance with the
+same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from graphs.errors import GraphError
+from runners.settings_errors import CheckedModel
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from graphs.genome import Genome
+    from graphs.structure import Graph
+
+__all__ = ["Hydra", "Weights", "body", "split", "split_point", "weighted_norms"]
+
+_LEFT = 0.25
+"""`split_point` leaves at most this share of the network's MACs to a head."""
+
+
+class Hydra(CheckedModel):
+    """How a network with several heads is made and trained.
+
+    Attributes:
+        heads: How many.
+        split_point: Number of units that make up the body; `auto` as `split_point` finds it.
+        start: Heads begin with `fresh` weights, or are `copied` from the network.
+        weights: What the weight of an example in a head's loss and norms goes with: the `sample` itself, its `position`
+            in the batch as in the original, or nothing, when all are `even`.
+        frozen: Epochs for which the body is frozen at first, its batch norm included.
+        average: What is averaged over the heads.
+    """
+
+    what: ClassVar[str] = "hydra"
+
+    heads: int = Field(4, ge=1, le=1024)
+    split_point: int | Literal["auto"] = "auto"
+    start: Literal["fresh", "copied"] = "fresh"
+    weights: Literal["sample", "position", "even"] = "sample"
+    frozen: int = Field(0, ge=0, le=100_000)
+    average: Literal["probabilities", "logits"] = "logits"
+
+
+def split_point(graph: Graph) -> int:
+    """The number of units in front, behind which at most a quarter of the network's MACs are left, and one layer."""
+    from graphs.cost import macs_by_node
+    from graphs.unit import units
+
+    costs, found = macs_by_node(graph), units(graph)
+    whole, left = sum(costs.values()), sum(costs.values())
+    for count, unit in enumerate(found[:-1], start=1):
+        left -= sum(costs[node] for node in unit.nodes)
+        if left <= _LEFT * whole:
+            return count
+    return max(1, len(found) - 1)
+
+
+def split(
+    genome: Genome, heads: int, point: int | Literal["auto"] = "auto", start: str = "fresh", seed: int = 0
+) -> Genome:
+    """The network with its last units several times, side by side.
+
+    With one head it is the network itself. The first head's nodes keep their names.
+
+    Args:
+        genome: A network with one output in eval mode.
+        heads: How many.
+        point: Number of its units (`graphs.units`) that stay shared, at least 1 and fewer than all.
+        start: `fresh` draws new weights for all heads, `copied` gives each the network's own.
+        seed: Of fresh weights; each head has others.
+
+    Returns:
+        A network whose outputs are called `head0`, `head1`, …
+
+    Raises:
+        GraphError: It has several outputs already, or cannot be split there; the message says where it can.
+    """
+    from graphs.draft import Draft
+    from graphs.genome import Genome as Made
+    from graphs.initial import initial_weights
+    from graphs.unit import units
+
+    graph = genome.for_inference().graph
+    if len(graph.heads) != 1:
+        raise GraphError(f"the network has {len(graph.heads)} outputs, expected one to make heads of")
+    found = units(graph)
+    count = split_point(graph) if point == "auto" else point
+    if not 1 <= count < len(found):
+        raise GraphError(
+            f"a split behind unit {count} is not possible: the network has {len(found)} units, so expected 1 to "
+            f"{len(found) - 1}"
+        )
+    if heads == 1:
+        return Made(graph, {name: genome.weights[name] for name in graph.tensors}, genome.about)
+    shared = {node for unit in found[:count] for node in unit.nodes}
+    draft = Draft(graph)
+    draft.heads = []
+    own: list[dict[str, str]] = [{name: name for name in graph.tensors}]
+    draft.head(graph.heads[0].node, "head0")
+    for number in range(1, heads):
+        copies: dict[str, str] = {}
+        names: dict[str, str] = {}
+        for id, node in graph.nodes.items():
+            if id in shared:
+                continue
+            path = f"head{number}.{id.partition('#')[0]}"
+            settings: dict[str, Any] = dict(node.settings)
+            copies[id] = draft.add(node.kind, [copies.get(each, each) for each in node.inputs], path=path, **settings)
+            fresh = {role: f"head{number}.{name}" for role, name in node.tensors.items()}
+            draft.name_tensors(copies[id], fresh)
+            names |= {node.tensors[role]: name for role, name in fresh.items()}
+        draft.head(copies[graph.heads[0].node], f"head{number}")
+        own.append(names)
+    made = draft.finish()
+    kept = {name for node in shared for name in graph[node].tensors.values()}
+    drawn = initial_weights(made, seed)
+    weights = {}
+    origin = {copy: name for names in own[1:] for name, copy in names.items()}
+    for name in made.tensors:
+        source = origin.get(name, name)
+        weights[name] = drawn[name] if start == "fresh" and source not in kept else genome.weights[source]
+    return Made(made, weights, genome.about)
+
+
+def body(graph: Graph) -> frozenset[str]:
+    """The nodes on which all outputs depend."""
+    ways = [graph.upstream([head.node]) for head in graph.heads if not head.training_only]
+    return frozenset.intersection(*ways) if len(ways) > 1 else frozenset()
+
+
+class Weights:
+    """The weight of each example for each head.
+
+    Args:
+        settings: What they go with.
+        heads: How many heads.
+        examples: How many examples there are.
+        batch: Largest number of examples in a batch.
+        seed: Of the draw, which is made once.
+        device: Where they are wanted.
+    """
+
+    def __init__(
+        self, settings: Hydra, heads: int, examples: int, batch: int, seed: int, device: str | Any = "cpu"
+    ) -> None:
+        import torch
+
+        self._by_position = settings.weights == "position"
+        count = batch if self._by_position else examples
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.empty(heads, count, dtype=torch.float64).exponential_(generator=generator)
+        self._table = (torch.ones_like(drawn) if settings.weights == "even" else drawn).float().to(device)
+
+    def of(self, rows: Tensor) -> Tensor:
+        """The weights `(heads, N)` of the examples with the numbers `rows`, in that order; each row adds up to 1."""
+        table = self._table
+        found = table[:, : len(rows)] if self._by_position else table[:, rows.to(table.device)]
+        return found / found.sum(1, keepdim=True)
+
+
+def weighted_norms(genome: Genome, module: nn.Module) -> dict[str, Sequence[Any]]:
+    """Puts batch norms that know weights into the heads of a module that was made from `genome`.
+
+    Returns:
+        For each head the norms whose attribute `weights` is to be set, `(N,)` adding up to 1, before a forward pass in
+        train mode.
+    """
+    from graphs.modules import module_paths
+    from runners.weighted_norm import WeightedBatchNorm
+
+    paths, shared = module_paths(genome), body(genome.graph)
+    found: dict[str, Sequence[Any]] = {}
+    for head in genome.graph.heads:
+        norms = []
+        for id in genome.graph.upstream([head.node]) - shared:
+            if genome.graph[id].kind == "batch_norm" and id in paths:
+                norms.append(WeightedBatchNorm.in_place_of(module, paths[id]))
+        found[head.name] = norms
+    return found

@@ -1,0 +1,168 @@
+"""`evolve train`: a folder with all of it, that goes on after a kill; ensembles; and one line for what is wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evolve.trainings import TrainingFailed, named_network, train_into
+from graphs import load, zoo
+from graphs.errors import FormatError
+from runners.presets import preset
+from runners.recipe import Recipe
+from runners.task import Task
+from runners.training import evaluate, train
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def digits() -> Task:
+    return Task.named("digits", limit=150)
+
+
+def evolve(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "evolve", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_the_folder_holds_all_of_it(tmp_path: Path, digits: Task) -> None:
+    genome = zoo.create("convnet", input_shape=digits.input_shape)
+    recipe = Recipe(epochs=3)
+    result = train_into(tmp_path / "out", genome, recipe, digits, threads=1)
+    wanted = train(genome, recipe, digits, threads=1)
+    assert wanted.genome is not None
+    made = load(tmp_path / "out" / "model.safetensors")
+    assert made.digest == wanted.genome.digest
+    assert result == json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["val_accuracy"] == wanted.val_accuracy
+    assert result["test_accuracy"] == evaluate(made, digits, "test")["accuracy"]
+    with (tmp_path / "out" / "curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["val_loss"]) for row in rows] == [entry["val_loss"] for entry in wanted.curves]
+    assert not (tmp_path / "out" / "checkpoint.safetensors").exists()
+
+
+def test_a_training_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    arguments = ["train", "convnet", "--limit", "150", "--epochs", "40", "--threads", "1", "--out", "out"]
+    command = [sys.executable, "-m", "evolve", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    checkpoint = tmp_path / "out" / "checkpoint.safetensors"
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL and checkpoint.exists()
+    refused = evolve(*arguments, "--set", "lr=0.05", folder=tmp_path)
+    assert refused.returncode == 2 and "recipe.lr was 0.1 and is 0.05" in refused.stderr and checkpoint.exists()
+    done = evolve(*arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1/40" not in done.stdout and "epoch 40/40" in done.stdout
+    assert evolve(*arguments[:-1], "whole", folder=tmp_path).returncode == 0
+    whole, found = (load(tmp_path / name / "model.safetensors") for name in ("whole", "out"))
+    assert found.digest == whole.digest
+    assert (tmp_path / "out" / "curves.csv").read_text() == (tmp_path / "whole" / "curves.csv").read_text()
+
+
+def test_a_checkpoint_that_is_damaged_is_refused(tmp_path: Path, digits: Task) -> None:
+    genome = zoo.create("convnet", input_shape=digits.input_shape)
+
+    class Stop(Exception):
+        pass
+
+    def stop(entry: Any) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        train_into(tmp_path, genome, Recipe(epochs=2), digits, threads=1, report=stop)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    content = bytearray(checkpoint.read_bytes())
+    for damaged in (bytes(content[:-100]), b"", bytes([*content[:-9], content[-9] ^ 1, *content[-8:]])):
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(FormatError, match="checkpoint"):
+            train_into(tmp_path, genome, Recipe(epochs=2), digits, threads=1)
+
+
+def test_snapshots_are_an_ensemble_and_can_be_distilled_back(tmp_path: Path) -> None:
+    done = evolve(
+        *("train", "convnet", "--limit", "150", "--recipe", "snapshot", "--epochs", "4", "--threads", "1"),
+        *("--set", "cycles=2", "--set", "snapshots=2", "--distill-into", "self", "--out", "out", "--json"),
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    ensemble = result["ensemble"]
+    assert len(ensemble["members"]) == len(ensemble["weights"]) == 2 and sum(ensemble["weights"]) == pytest.approx(1)
+    assert ensemble["members"][-1] == result["test_accuracy"] == ensemble["last"][0]
+    assert ensemble["oracle"] >= max(ensemble["members"])
+    assert (tmp_path / "out" / "member-0.safetensors").exists()
+    assert (tmp_path / "out" / "distilled" / "model.safetensors").exists() and "test_accuracy" in result["distilled"]
+
+
+def test_heads_are_an_ensemble_too(tmp_path: Path, digits: Task) -> None:
+    genome = zoo.create("convnet", input_shape=digits.input_shape)
+    recipe = preset("hydranet", epochs=2, hydra={"heads": 3, "frozen": 1})
+    result = train_into(tmp_path, genome, recipe, digits, threads=1)
+    assert len(result["ensemble"]["members"]) == 3
+    assert result["test_accuracy"] == result["ensemble"]["test_accuracy"]
+
+
+def test_a_network_is_a_name_a_file_or_a_candidate(tmp_path: Path, digits: Task) -> None:
+    genome = zoo.create("convnet", input_shape=digits.input_shape)
+    train_into(tmp_path, genome, Recipe(epochs=1), digits, threads=1)
+    file = str(tmp_path / "model.safetensors")
+    inherited, scratch = named_network(file, digits, 0), named_network(file, digits, 0, scratch=True)
+    assert all(inherited.weights[name].equal(tensor) for name, tensor in load(file).weights.items())
+    assert scratch.graph == inherited.graph and scratch.digest != inherited.digest
+    assert named_network("convnet", digits, 3).graph.inputs[0].settings["shape"] == digits.input_shape
+
+
+def test_a_failure_says_why_and_leaves_the_folder_usable(tmp_path: Path, digits: Task) -> None:
+    genome = zoo.create("vgg8", input_shape=digits.input_shape)
+    with pytest.raises(TrainingFailed, match="diverged"):
+        train_into(tmp_path, genome, Recipe(epochs=3, lr=100, momentum=0.99), digits, threads=1)
+    good = zoo.create("convnet", input_shape=digits.input_shape)
+    for path in tmp_path.glob("checkpoint*"):
+        path.unlink()
+    assert train_into(tmp_path, good, Recipe(epochs=1), digits, threads=1)["val_accuracy"] is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "convnet", "--set", "lrr=1"], "did you mean 'lr'"),
+        (["train", "convnet", "--set", "lr"], "expected key=value"),
+        (["train", "convnet", "--recipe", "snapshots"], "unknown recipe 'snapshots'"),
+        (["train", "nonet"], "nonet"),
+        (["train", "none.safetensors"], "none.safetensors"),
+        (["train", "runs/0001:3"], "runs/0001"),
+        (["train", "convnet", "--from", "parent"], "expected inherited or scratch"),
+        (["train", "convnet", "--distill-into", "self"], "keeps no snapshots"),
+        (["freezeout-speedup", "convnet", "--how", "cubed"], "'linear', 'squared' or 'cubic'"),
+        (["freezeout-speedup", "convnet", "--published"], "for a densenet of the zoo"),
+        (["freezeout-speedup", "convnet", "--t0", "0"], "t0 is 0"),
+    ],
+)
+def test_what_is_wrong_is_one_line(arguments: list[str], words: str, tmp_path: Path) -> None:
+    done = evolve(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_estimate_of_the_original(tmp_path: Path) -> None:
+    done = evolve(
+        "freezeout-speedup", "densenet-bc-76-12", "--t0", "0.8", "--how", "cubic", "--published", folder=tmp_path
+    )
+    assert done.returncode == 0 and done.stdout.startswith("17.78 %")

@@ -1,0 +1,238 @@
+"""Code as people write it every day comes in, or is refused by one line that says where and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import prune
+
+import graphs
+from graphs.errors import GraphError
+from graphs.importing.calls import CALLS
+
+
+class Whole(nn.Module):
+    """A forward pass around the layers that it is given."""
+
+    def __init__(self, forward: Callable[..., Any], **parts: nn.Module) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+        self.what = forward
+
+    def forward(self, x: Tensor) -> Any:
+        return self.what(self, x)
+
+
+def small() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
+
+
+def pruned() -> nn.Module:
+    module = small()
+    prune.l1_unstructured(module[0], "weight", 0.5)
+    return module
+
+
+def normed() -> nn.Module:
+    module = small()
+    torch.nn.utils.weight_norm(module[0])
+    return module
+
+
+class Masked(nn.Module):
+    """Causal attention as it is written by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(16, 16)
+        self.register_buffer("mask", torch.tril(torch.ones(8, 8)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.fc(x)
+        scores = (y @ y.transpose(1, 2)).masked_fill(self.mask[: x.shape[1], : x.shape[1]] == 0, float("-inf"))
+        return scores.softmax(-1) @ y
+
+
+class DropPath(nn.Module):
+    """Stochastic depth as it is written by hand."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.p == 0.0 or not self.training:
+            return x
+        kept = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(1 - self.p)
+        return x * kept.div_(1 - self.p)
+
+
+def looped(module: Any, x: Tensor) -> Tensor:
+    state = torch.zeros(x.shape[0], 8)
+    for place in range(x.shape[1]):
+        state = module.cell(x[:, place], state)
+    return state
+
+
+IMAGE, ROW, WORDS = torch.randn(4, 3, 6, 6), torch.randn(4, 6), torch.randn(4, 5, 16)
+
+TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
+    "an encoder that drops out": (
+        lambda: nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(16, 4, 32, batch_first=True), 2, enable_nested_tensor=False
+        ),
+        WORDS,
+    ),
+    "a distance": (
+        lambda: Whole(lambda s, x: functional.mse_loss(s.fc(x), x, reduction="none"), fc=nn.Linear(6, 6)),
+        ROW,
+    ),
+    "attention that is masked by hand": (Masked, WORDS),
+    "an end that is none": (lambda: Whole(lambda s, x: s.fc(x).clamp(min=0.0, max=math.inf), fc=nn.Linear(6, 6)), ROW),
+    "zeros for each example": (
+        lambda: Whole(
+            lambda s, x: torch.cat([s.fc(x), torch.zeros(x.shape[0], 3, device=x.device)], 1), fc=nn.Linear(6, 6)
+        ),
+        ROW,
+    ),
+    "a cell in a loop": (lambda: Whole(looped, cell=nn.GRUCell(16, 8)), WORDS),
+    "truths": (lambda: Whole(lambda s, x: s.fc(x) * ((x > 0) & (x < 1)), fc=nn.Linear(6, 6)), ROW),
+    "an activation by its inner name": (lambda: nn.Sequential(nn.Linear(6, 6), nn.LogSigmoid()), ROW),
+    "stochastic depth": (lambda: Whole(lambda s, x: x + s.drop(s.fc(x)), fc=nn.Linear(6, 6), drop=DropPath(0.3)), ROW),
+    "weights that are pruned": (pruned, ROW),
+    "weights with a norm": (normed, ROW),
+}
+
+
+@pytest.fixture(autouse=True)
+def without_the_fast_path() -> Iterator[None]:
+    """The fast path of torch's encoders computes the same to rounding; compared is the ordinary one."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    yield
+    torch.backends.mha.set_fastpath_enabled(before)
+
+
+def tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    return [tensor for part in value for tensor in tensors(part)] if isinstance(value, list | tuple) else []
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", TAKEN)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_it_comes_in_right_for_any_batch(name: str, training: bool, tmp_path: Path) -> None:
+    make, example = TAKEN[name]
+    torch.manual_seed(0)
+    module = make()
+    genome = graphs.from_torch(module, example)
+    graphs.save(genome, tmp_path / "genome.safetensors")
+    made = graphs.to_torch(graphs.load(tmp_path / "genome.safetensors"))
+    for given in (example, torch.cat([example, example.flip(0)])[:7], example[:2]):
+        found = []
+        for each in (module.train(training), made.train(training)):
+            torch.manual_seed(1)
+            with torch.no_grad():
+                found.append(tensors(each(given.clone())))
+        assert len(found[0]) == len(found[1]) > 0
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+def autocast(module: Any, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        y = module.fc(x)  # here
+    return y.float()
+
+
+class Unused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.fc(x)
+
+
+class Any_(nn.Module):
+    def forward(self, *xs: Tensor) -> Tensor:
+        return xs[0] * 2
+
+
+def limited(module: Any, x: Tensor) -> Tensor:
+    assert x.shape[1] < 9
+    return module.fc(torch.linalg.pinv(x.unsqueeze(-1)).squeeze(-2))  # here
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
+    "an argument that is not used": (Unused, (ROW, ROW), "does not use its argument 'y'"),
+    "arguments without names": (Any_, (ROW, ROW), "(*xs"),
+    "compiled": (lambda: torch.jit.trace(small(), ROW), ROW, "compiled by torch.jit"),
+    "a compiled part": (lambda: nn.Sequential(torch.jit.script(small())), ROW, "the part '0' is compiled"),
+    "compiled by dynamo": (lambda: torch.compile(small(), backend="eager"), ROW, "_orig_mod"),
+    "wrapped": (lambda: nn.DataParallel(small()), ROW, ".module"),
+    "types that are cast": (lambda: Whole(autocast, fc=nn.Linear(6, 3)), ROW, "module.fc(x)  # here"),
+    "complex numbers": (small, torch.randn(4, 6, dtype=torch.complex64), "complex"),
+    "what comes after a branch": (lambda: Whole(limited, fc=nn.Linear(6, 3)), ROW, "pinv"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")
+def test_it_is_refused_by_a_line_that_says_why(name: str) -> None:
+    make, example, message = REFUSED[name]
+    with pytest.raises(GraphError) as caught:
+        graphs.from_torch(make(), example)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_stochastic_depth_is_found_by_what_it_does() -> None:
+    kinds = [node.kind for node in made_of("stochastic depth").graph.nodes.values()]
+    assert kinds == ["input", "linear", "stochastic_depth", "add"]
+
+
+def made_of(name: str) -> graphs.Genome:
+    make, example = TAKEN[name]
+    return graphs.from_torch(make(), example)
+
+
+class Padded(nn.Module):
+    """An encoder that is told which words are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, x: Tensor, none: Tensor) -> Tensor:
+        return self.encoder(x, src_key_padding_mask=none)
+
+
+def test_an_encoder_with_padding() -> None:
+    module, none = Padded().eval(), torch.arange(5) > torch.tensor([[4], [2], [3], [0]])
+    made = graphs.to_torch(graphs.from_torch(module, (WORDS, none))).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(made(WORDS[:3], none[:3]), module(WORDS[:3], none[:3]), rtol=1e-5, atol=1e-6)
+
+
+def test_an_argument_that_is_not_used_can_be_left_out() -> None:
+    genome = graphs.from_torch(Unused(), {"x": ROW})
+    assert [node.settings["name"] for node in genome.graph.inputs] == ["x"]
+
+
+def test_a_fault_of_a_converter_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(low: Any, value: Any) -> Any:
+        return len(None)  # type: ignore[arg-type]
+
+    monkeypatch.setitem(CALLS, "relu", faulty)
+    with pytest.raises(GraphError, match=r"TypeError: object of type 'NoneType' has no len\(\)"):
+        graphs.from_torch(Whole(lambda s, x: torch.relu(x)), ROW)

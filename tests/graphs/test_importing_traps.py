@@ -1,0 +1,501 @@
+"""What a trace alone would take in wrong comes in right, or is refused by a message that names the line or the part."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import graphs
+import ops
+from graphs.errors import GraphError
+from graphs.modules import source
+
+
+class Base(nn.Module):
+    """A convolution, a batch norm, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Linear(6, 4)
+        self.drop = nn.Dropout(0.4)
+
+    def body(self, x: Tensor) -> Tensor:
+        return functional.relu(self.norm(self.conv(x)))
+
+    def head(self, x: Tensor) -> Tensor:
+        return self.fc(x.mean((2, 3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.drop(self.body(x)))
+
+
+class Frozen(Base):
+    """Its norm stays in eval mode, the idiom of frozen backbones."""
+
+    def train(self, mode: bool = True) -> Frozen:
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+
+class Undropped(Base):
+    """Its dropout never drops."""
+
+    def train(self, mode: bool = True) -> Undropped:
+        super().train(mode)
+        self.drop.eval()
+        return self
+
+
+class Sampling(Base):
+    """Its dropout drops in eval mode, too."""
+
+    def train(self, mode: bool = True) -> Sampling:
+        super().train(mode)
+        self.drop.train()
+        return self
+
+
+class Blind(Base):
+    """Its body is computed without gradients."""
+
+    @torch.no_grad()
+    def body(self, x: Tensor) -> Tensor:
+        return super().body(x)
+
+
+class Within(Base):
+    """A part of it is computed without gradients, and its pieces are read with gradients."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        with torch.no_grad():
+            a, b = y.chunk(2, 1)
+            c = a + b
+        return self.head(torch.cat([y[:, :3] * a, c], 1))
+
+
+class Detached(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        return self.head(y + (torch.round(y) - y).detach())
+
+
+def hooked() -> nn.Module:
+    module = Base()
+    module.register_forward_hook(lambda part, given, value: value * 2)
+    module.register_forward_pre_hook(lambda part, given: (given[0] + 1,))
+    return module
+
+
+class Own(Base):
+    """It changes what it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mul_(2))
+
+
+class Tied(nn.Module):
+    """An embedding and a classifier with one weight, and a convolution's bias that others have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.twin, self.norm = nn.Conv2d(3, 6, 3), nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6)
+        self.twin.weight, self.norm.bias = self.conv.weight, self.conv.bias
+        self.words, self.fc, self.out = nn.Embedding(4, 6), nn.Linear(6, 6), nn.Linear(6, 4, bias=False)
+        self.out.weight = self.words.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.twin(x) * self.norm(self.conv(x))
+        return self.out(torch.tanh(self.fc(y.mean((2, 3)))) + self.words((x[:, 0, 0, 0] > 0).long()))
+
+
+class Twice(nn.Module):
+    """One block under three names, called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        block = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU())
+        self.blocks = nn.ModuleList([block, nn.Conv2d(3, 3, 1), block])
+        self.alias, self.fc = block, nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.fc(x.mean((2, 3)))
+
+
+class Spare(Base):
+    """Parameters, buffers and a whole layer that the forward pass does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare, self.more = nn.Linear(3, 3), nn.Parameter(torch.ones(4))
+        self.conv.gain = nn.Parameter(torch.ones(2), requires_grad=False)
+        self.register_buffer("seen", torch.arange(3))
+
+
+class Folded(nn.Module):
+    """A norm over frames that are folded into the batch, and one of each example that counts nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 5, 3), nn.BatchNorm2d(5)
+        self.each, self.fc = nn.InstanceNorm2d(3, affine=True, track_running_stats=True), nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, frames, rows, columns = x.shape
+        y = torch.relu(self.norm(self.conv(self.each(x).reshape(n * frames, 1, rows, columns))))
+        return self.fc(y.mean((2, 3)).view(n, frames, 5).mean(1))
+
+
+class Half(Base):
+    """Its convolution, and the shift of its norm, are not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv.requires_grad_(False)
+        self.norm.bias.requires_grad_(False)
+
+
+class Repeated(Base):
+    """A table is repeated for each example, and reshaped by their number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(1, 6, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = x.shape[0]
+        table = torch.cumsum(self.table, 2).repeat(n, 1, 1).reshape(n, -1, 6)
+        return self.fc(self.body(x).mean((2, 3)) + table.mean(1))
+
+
+RIGHT: dict[str, Callable[[], nn.Module]] = {
+    "a norm that stays in eval mode": Frozen,
+    "a dropout that stays in eval mode": Undropped,
+    "a dropout that stays in train mode": Sampling,
+    "a body without gradients": Blind,
+    "a part without gradients": Within,
+    "a detached difference": Detached,
+    "hooks of the whole": hooked,
+    "an input that is changed in place": Own,
+    "tensors that several layers share": Tied,
+    "a block under several names": Twice,
+    "tensors that nothing uses": Spare,
+    "a norm over a folded batch": Folded,
+    "parameters that are not trained": Half,
+    "a table for each example": Repeated,
+}
+
+
+def made(make: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(4)
+    module = make()
+    for tensor in module.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.add_(0.1 * torch.rand_like(tensor))
+    return module
+
+
+def run(module: nn.Module, x: Tensor, training: bool) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor | None]]:
+    """Output, state after, and gradients of the parameters."""
+    work = copy.deepcopy(module).train(training)
+    torch.manual_seed(5)
+    out = work(x.clone())
+    if out.requires_grad:
+        (out * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).sum().backward()
+    return (
+        out.detach(),
+        work.state_dict(),
+        {name: each.grad for name, each in work.named_parameters(remove_duplicate=False)},
+    )
+
+
+def trained(module: nn.Module) -> dict[str, bool]:
+    return {name: each.requires_grad for name, each in module.named_parameters(remove_duplicate=False)}
+
+
+def assert_alike(one: nn.Module, other: nn.Module, x: Tensor) -> None:
+    for training in (False, True):
+        for batch in (x, x[:2]) if training else (x, x[:1]):
+            (a, before, gradients), (b, after, others) = run(one, batch, training), run(other, batch, training)
+            assert torch.equal(a, b)
+            assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+            assert gradients.keys() == others.keys()
+            for name, gradient in gradients.items():
+                found = others[name]
+                assert (gradient is None) == (found is None), name
+                if gradient is not None and found is not None:
+                    torch.testing.assert_close(gradient, found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_it_comes_in_right(name: str, tmp_path: Path) -> None:
+    module = made(RIGHT[name])
+    x = torch.randn(4, 3, 6, 6)
+    genome = graphs.from_torch(module, x)
+    back = graphs.to_torch(genome)
+    assert_alike(module, back, x)
+    assert trained(back) == trained(module)
+    back.load_state_dict(RIGHT[name]().state_dict())
+    module.load_state_dict(back.state_dict())
+    assert_alike(module, back, x)
+    graphs.save(genome, tmp_path / "it.safetensors")
+    again = graphs.load(tmp_path / "it.safetensors")
+    assert again.digest == genome.digest
+    assert genome.weights.keys() == again.weights.keys()
+    assert all(torch.equal(tensor, again.weights[name]) for name, tensor in genome.weights.items())
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_its_source_text_has_the_same_state(name: str) -> None:
+    genome = graphs.from_torch(made(RIGHT[name]), torch.randn(4, 3, 6, 6))
+    names: dict[str, Any] = {"torch": torch, "nn": nn}
+    exec("import torch\nfrom torch import nn\n" + source(genome, "Network"), names)  # noqa: S102
+    network, back = names["Network"](), graphs.to_torch(genome)
+    network.load_state_dict(back.state_dict())
+    assert_alike(back, network, torch.randn(4, 3, 6, 6))
+    assert trained(network) == trained(back)
+
+
+def test_what_is_made_of_a_frozen_parameter_is_frozen() -> None:
+    genome = graphs.from_torch(made(Half), torch.randn(4, 3, 6, 6))
+    for name in ("widen", "grow_kernel", "copy_block", "replicate_branch"):
+        for site in ops.MUTATIONS[name].sites(genome):
+            child = ops.MUTATIONS[name].apply(genome, site, numpy.random.default_rng(1))
+            free = {name for name, each in graphs.to_torch(child.genome).named_parameters() if each.requires_grad}
+            for tensor in child.genome.graph.tensors:
+                plan = child.transfer.plans.get(tensor)
+                came_from = plan.source if plan else tensor
+                assert came_from not in genome.state.frozen or tensor not in free, (name, tensor)
+            assert ops.replay(genome, child.record, child.tensors).digest == child.genome.digest
+
+
+def test_what_nothing_uses_goes_along_and_certificates_are_taken() -> None:
+    genome = graphs.from_torch(made(Spare), torch.randn(4, 3, 6, 6))
+    child = ops.propose(genome, numpy.random.default_rng(3), {"widen": 1.0})
+    assert set(genome.state.unused) < set(graphs.to_torch(child.genome).state_dict())
+    assert ops.certify(genome, child).require()
+
+
+def test_a_norm_that_stays_in_eval_mode_keeps_its_channels_changeable() -> None:
+    genome = graphs.from_torch(Frozen(), torch.randn(4, 3, 6, 6))
+    assert any(node.kind == "frozen_batch_norm" for node in genome.graph.nodes.values())
+    node = next(node.id for node in genome.graph.nodes.values() if node.kind == "conv2d")
+    assert "can be changed" in graphs.explain(genome.graph, node)
+
+
+# What is refused ----------------------------------------------------------------------------------------------------
+
+
+class LiveNorm(Base):
+    def train(self, mode: bool = True) -> LiveNorm:
+        super().train(mode)
+        self.norm.train()
+        return self
+
+
+class View(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        half = y[:, :2]
+        if self.training:
+            half.mul_(0.5)  # here
+        return self.head(y)
+
+
+class TinyView(Base):
+    """The difference is far below one in a hundred thousand."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        half = y[:, :2]
+        half.add_(1e-9)  # here
+        return self.head(y)
+
+
+class DroppedView(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.4, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        flat = self.drop(y.flatten(1))  # here
+        return self.head(y) + flat[:, :4]
+
+
+class Small(Base):
+    """Outputs of a millionth, and a value that only the run shows."""
+
+    factor = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        Small.factor *= 1.5
+        return super().forward(x) * 1e-6 * Small.factor
+
+
+class LayerDrop(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        if not self.training or torch.rand(()).item() > 0.1:  # here
+            y = self.norm(y)
+        return self.head(y)
+
+
+class Chance(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        if self.training and random.random() < 0.5:  # noqa: S311 here
+            y = y * 2
+        return self.head(y)
+
+
+class Draw(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + float(numpy.random.rand())
+
+
+class Noise(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + torch.randn(4)  # here
+
+
+class Reversal(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return -gradient
+
+
+class Reversed(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(Reversal.apply(self.body(x)))  # here
+
+
+class HookedTensor(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        if y.requires_grad:  # here
+            y.register_hook(lambda gradient: gradient * 0.1)
+        return self.head(y)
+
+
+def hooked_parameter() -> nn.Module:
+    module = Base()
+    module.conv.weight.register_hook(lambda gradient: gradient * 2)
+    return module
+
+
+def hooked_backward() -> nn.Module:
+    module = Base()
+    module.conv.register_full_backward_hook(lambda *given: None)
+    return module
+
+
+class Counting(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.steps += 1  # here
+        return super().forward(x) * torch.clamp(self.steps / 10, max=1.0)
+
+
+class OneOnly(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y * 0.5 if y.size(0) == 1 else y  # here
+
+
+class Squeezed(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(functional.adaptive_avg_pool2d(self.conv(x), 1).squeeze())  # here
+
+
+class Steps(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.step += 1
+        return super().forward(x) * (1 + 0.1 * self.step)
+
+
+class TwoNumbers(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (2.0 if self.training else 1.0)  # here
+
+
+class Capped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.fc = nn.Embedding(9, 5, max_norm=0.5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.words(x).mean(1))
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "a norm that stays in train mode": (LiveNorm, "'norm' is in train mode"),
+    "a view changed in train mode": (View, "half.mul_(0.5)  # here"),
+    "a view changed a little": (TinyView, "half.add_(1e-9)  # here"),
+    "a view that dropout changes": (DroppedView, "self.drop(y.flatten(1))  # here"),
+    "small outputs that are others": (Small, "does not compute what the module does"),
+    "a layer left out by chance": (LayerDrop, "torch.rand(()).item() > 0.1:  # here"),
+    "chance of Python's": (Chance, "random.random() < 0.5"),
+    "chance of NumPy's": (Draw, "numpy.random.rand()"),
+    "noise of a fixed shape": (Noise, "torch.randn(4)  # here"),
+    "a gradient of its own": (Reversed, "Reversal.apply(self.body(x)))  # here"),
+    "a hook on a tensor": (HookedTensor, "if y.requires_grad:  # here"),
+    "a hook on a parameter": (hooked_parameter, "'conv.weight' has a hook"),
+    "a backward hook": (hooked_backward, "'conv' has a backward hook"),
+    "a buffer that counts": (Counting, "buffer 'steps'"),
+    "another function of one example": (OneOnly, "if y.size(0) == 1 else y  # here"),
+    "a squeezed batch": (Squeezed, ".squeeze())  # here"),
+    "a number that counts": (Steps, "its attribute 'step' changes"),
+    "a number for each mode": (TwoNumbers, "(2.0 if self.training else 1.0)  # here"),
+    "an embedding that changes its weights": (Capped, "in place"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_it_is_refused_and_nothing_is_touched(name: str) -> None:
+    make, message = REFUSED[name]
+    module = made(make)
+    x = torch.randint(0, 9, (4, 6)) if make is Capped else torch.randn(4, 3, 6, 6)
+    kept, state = x.clone(), {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    with pytest.raises(GraphError) as caught:
+        graphs.from_torch(module, x)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert torch.equal(x, kept)
+    assert all(torch.equal(tensor, state[key]) for key, tensor in module.state_dict().items())
+
+
+@pytest.mark.parametrize("make", [Base, Own, LayerDrop, Chance, Draw])
+def test_example_and_generators_are_left_as_they_are(make: Callable[[], nn.Module]) -> None:
+    module, x = made(make), torch.randn(4, 3, 6, 6)
+    kept = x.clone()
+    before = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
+    try:
+        graphs.to_torch(graphs.from_torch(module, x))
+    except GraphError:
+        pass
+    assert torch.equal(torch.get_rng_state(), before[0]) and torch.equal(x, kept)
+    assert (random.getstate(), numpy.random.get_state()[1].tolist()) == before[1:]

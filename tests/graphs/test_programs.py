@@ -1,0 +1,118 @@
+"""Programs of opaque nodes: they write into nothing, and Python's operators see tensors alone."""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+from typing import Any
+
+import pytest
+import torch
+
+from graphs.draft import Draft
+from graphs.errors import GraphError
+from graphs.execution import execute
+from graphs.genome import Genome
+from graphs.kinds import program
+from graphs.kinds.allowed import _NAMES, PREFIXES, function
+from graphs.kinds.program import checked_program
+
+X: dict[str, Any] = {"in": 0}
+
+TARGETS = sorted(f"{prefix}.{name}" for prefix in PREFIXES for name in _NAMES)
+WRITING = {"out", "inplace", "max_norm"}
+
+
+def there(target: str) -> Any:
+    """The function, if this version of torch has it."""
+    try:
+        return function(target)
+    except GraphError:
+        return None
+
+
+@pytest.mark.parametrize("name", sorted(WRITING))
+def test_no_function_is_asked_by_name_to_write(name: str) -> None:
+    for target in TARGETS:
+        with pytest.raises(ValueError, match="step 0"):
+            checked_program([[target, [X, X], {name: True}]])
+
+
+def test_no_function_is_asked_by_position_to_write() -> None:
+    found = set()
+    for target in TARGETS:
+        try:
+            names = list(inspect.signature(there(target)).parameters)
+        except (TypeError, ValueError):
+            continue
+        for name in WRITING.intersection(names):
+            found.add(target)
+            for given in (True, X, {"training": True}, 1.0):
+                with pytest.raises(ValueError, match="which write in place"):
+                    checked_program([[target, [X] * names.index(name) + [given], {}]])
+            checked_program([[target, [X] * names.index(name) + [None], {}]])
+    assert {"functional.relu", "functional.elu", "functional.dropout", "functional.embedding", "torch.norm"} <= found
+
+
+def schemas(name: str) -> list[Any]:
+    found = torch._C._jit_get_schemas_for_operator(f"aten::{name}")
+    return [schema for schema in found if not any(argument.is_out for argument in schema.arguments)]
+
+
+@pytest.mark.parametrize("name", sorted(_NAMES))
+def test_the_tables_know_what_functions_change_and_give(name: str) -> None:
+    """As `torch` itself describes them; what it can do to plain numbers and lists does not matter here."""
+    for schema in schemas(name):
+        if not schema.arguments or str(schema.arguments[0].type) not in ("Tensor", "List[Tensor]"):
+            continue
+        names = [argument.name for argument in schema.arguments]
+        changed = {each.name for each in schema.arguments if each.alias_info and each.alias_info.is_write}
+        assert not changed or name == "sort"  # of a list
+        assert WRITING.isdisjoint(names)
+        if any("running" in each for each in names):
+            assert program._PARAMETERS[f"torch.{name}"] == tuple(names[:5])
+        if len(schema.returns) > 1 or any("List" in str(each.type) for each in schema.returns):
+            assert name in program._SEVERAL
+
+
+@pytest.mark.parametrize("name", [*keyword.kwlist, "ｏｕｔ", "größe", "a b", "", "1", "a=1)#"])
+def test_names_of_arguments_are_what_python_reads(name: str) -> None:
+    with pytest.raises(ValueError, match="step 0: expected names of arguments"):
+        checked_program([["torch.add", [X, X], {name: 1}]])
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [["operator.truediv", [X, {"batch": 1}], {}]],
+        [["operator.mul", [2.5, X], {}]],
+        [["torch.max", [X], {}], ["operator.truediv", [X, {"step": 0}], {}]],
+        [["torch.max", [X, 1], {}], ["operator.getitem", [{"step": 0}, 0], {}], ["operator.add", [X, {"step": 1}], {}]],
+        [["operator.getitem", [X, {"tuple": [{"slice": [None, None, None]}, {"ellipsis": True}, 3]}], {}]],
+        [["operator.mod", [X, 2**31], {}]],
+        [["method.masked_fill", [X, X, -(2**40)], {}]],
+        [["functional.threshold", [X, 0.0, 0.0, False], {}]],
+        [["functional.embedding", [X, X, None, None, 2.0, False, False], {}]],
+        [["functional.batch_norm", [X, {"tensor": 0}, {"tensor": 1}], {"training": {"training": True}}]],
+        [["torch.div", [X, 3], {"rounding_mode": "trunc"}]],
+        [["torch.where", [X, X, 0.0], {}], ["operator.mul", [{"step": 0}, 2], {}]],
+    ],
+)
+def test_what_networks_do_is_let_through(steps: list[Any]) -> None:
+    assert len(checked_program(steps)) == len(steps)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("how", ["buffer", "parameter"])
+def test_statistics_of_a_program_leave_the_genome_as_it_is(training: bool, how: str) -> None:
+    draft = Draft()
+    tensors = {"0": "part.mean", "1": "part.deviation"}
+    norm = ["functional.batch_norm", [X, {"tensor": 0}, {"tensor": 1}, None, None, True], {}]
+    x = draft.input((3,))
+    draft.head(
+        draft.add("opaque", x, tensors=tensors, program=[norm], reads=[[3]], shape=[3], held=[[[3], how, False]] * 2)
+    )
+    genome = Genome(draft.finish(), {"part.mean": torch.zeros(3), "part.deviation": torch.ones(3)})
+    execute(genome.graph, genome.weights, {"x": torch.randn(4, 3)}, training=training)
+    assert torch.equal(genome.weights["part.mean"], torch.zeros(3))
+    assert torch.equal(genome.weights["part.deviation"], torch.ones(3))
