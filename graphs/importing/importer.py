@@ -85,9 +85,12 @@ def _check_runs(module: nn.Module, given: Mapping[str, Tensor]) -> None:
 
     from graphs.importing.copying import copied
 
+    work = copied(module).eval()
+    own = {name: tensor.detach().clone() for name, tensor in work.named_parameters()}
+    example = {name: tensor.clone() for name, tensor in given.items()}
     try:
         with torch.no_grad():
-            copied(module).eval()(**given)
+            torch.func.functional_call(work, own, (), example)
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise GraphError(f"the module does not run on the example: {said}") from error
