@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-__all__ = ["Axis", "Dims", "Inner", "is_uniform", "leaves", "nest", "quotient", "variables"]
+__all__ = ["Axis", "Dims", "Inner", "is_uniform", "leaves", "nest", "quotient", "variables", "within_themselves"]
 
 Axis = tuple[tuple[int, "Inner"], ...]
 """Segments side by side. None of them: places, such as rows or tokens, which are not channels."""
@@ -53,6 +53,17 @@ def variables(axis: Inner) -> Iterator[int]:
     for variable, inner in () if isinstance(axis, int) else axis:
         yield variable
         yield from variables(inner)
+
+
+def within_themselves(axis: Inner) -> set[int]:
+    """Variables that lie within segments of their own, as on an axis of all pairs of a layer's channels."""
+    if isinstance(axis, int):
+        return set()
+    return {
+        found
+        for variable, inner in axis
+        for found in (*within_themselves(inner), *(each for each in variables(inner) if each == variable))
+    }
 
 
 def leaves(axis: Inner) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import lcm
 
-from graphs.axes import Axis, is_uniform, variables
+from graphs.axes import Axis, is_uniform, variables, within_themselves
 from graphs.solver import Solver, Touch, solve
 from graphs.structure import Graph
 
@@ -103,6 +103,10 @@ def find_spaces(graph: Graph) -> tuple[Space, ...]:
     for axis, reason in solver.reasons:
         for variable in variables(solver.resolve(axis)):
             reasons.setdefault(variable, reason)
+    for node, dims in axes.items():
+        for axis in dims:
+            for variable in within_themselves(solver.resolve(axis)):
+                reasons.setdefault(variable, f"at '{node}' they lie across themselves on one axis")
     blocks, balanced = _divide(solver, reasons)
     draws: dict[int, list[str]] = defaultdict(list)
     for axis, node in solver.draws_at:

@@ -341,9 +341,9 @@ def added(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
 
 def grown(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     node = next(id for id in build.graph.nodes if build.graph[id] != parent.graph[id])
-    height, width = build.graph[node].settings["padding"]
+    *others, width = build.graph[node].settings["padding"]
     yield "padding that has not grown", altered(build, node, padding=parent.graph[node].settings["padding"])
-    yield "padding of one side", altered(build, node, padding=(height, width - 1))
+    yield "padding of one side", altered(build, node, padding=(*others, width - 1))
     weight = build.graph[node].tensors["weight"]
     plan = build.transfer.plans[weight]
     assert isinstance(plan, Mapped)
@@ -353,9 +353,9 @@ def grown(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
 
 def shrunk(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     node = next(id for id in build.graph.nodes if build.graph[id] != parent.graph[id])
-    height, width = build.graph[node].settings["padding"]
+    *others, width = build.graph[node].settings["padding"]
     yield "padding that has not shrunk", altered(build, node, padding=parent.graph[node].settings["padding"])
-    yield "padding of one side", altered(build, node, padding=(height, width + 1))
+    yield "padding of one side", altered(build, node, padding=(*others, width + 1))
     weight = build.graph[node].tensors["weight"]
     plan = build.transfer.plans[weight]
     assert isinstance(plan, Mapped)

@@ -218,7 +218,8 @@ def _roll(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
 
 PASSING = {
     *(name for name, kind in KINDS.items() if kind.activation or name.startswith("dropout")),
-    *("batch_norm", "layer_norm", "rms_norm", "group_norm", "identity", "stochastic_depth"),
+    *("batch_norm", "frozen_batch_norm", "layer_norm", "rms_norm", "group_norm"),
+    *("identity", "detach", "stochastic_depth"),
     *("add", "mean", "gate"),
 }
 """Kinds whose channels are those of their operands."""
