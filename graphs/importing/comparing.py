@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import inspect
 import itertools
 from collections.abc import Iterator, Mapping
@@ -198,6 +199,8 @@ def _tensors(value: Any) -> list[Tensor]:
 
     if isinstance(value, Tensor):
         return [value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, Mapping):
+        value = [getattr(value, each.name) for each in dataclasses.fields(value)]
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     return [tensor for part in parts for tensor in _tensors(part)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from graphs.importing.lowering import Lowering
+    from graphs.importing.stand_ins import Ref
     from graphs.importing.tracing import Trace
 
 __all__ = ["from_torch"]
@@ -139,7 +140,7 @@ def _taken_in(
     alike = _alike(training, inference)
     trained = walk(lowering, training, inference if alike else None)
     evaluated = trained if alike else walk(lowering, inference, None)
-    _name_heads(lowering, trained, evaluated)
+    _name_heads(lowering, trained, evaluated, "" if alike else _parting(training, inference))
     genome = _finish(lowering)
     if verify:
         compare(module, genome, given, alike)
@@ -161,7 +162,17 @@ def _alike(one: Trace, other: Trace) -> bool:
     return nodes[0] == nodes[1]
 
 
-def _name_heads(low: Lowering, trained: Any, evaluated: Any) -> None:
+def _parting(one: Trace, other: Trace) -> str:
+    """Where two modes begin to make different calls."""
+    from graphs.importing.walking import line_of
+
+    for node, twin in zip(one.graph.nodes, other.graph.nodes, strict=False):
+        if (node.op, str(node.target)) != (twin.op, str(twin.target)):
+            return line_of(twin if node.op == "output" else node)
+    return ""
+
+
+def _name_heads(low: Lowering, trained: Any, evaluated: Any, parting: str) -> None:
     """Makes the outputs of both modes heads; those that eval mode lacks exist in training only."""
     in_training, in_eval = _outputs(low, trained, ""), _outputs(low, evaluated, "")
     kept = {node: name for name, node in in_eval.items()}
@@ -169,14 +180,15 @@ def _name_heads(low: Lowering, trained: Any, evaluated: Any) -> None:
         low.draft.heads.append(Head(name, node, training_only=node not in kept))
     missing = kept.keys() - set(in_training.values())
     if missing:
+        place = f", from {parting} on" if parting else ""
         raise GraphError(
-            f"the output '{kept[min(missing)]}' is computed in another way in train mode than in eval mode; "
+            f"the output '{kept[min(missing)]}' is computed in another way in train mode than in eval mode{place}; "
             "use layers that know the mode themselves, such as Dropout, or functions that are given self.training"
         )
 
 
 def _outputs(low: Lowering, value: Any, name: str) -> dict[str, str]:
-    from graphs.importing.stand_ins import Held, Program, Ref
+    from graphs.importing.stand_ins import Held, Program, Ref, refs_of
 
     if isinstance(value, Mapping):
         parts = {str(key): part for key, part in value.items()}
@@ -184,7 +196,14 @@ def _outputs(low: Lowering, value: Any, name: str) -> dict[str, str]:
         parts = {str(place): part for place, part in enumerate(value)}
     elif isinstance(value, Ref) and not value.bare:
         return {name or "logits": value.node}
-    elif isinstance(value, Ref | Held | Program):
+    elif isinstance(value, Held) or (isinstance(value, Ref | Program) and not _made_of_inputs(low, refs_of(value))):
+        raise low.error(f"the output '{name or 'logits'}' does not depend on the input; leave it out")
+    elif isinstance(value, Ref) or (isinstance(value, Program) and value.seen.shapes and value.seen.constant):
+        raise low.error(
+            f"the output '{name or 'logits'}' is one for the whole batch; give one for each example, as a loss with "
+            "reduction='none' is"
+        )
+    elif isinstance(value, Program):
         raise low.error(f"the batch is not the first axis of the output '{name or 'logits'}'")
     else:
         return {}
@@ -194,6 +213,18 @@ def _outputs(low: Lowering, value: Any, name: str) -> dict[str, str]:
         label = f"{name}_{plain}" if name else plain if not plain.isdigit() else f"output_{plain}"
         found.update(_outputs(low, part, label))
     return found
+
+
+def _made_of_inputs(low: Lowering, values: Iterable[Ref]) -> bool:
+    """Whether an input is among what values are made of."""
+    seen: set[str] = set()
+    ahead = [value.node for value in values]
+    while ahead:
+        id = ahead.pop()
+        if id not in seen:
+            seen.add(id)
+            ahead.extend(low.draft.nodes[id].inputs)
+    return not seen.isdisjoint(low.inputs.values())
 
 
 def _finish(low: Lowering) -> Genome:

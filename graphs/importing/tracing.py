@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -108,11 +109,15 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
 
     from graphs.importing.layers import layer_of
 
+    writable = _writable()
     modes: dict[str, bool] = {}
     autocast = _autocast()
 
     class Tracer(fx.Tracer):
         proxy_buffer_attributes = True
+
+        def proxy(self, node: fx.Node) -> fx.Proxy:
+            return writable(node, self)
 
         def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
             path = self.path_of_module(m)
@@ -155,6 +160,36 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
                     "keep such a state outside of the module"
                 )
     return Trace(graph, module, training, bool(asked), modes)
+
+
+@functools.cache
+def _writable() -> type[fx.Proxy]:
+    """Stand-ins that note what is done to them in place: `x += y` and `x[i] = y`, which others do not."""
+    from torch import fx
+
+    def noted(name: str) -> Any:
+        function = getattr(operator, name)
+
+        def note(self: fx.Proxy, *arguments: Any) -> fx.Proxy:
+            return self.tracer.create_proxy("call_function", function, (self, *arguments), {})
+
+        return note
+
+    names = (
+        "iadd",
+        "isub",
+        "imul",
+        "itruediv",
+        "ifloordiv",
+        "imod",
+        "ipow",
+        "iand",
+        "ior",
+        "ixor",
+        "imatmul",
+        "setitem",
+    )
+    return type("Writable", (fx.Proxy,), {f"__{name}__": noted(name) for name in names})
 
 
 def _autocast() -> tuple[bool, ...]:

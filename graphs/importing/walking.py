@@ -6,11 +6,12 @@ What a call becomes is said in two tables, `graphs.importing.layers` and `graphs
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
-from graphs.importing.calls import attention_layer, convert
+from graphs.importing.calls import attention_layer, convert, written
 from graphs.importing.chance import own_file
 from graphs.importing.layers import in_mode, layer_of
 from graphs.importing.lowering import Lowering, reach
@@ -20,7 +21,7 @@ from graphs.importing.tracing import Trace
 if TYPE_CHECKING:
     from torch import fx
 
-__all__ = ["walk"]
+__all__ = ["line_of", "walk"]
 
 
 def walk(low: Lowering, trace: Trace, other: Trace | None) -> Any:
@@ -41,7 +42,7 @@ def walk(low: Lowering, trace: Trace, other: Trace | None) -> Any:
     values: dict[fx.Node, Any] = {}
     memory = Memory()
     for node, twin in zip(trace.graph.nodes, (other or trace).graph.nodes, strict=True):
-        low.at(_line_of(node))
+        low.at(line_of(node))
         if node.op == "output":
             return _value(node.args[0], values, node.args[0])
         try:
@@ -68,8 +69,8 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
         return low.input(str(node.target))
     if node.op == "get_attr":
         return low.attribute(str(node.target))
-    fields = getattr(node.target, "_fields", None)
-    if fields:  # a named tuple
+    fields = getattr(node.target, "_fields", None) or tuple(getattr(node.target, "__dataclass_fields__", ()))
+    if fields:  # a named tuple, or a class of data
         return {**dict(zip(fields, arguments, strict=False)), **keywords}
     if node.op == "call_module":
         result, in_place = _layer(low, str(node.target), arguments, keywords)
@@ -84,15 +85,21 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
             return None
         result = convert(low, target, arguments, keywords)
         memory.note(node, target.rpartition(".")[2])
-    if in_place and arguments:
+    if in_place and arguments and arguments[0] is not None:
         if isinstance(arguments[0], Held):
             raise low.error(f"it changes the tensor '{arguments[0].name}' of the module in place")
         if node.meta.get("no gradient"):
             raise low.error("it changes a tensor in place where no gradients are kept")
         others = memory.others(node, values)
-        if others:
+        whole = memory.whole(node.all_input_nodes[0])
+        if others and whole and all(values[other] == values[whole] for other in others):
+            index = node.all_input_nodes[0].args[1]
+            old = values[whole]
+            changed = written(low, old, _value(index, values, index), result)
+            values.update({held: changed for held, value in values.items() if value == old})
+        elif others:
             raise low.error(
-                f"it changes in place what shares memory with '{others[0]}', which is read later; "
+                f"it changes in place what shares memory with '{others[0].name}', which is read later; "
                 "work on a copy, such as x = x * 2 for x.mul_(2)"
             )
         # From here on, whoever holds the old value sees the new one.
@@ -136,12 +143,17 @@ class Memory:
         if name in _VIEWS and first is not None:
             self.base[node] = self.base.get(first, first)
 
-    def others(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> list[str]:
+    def whole(self, part: fx.Node) -> fx.Node | None:
+        """What a value is a part of by an index alone, if it is."""
+        source = next(iter(part.all_input_nodes), None)
+        return source if part.target is operator.getitem and source not in self.base else None
+
+    def others(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> list[fx.Node]:
         """Traced values that are changed by a call that works in place, and that are read after it."""
         changed, done = node.all_input_nodes[0], set(values)
         base = self.base.get(changed, changed)
         return [
-            other.name
+            other
             for other, value in values.items()
             if self.base.get(other, other) is base
             and value != values[changed]
@@ -228,6 +240,8 @@ def _own_target(node: fx.Node) -> tuple[str, bool]:
     home = getattr(function, "__module__", "") or ""
     if home in ("_operator", "operator"):
         plain = name.rstrip("_") if name not in ("and_", "or_", "not_") else name
+        if plain == "setitem":
+            return "operator.setitem", True
         in_place = plain.startswith("i") and plain[1:] in _IN_PLACE
         return f"operator.{plain[1:] if in_place else plain}", in_place
     if function is getattr:
@@ -286,7 +300,7 @@ def _layer(low: Lowering, path: str, arguments: Sequence[Any], keywords: Mapping
     raise low.error(f"the layer '{path}' is not given a tensor")
 
 
-def _line_of(node: fx.Node) -> str:
+def line_of(node: fx.Node) -> str:
     """The line of the user's code that a traced value comes from."""
     lines = [line.strip() for line in (node.stack_trace or "").splitlines() if line.strip()]
     own = [place for place, line in enumerate(lines) if line.startswith("File ") and own_file(line.split('"')[1])]

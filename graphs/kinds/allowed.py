@@ -30,8 +30,8 @@ _NAMES = frozenset(
     cross_entropy cummax cummin cumprod cumsum deg2rad detach diag diag_embed diagonal diagonal_scatter diff
     digamma div divide dot double dropout dropout1d dropout2d dropout3d dstack einsum elu embedding embedding_bag
     eq erf erfc erfinv exp exp2 expand expand_as expm1 feature_alpha_dropout feature_dropout fft2 fftn flatten flip
-    fliplr flipud float floor floor_divide floordiv fmod fold frac gather gaussian_nll_loss ge gelu getitem glu
-    grid_sample group_norm gru gru_cell gt gumbel_softmax half hardshrink hardsigmoid hardswish hardtanh heaviside
+    fliplr flipud float floor floor_divide floordiv fmod fold frac full_like gather gaussian_nll_loss ge gelu getitem
+    glu grid_sample group_norm gru gru_cell gt gumbel_softmax half hardshrink hardsigmoid hardswish hardtanh heaviside
     hinge_embedding_loss hstack huber_loss hypot i0 ifft ifft2 index_add index_copy index_fill index_put
     index_select inner instance_norm int interpolate inverse invert irfft irfft2 isfinite isinf isnan kl_div kron
     l1_loss layer_norm ldexp le leaky_relu lerp lgamma linear local_response_norm log log10 log1p log2 log_softmax

@@ -488,6 +488,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "unknown reference": (lambda: program("torch.abs", {"import": "os"}), "step 0: expected plain values"),
     "reference of two keys": (lambda: program("torch.abs", {"in": 0, "step": 0}), "step 0: expected plain values"),
     "unknown dtype": (lambda: program("method.to", X, {"dtype": "object"}), "step 0: expected plain values"),
+    "unknown number": (lambda: program("torch.mul", X, {"number": "1e999"}), "step 0: expected plain values"),
     "a name that writes": (lambda: program("torch.abs", X, out=X), "'torch.abs': expected none of the arguments"),
     "a name that writes, in wide letters": (
         lambda: program("torch.abs", X, **{"ｏｕｔ": X}),

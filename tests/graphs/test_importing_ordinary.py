@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -82,6 +83,18 @@ def looped(module: Any, x: Tensor) -> Tensor:
     return state
 
 
+def written(module: Any, x: Tensor) -> Tensor:
+    y = module.fc(x)
+    kept = y
+    y[:, 0] = 0
+    y[:, 1:3] += 1.5
+    part = y[:, 3:5]
+    part += x[:, :2]
+    y[..., -1] = x[:, 0]
+    y[y > 1] = 1.0
+    return module.fc(y) + kept
+
+
 IMAGE, ROW, WORDS = torch.randn(4, 3, 6, 6), torch.randn(4, 6), torch.randn(4, 5, 16)
 
 TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
@@ -107,6 +120,15 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "truths": (lambda: Whole(lambda s, x: s.fc(x) * ((x > 0) & (x < 1)), fc=nn.Linear(6, 6)), ROW),
     "an activation by its inner name": (lambda: nn.Sequential(nn.Linear(6, 6), nn.LogSigmoid()), ROW),
     "stochastic depth": (lambda: Whole(lambda s, x: x + s.drop(s.fc(x)), fc=nn.Linear(6, 6), drop=DropPath(0.3)), ROW),
+    "writing into parts": (lambda: Whole(written, fc=nn.Linear(6, 6)), ROW),
+    "norms without statistics": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4, track_running_stats=False),
+            nn.BatchNorm2d(4, affine=False, track_running_stats=False),
+        ),
+        IMAGE,
+    ),
     "weights that are pruned": (pruned, ROW),
     "weights with a norm": (normed, ROW),
 }
@@ -173,6 +195,24 @@ def limited(module: Any, x: Tensor) -> Tensor:
     return module.fc(torch.linalg.pinv(x.unsqueeze(-1)).squeeze(-2))  # here
 
 
+def scattered(module: Any, x: Tensor) -> Tensor:
+    y = module.fc(x)
+    y[:, ::2, None] = 1.0  # here
+    return y
+
+
+def noisy(module: Any, x: Tensor) -> Tensor:
+    if module.training:
+        x = x + torch.randn_like(x)  # here
+    return module.fc(x)
+
+
+def counted(module: Any, x: Tensor) -> Tensor:
+    if x.shape[0] > 3:  # here
+        return module.fc(x)
+    return module.fc(x * 2)
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "an argument that is not used": (Unused, (ROW, ROW), "does not use its argument 'y'"),
     "arguments without names": (Any_, (ROW, ROW), "(*xs"),
@@ -182,6 +222,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "wrapped": (lambda: nn.DataParallel(small()), ROW, ".module"),
     "types that are cast": (lambda: Whole(autocast, fc=nn.Linear(6, 3)), ROW, "module.fc(x)  # here"),
     "complex numbers": (small, torch.randn(4, 6, dtype=torch.complex64), "complex"),
+    "writing in some other way": (lambda: Whole(scattered, fc=nn.Linear(6, 3)), ROW, "= 1.0  # here"),
+    "noise in train mode": (lambda: Whole(noisy, fc=nn.Linear(6, 3)), ROW, "torch.randn_like(x)  # here"),
+    "one number": (lambda: Whole(lambda s, x: s.fc(x).mean(), fc=nn.Linear(6, 3)), ROW, "one for the whole batch"),
+    "a bare parameter": (lambda: Whole(lambda s, x: (s.fc(x), s.fc.weight), fc=nn.Linear(6, 3)), ROW, "not depend on"),
+    "the number of examples": (lambda: Whole(counted, fc=nn.Linear(6, 3)), ROW, "if x.shape[0] > 3:  # here"),
     "what comes after a branch": (lambda: Whole(limited, fc=nn.Linear(6, 3)), ROW, "pinv"),
 }
 
@@ -222,6 +267,17 @@ def test_an_encoder_with_padding() -> None:
     made = graphs.to_torch(graphs.from_torch(module, (WORDS, none))).eval()
     with torch.no_grad():
         torch.testing.assert_close(made(WORDS[:3], none[:3]), module(WORDS[:3], none[:3]), rtol=1e-5, atol=1e-6)
+
+
+@dataclasses.dataclass
+class Parts:
+    main: Tensor
+    side: Tensor
+
+
+def test_outputs_of_a_class_of_data_are_heads_of_their_names() -> None:
+    module = Whole(lambda s, x: Parts(s.fc(x), x.exp()), fc=nn.Linear(6, 3))
+    assert [head.name for head in graphs.from_torch(module, ROW).graph.heads] == ["main", "side"]
 
 
 def test_an_argument_that_is_not_used_can_be_left_out() -> None:

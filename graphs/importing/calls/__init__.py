@@ -17,12 +17,13 @@ from graphs.importing.calls.layers import LAYER_CALLS
 from graphs.importing.calls.numbers import NUMBER_CALLS, attribute, number
 from graphs.importing.calls.rearranging import REARRANGING_CALLS
 from graphs.importing.calls.vision import VISION
+from graphs.importing.calls.writing import WRITING_CALLS, written
 from graphs.importing.lowering import Lowering
 from graphs.importing.stand_ins import Decline, Held, Program, Ref
 
 Converter = Callable[..., Any]
 
-__all__ = ["attention_layer", "convert"]
+__all__ = ["attention_layer", "convert", "written"]
 
 
 def convert(low: Lowering, target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
@@ -70,6 +71,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     **ATTENTION_CALLS,
     **JOINING_CALLS,
     **REARRANGING_CALLS,
+    **WRITING_CALLS,
     **NUMBER_CALLS,
 }
 """The converters by name, wherever the function is from: `torch`, `torch.nn.functional`, a method, an operator."""

@@ -101,7 +101,12 @@ def _batch_norm(low: Lowering, value: Any, *given: Any, **keywords: Any) -> Any:
         if counts is not None and isinstance(low.mode(given[4]), Training):
             names = {role: low.use(each) for role, each in held.items()} | {"num_batches_tracked": low.use(counts)}
             return low.add("batch_norm", [first(low, value)], names, path=path, momentum=given[5], eps=given[6])
-    raise low.error("it calls batch_norm as a function, which changes statistics in place; use a BatchNorm layer")
+    if len(given) == 8 and given[2] is None and given[3] is None:  # it keeps no statistics
+        return low.call("functional.batch_norm", [value, None, None, *given[:2], True, *given[5:7]], {})
+    raise low.error(
+        "it calls batch_norm as a function, which changes statistics in place; use a BatchNorm layer, with weights and "
+        "a momentum"
+    )
 
 
 def _embedding(low: Lowering, value: Any, weight: Any) -> Any:
