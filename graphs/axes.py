@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-__all__ = ["Axis", "Dims", "Inner", "is_uniform", "leaves", "nest", "quotient", "variables", "within_themselves"]
+__all__ = ["Axis", "Dims", "Inner", "is_uniform", "leaves", "nest", "quotient", "recurring", "variables"]
 
 Axis = tuple[tuple[int, "Inner"], ...]
 """Segments side by side. None of them: places, such as rows or tokens, which are not channels."""
@@ -55,15 +55,12 @@ def variables(axis: Inner) -> Iterator[int]:
         yield from variables(inner)
 
 
-def within_themselves(axis: Inner) -> set[int]:
-    """Variables that lie within segments of their own, as on an axis of all pairs of a layer's channels."""
-    if isinstance(axis, int):
-        return set()
-    return {
-        found
-        for variable, inner in axis
-        for found in (*within_themselves(inner), *(each for each in variables(inner) if each == variable))
-    }
+def recurring(axis: Inner, outer: frozenset[int] = frozenset()) -> Iterator[int]:
+    """The variables whose channels lie within channels of the same variable, as on a product of a value with itself."""
+    for variable, inner in () if isinstance(axis, int) else axis:
+        if variable in outer:
+            yield variable
+        yield from recurring(inner, outer | {variable})
 
 
 def leaves(axis: Inner) -> int:

@@ -103,7 +103,14 @@ class Solver:
 
     def channels(self, axis: Axis, width: int, node: Node) -> Axis:
         """`axis`, or where it is one of places, fixed channels in their stead."""
-        return axis or self.fix(self.fresh(width), f"'{node.id}' mixes places, which are not channels")
+        return axis or self.fix(self.fresh(width), f"'{node.id}' mixes what is not known to be channels")
+
+    def instead(self, axes: Sequence[Axis], width: int, node: Node, what: str) -> Axis:
+        """Fixed channels in the stead of those of `axes`, which cannot be changed because of what `node` does."""
+        if not any(axes):
+            return ()
+        self.close(axes, node, what)
+        return self.fix(self.fresh(width), f"'{node.id}' {what}")
 
     def close(self, dims: Sequence[Axis], node: Node, what: str = "works across them") -> None:
         """The channels of `dims` cannot be changed, because of what `node` does."""
@@ -150,7 +157,7 @@ class Solver:
         if len(axis) > 1:
             # Side by side: the rows must all be the same channels.
             rows = [self.cut(axis, row * rest, (row + 1) * rest) for row in range(first)]
-            if None in rows or not all(self._tie(rows[0] or (), row or ()) for row in rows):
+            if None in rows or any(self._tie(rows[0] or (), row or ()) is not None for row in rows):
                 return None
             within = self.divide(rows[0] or (), sizes[1:])
             return within and [(), *within]
@@ -198,7 +205,7 @@ class Solver:
     def tie(self, one: Axis, other: Axis, node: Node) -> None:
         """The two axes hold the same channels, entry by entry."""
         if not one or not other:
-            self.close([one, other], node, "pairs them with places, which are not channels")
+            self.close([one, other], node, "pairs them with what is not known to be channels")
             return
         left = self._tie(one, other)
         if left is not None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import lcm
 
-from graphs.axes import Axis, is_uniform, variables, within_themselves
+from graphs.axes import Axis, is_uniform, recurring, variables
 from graphs.solver import Solver, Touch, solve
 from graphs.structure import Graph
 
@@ -105,8 +105,8 @@ def find_spaces(graph: Graph) -> tuple[Space, ...]:
             reasons.setdefault(variable, reason)
     for node, dims in axes.items():
         for axis in dims:
-            for variable in within_themselves(solver.resolve(axis)):
-                reasons.setdefault(variable, f"at '{node}' they lie across themselves on one axis")
+            for variable in recurring(solver.resolve(axis)):
+                reasons.setdefault(variable, f"its channels lie across each other at '{node}'")
     blocks, balanced = _divide(solver, reasons)
     draws: dict[int, list[str]] = defaultdict(list)
     for axis, node in solver.draws_at:
@@ -150,9 +150,11 @@ def explain(graph: Graph, node: str) -> str:
     Raises:
         GraphError: There is no such node.
     """
+    from graphs.kinds import KINDS
     from graphs.silence import heard
 
-    graph[node]
+    if KINDS[graph[node].kind].wall:
+        return f"The axes of '{node}' cannot be changed: what it computes is not known to treat channels apart."
     found = [space for space in graph.spaces if any(value.node == node for value in space.values)]
     if not found:
         return f"The axes of '{node}' are places, such as rows or tokens; it has no channels whose number could change."

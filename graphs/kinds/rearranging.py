@@ -47,8 +47,7 @@ def merged(solver: Solver, node: Node, dims: Sequence[Axis], shape: Shape) -> Ax
     for inner, length in zip(dims, shape, strict=True):
         copies = leaves(axis) if axis else size
         if inner and copies * leaves(inner) > _MOST_COPIES:
-            solver.close([axis, inner], node, f"lays them at {copies} places")
-            axis = ()
+            axis = solver.instead([axis, inner], size * length, node, f"lays them at {copies} places")
         elif axis:
             axis = nest(axis, inner or length)
         elif inner:
@@ -99,10 +98,13 @@ def _reshape_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: 
     for before, after in runs(shapes[0], out):
         whole = merged(solver, node, [axes[0][place] for place in before], tuple(shapes[0][place] for place in before))
         long = [place for place in after if out[place] > 1]
-        parts = solver.divide(whole, [out[place] for place in long]) if long else None
+        if not long:
+            solver.close([whole], node, "keeps no axis for them")
+            continue
+        parts = solver.divide(whole, [out[place] for place in long])
         if parts is None:
-            solver.close([whole], node, "divides them into several axes")
-        for place, part in zip(long, parts or [()] * len(long), strict=True):
+            parts = [solver.instead([whole], out[place], node, "divides them into several axes") for place in long]
+        for place, part in zip(long, parts, strict=True):
             dims[place] = part
     return tuple(dims)
 
@@ -144,13 +146,12 @@ def _slice(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training
 
 def _slice_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
     axis = node.settings["axis"]
-    part: Axis | None = ()
-    if axes[0][axis]:
-        if node.settings["step"] == 1:
-            part = solver.cut(axes[0][axis], node.settings["start"], node.settings["stop"])
-        if not part:
-            solver.close([axes[0][axis]], node, "cuts through them")
-    return (*axes[0][:axis], part or (), *axes[0][axis + 1 :])
+    part: Axis | None = None
+    if node.settings["step"] == 1:
+        part = solver.cut(axes[0][axis], node.settings["start"], node.settings["stop"])
+    if not part:
+        part = solver.instead([axes[0][axis]], out[axis], node, "cuts through them")
+    return (*axes[0][:axis], part, *axes[0][axis + 1 :])
 
 
 def _slice_resize(settings: Settings, change: Change) -> Settings:
@@ -218,9 +219,10 @@ def _pad(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: 
 
 
 def _pad_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
-    grown = [any(margin) for margin in node.settings["margins"]]
-    solver.close([axis for axis, more in zip(axes[0], grown, strict=True) if more], node, "adds to them")
-    return tuple(() if more else axis for axis, more in zip(axes[0], grown, strict=True))
+    return tuple(
+        solver.instead([axis], size, node, "adds to them") if any(margin) else axis
+        for axis, size, margin in zip(axes[0], out, node.settings["margins"], strict=True)
+    )
 
 
 def _first_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:

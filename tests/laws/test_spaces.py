@@ -300,7 +300,9 @@ def widened(genome: Genome, origins: Mapping[str, Origins]) -> Genome:
         elif node.kind == "embedding":
             made["weight"] = made["weight"][:, out[-1]]
             draft.set(node.id, out=len(out[-1]))
-        elif node.kind in ("batch_norm", "group_norm") or (node.kind == "prelu" and node.settings["per_channel"]):
+        elif node.kind in ("batch_norm", "frozen_batch_norm", "group_norm") or (
+            node.kind == "prelu" and node.settings["per_channel"]
+        ):
             made = {role: tensor[out[0]] if tensor.ndim else tensor for role, tensor in made.items()}
         elif node.kind in ("layer_norm", "rms_norm"):
             made = {role: _along(tensor, out[-node.settings["axes"] :]) for role, tensor in made.items()}
@@ -595,6 +597,77 @@ def test_a_value_concatenated_with_itself_is_one_space_at_two_places() -> None:
     twice = draft.add("flatten", draft.add("adaptive_avg_pool2d", draft.add("concat", [image, image])))
     space = named(finished(draft, twice))[f"{image}:0"]
     assert {("read", "fc.weight", 1, 0, 1), ("read", "fc.weight", 1, 4, 1)} <= uses(space)
+
+
+def shuffled(draft: Draft, x: str) -> str:
+    """A channel shuffle: the first channels of two groups, then the second ones, and so on, of 8 on 4×4 places."""
+    parts = draft.add("reshape", x, shape=(2, 4, 4, 4))
+    return draft.add("reshape", draft.add("permute", parts, order=(1, 0, 2, 3)), shape=(8, 4, 4))
+
+
+def test_what_a_shuffle_lays_side_by_side_changes_together() -> None:
+    draft = Draft()
+    image = draft.input((3, 4, 4))
+    sides = [draft.add("conv2d", image, path=path, out=4) for path in ("left", "right")]
+    mixed = shuffled(draft, draft.add("concat", sides))
+    halves = [draft.add("slice", mixed, start=start, stop=start + 4) for start in (0, 4)]
+    again = shuffled(draft, draft.add("concat", [halves[0], draft.add("conv2d", halves[1], path="own", out=4)]))
+    graph = finished(draft, draft.add("conv2d", again, path="last", out=5))
+    written = [{use.tensor for use in space.uses if use.how == "write"} for space in graph.spaces if not space.reason]
+    both = {f"{path}.{role}" for path in ("left", "right") for role in ("weight", "bias")}
+    assert any(both <= tensors for tensors in written)
+    for node in (*sides, mixed, *halves, again):
+        assert "can be changed" in explain(graph, node), node
+    for seed in range(4):
+        check(_double(lively(graph, seed)), seed)
+
+
+def test_channels_in_an_arrangement_that_cannot_be_followed_are_still_channels() -> None:
+    """Twelve channels of 16 places in rows of 24, which begin in the middle of channels."""
+    draft = Draft()
+    image = draft.input((3, 4, 4))
+    both = draft.add("concat", [draft.add("conv2d", image, path=path, out=6) for path in ("left", "right")])
+    parts = draft.add("reshape", both, shape=(8, 24))
+    graph = finished(draft, parts)
+    assert "channels that start at" in explain(graph, parts) and f"'{parts}' divides them" in explain(graph, both)
+    check_partition(graph)
+
+
+def test_channels_that_meet_themselves_and_are_laid_out_flat_are_fixed() -> None:
+    draft = Draft()
+    tokens = draft.add("linear", draft.input((5, 6)), path="tokens", out=4)
+    pairs = draft.add("matmul", [draft.add("permute", tokens, order=(1, 0)), tokens])
+    graph = finished(draft, draft.add("flatten", pairs))
+    assert "its channels lie across each other at 'flatten" in explain(graph, tokens)
+    check(_double(lively(graph)), 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "shape", "why"),
+    [
+        ("slice", {"stop": 8, "step": 2}, 4, "cuts through them"),
+        ("pad", {"margins": [[1, 1], [0, 0], [0, 0]]}, 10, "adds to them"),
+    ],
+)
+def test_fixed_channels_are_not_taken_for_places(kind: str, settings: dict[str, object], shape: int, why: str) -> None:
+    draft = Draft()
+    image = draft.add("conv2d", draft.input((3, 4, 4)), path="image", out=8)
+    changed = draft.add(kind, image, **settings)
+    graph = finished(draft, draft.add("relu", changed))
+    for node, width in ((image, 8), (changed, shape)):
+        text = f"The {width} channels that start at '{node}:0' cannot be changed: '{changed}' {why}."
+        assert explain(graph, node) == text
+
+
+def test_what_is_opaque_is_said_to_be_so() -> None:
+    draft = Draft()
+    image = draft.add("linear", draft.input((6,)), path="image", out=8)
+    program = [["torch.cumsum", [{"in": 0}, 1], {}]]
+    total = draft.add("opaque", image, program=program, reads=[[8]], shape=[8], held=[])
+    joined = draft.add("concat", [total, image])
+    graph = finished(draft, joined)
+    assert "not known to treat channels apart" in explain(graph, total)
+    assert f"'{joined}' mixes what is not known to be channels" in explain(graph, joined)
 
 
 def test_channels_that_are_doubled_for_ever_are_followed_no_further_than_can_be() -> None:
