@@ -243,7 +243,9 @@ def test_heads_are_channels_whoever_else_sees_them(how: str) -> None:
     assert len(MUTATIONS["add_heads"].sites(parent)) == 1
 
 
-@pytest.mark.parametrize(("how", "why"), [("bare", "pairs them with places"), ("output", "the output 'more'")])
+@pytest.mark.parametrize(
+    ("how", "why"), [("bare", "pairs them with what is not known to be channels"), ("output", "the output 'more'")]
+)
 def test_heads_that_cannot_change_say_why(how: str, why: str) -> None:
     parent = built(how)
     assert MUTATIONS["add_heads"].sites(parent) == MUTATIONS["drop_heads"].sites(parent) == []
