@@ -160,7 +160,7 @@ def _write(folder: Path, genome: Genome, facts: Mapping[str, Any]) -> None:
     import torch
     from safetensors.torch import save
 
-    from graphs.modules import source
+    from graphs.source_text import source
 
     config = _config(genome, facts)
     dense = torch.contiguous_format

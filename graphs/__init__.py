@@ -15,6 +15,7 @@ A `Genome` is a `Graph` with its weights. Both are frozen: a change makes a new 
 | `axes`, `solver`, `spaces` | which channels are the same channels: the ground of every change of width |
 | `importing` | any traceable module as a genome |
 | `execution`, `modules` | running a graph node by node; the ordinary module that comes out |
+| `placing`, `source_text` | where layers and tensors stand in a module; it as Python source |
 | `files`, `documents`, `container` | the one file format: its digest, its JSON, its bytes |
 | `identity`, `partition` | fingerprints of structures |
 | `unit` | layers and blocks in order: what is frozen, split at, shared |

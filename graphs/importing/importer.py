@@ -230,7 +230,7 @@ def _made_of_inputs(low: Lowering, values: Iterable[Ref]) -> bool:
 def _finish(low: Lowering) -> Genome:
     import torch
 
-    from graphs.importing.lowering import further_names
+    from graphs.importing.held import further_names
 
     if not low.draft.heads:
         raise GraphError("the forward pass gives no tensor")

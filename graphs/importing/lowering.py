@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any
 from graphs.draft import Draft
 from graphs.errors import GraphError
 from graphs.importing.chance import nothing_drawn
+from graphs.importing.held import reach, tensors_of
 from graphs.importing.observing import BATCHES, Seen, observe
-from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, Size, Training, any_of, refs_of
+from graphs.importing.programs import opaque, pointwise
+from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, Size, Training, any_of
 from graphs.importing.tracing import Trace
-from graphs.kinds.allowed import ELEMENTWISE, allowed
-from graphs.kinds.program import COUNT
+from graphs.kinds.allowed import allowed
 from graphs.structure import Shape
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["Lowering", "further_names", "reach"]
+__all__ = ["Lowering"]
 
 
 class Lowering:
@@ -46,7 +47,7 @@ class Lowering:
         self.types: dict[str, torch.dtype] = {}
         self.weights: dict[str, Tensor] = {}
         self.made: dict[Any, str] = {}
-        self.held = _tensors_of(module)
+        self.held = tensors_of(module)
         self.inputs: dict[str, str] = {}
         self.varying: set[str] = set()
         self.line = ""
@@ -268,8 +269,8 @@ class Lowering:
         made = Program(target, tuple(arguments), dict(keywords), self.now)
         if self.now.several or not self.now.shapes or not (self.now.batched or self.now.constant):
             return made
-        pointwise = self._pointwise(made)
-        return pointwise if pointwise is not None else self._opaque(made)
+        found = pointwise(self, made)
+        return found if found is not None else opaque(self, made)
 
     def detached(self, target: str, arguments: Sequence[Any]) -> Program:
         """A call within a program, of which nothing was observed."""
@@ -292,146 +293,9 @@ class Lowering:
             raise self.error("it draws random numbers of a fixed shape; draw with torch.rand_like of a value") from None
         return self.hold(result, f"constant_{len(self.held)}") if isinstance(result, Tensor) else result
 
-    def _pointwise(self, made: Program) -> Ref | None:
-        if made.target.partition(".")[2] not in ELEMENTWISE:
-            return None
-        tensors = [each for each in made.arguments if isinstance(each, Ref | Held)]
-        plain = all(isinstance(each, Ref | Held | int | float | bool) for each in made.arguments)
-        if not plain or not 1 <= len(tensors) <= 2 or any_of(_is_tensor, list(made.keywords.values())):
-            return None
-        refs = [each for each in tensors if isinstance(each, Ref)]
-        if not refs:
-            return None
-        bare = all(ref.bare for ref in refs)
-        rank = max(len(self.shape(ref)) for ref in refs if bare or not ref.bare)
-        keywords = {name: _finite(each) for name, each in made.keywords.items()}
-        given: list[Any] = []
-        operands: list[Ref] = []
-        for each in made.arguments:
-            if isinstance(each, Ref | Held):
-                if isinstance(each, Held) and each.tensor.ndim > rank + 1:
-                    return None
-                ref = each if bare and isinstance(each, Ref) else self.ref(each, rank)
-                if len(self.shape(ref)) != rank or (ref.bare and not bare):
-                    return None
-                known = [operand.node for operand in operands]
-                place = known.index(ref.node) if ref.node in known else len(operands)
-                operands += [ref] if place == len(operands) else []
-                given.append({"in": place})
-            else:
-                given.append(_finite(each))
-        try:
-            ref = self.add("pointwise", operands, program=[[made.target, given, keywords]], bare=bare)
-        except GraphError:
-            return None
-        self.types[ref.node] = self.now.dtype
-        return ref
-
-    def _opaque(self, made: Program) -> Ref:
-        steps: list[Any] = []
-        operands: list[Ref] = []
-        tensors: list[Held] = []
-        done: dict[int, int] = {}
-        random = False
-
-        def number(items: list[Any], item: Any) -> int:
-            if item not in items:
-                items.append(item)
-            return items.index(item)
-
-        def written(value: Any) -> Any:
-            nonlocal random
-            if isinstance(value, Program):
-                if id(value) not in done:
-                    done[id(value)] = step(value)
-                return {"step": done[id(value)]}
-            if isinstance(value, Ref):
-                if value.bare:
-                    steps.append(["method.squeeze", [{"in": number(operands, value)}, 0], {}])
-                    return {"step": len(steps) - 1}
-                return {"in": number(operands, value)}
-            if isinstance(value, Held):
-                return {"tensor": number(tensors, value)}
-            return self._plain(value, written)
-
-        def step(program: Program) -> int:
-            nonlocal random
-            random = random or program.target.partition(".")[2] in _RANDOM
-            arguments = [written(each) for each in program.arguments]
-            keywords = {name: written(each) for name, each in program.keywords.items()}
-            # A view fails where a mutation has changed how the entries lie in memory; a reshape does not.
-            target = "method.reshape" if program.target == "method.view" else program.target
-            if counts := self._counter(program):
-                steps.append([COUNT, [written(counts), {"training": True}], {}])
-            steps.append([target, arguments, keywords])
-            return len(steps) - 1
-
-        # The batch size is read off the first operand, so one that has it comes first.
-        for ref in sorted(refs_of(made), key=lambda ref: ref.bare or not self.depends(ref)):
-            if not ref.bare:
-                number(operands, ref)
-        if self.now.batched and not any(map(self.depends, operands)):
-            # Such as what is repeated for each example: an input alone knows how many there are.
-            operands.insert(0, Ref(next(iter(self.inputs.values()))))
-        step(made)
-        shape, bare = self.now.shapes[0], not self.now.batched
-        if bare and shape[:1] != (1,):
-            steps.append(["method.unsqueeze", [{"step": len(steps) - 1}, 0], {}])
-        else:
-            shape, bare = shape[1:], False
-        ref = self.add(
-            "opaque_random" if random else "opaque",
-            operands,
-            {str(place): self.use(held) for place, held in enumerate(tensors)},
-            bare=bare,
-            program=steps,
-            reads=[self.shape(ref) for ref in operands],
-            shape=shape,
-            held=[[tuple(held.tensor.shape), held.how, not held.tensor.is_floating_point()] for held in tensors],
-        )
-        self.types[ref.node] = self.now.dtype
-        if not self.now.batched:
-            self.varying.discard(ref.node)
-        return ref
-
-    def _counter(self, program: Program) -> Held | None:
-        """What counts the batches of a norm, if it learns from them."""
-        statistics = [
-            each for each in program.arguments if isinstance(each, Held) and each.name.endswith("running_mean")
-        ]
-        if not program.target.endswith(".batch_norm") or not statistics or TRAINING not in program.arguments:
-            return None
-        return self.named(f"{statistics[0].name.removesuffix('running_mean')}num_batches_tracked")
-
     def depends(self, ref: Ref) -> bool:
         """Whether a value depends on an input, so that its batch axis has N entries."""
         return ref.node in self.varying
-
-    def _plain(self, value: Any, written: Callable[[Any], Any]) -> Any:
-        import torch
-
-        if value is None or isinstance(value, bool | int | float | str):
-            return _finite(value)
-        if isinstance(value, Size):
-            return {"batch": value.factor}
-        if isinstance(value, Training):
-            return {"training": True}
-        if isinstance(value, Differing):
-            raise self.error(
-                f"a number is {value.training} in train mode and {value.inference} in eval mode; "
-                "use a layer that knows the mode itself"
-            )
-        if isinstance(value, torch.dtype):
-            return {"dtype": str(value).removeprefix("torch.")}
-        if isinstance(value, slice):
-            return {"slice": [written(each) for each in (value.start, value.stop, value.step)]}
-        if value is Ellipsis:
-            return {"ellipsis": True}
-        if isinstance(value, tuple):
-            return {"tuple": [written(each) for each in value]}
-        if isinstance(value, list):
-            return [written(each) for each in value]
-        raise self.error(f"an argument of type {type(value).__name__} cannot be written down")
 
     def mode(self, flag: Any) -> Any:
         """What a layer is told of the mode: `TRAINING`, or a flag that is the same in both modes.
@@ -445,51 +309,5 @@ class Lowering:
         return GraphError(f"cannot take in {self.line or 'this module'}: {what}")
 
 
-_RANDOM = frozenset(
-    """
-    gru lstm rnn_relu rnn_tanh
-    alpha_dropout bernoulli dropout dropout1d dropout2d dropout3d feature_alpha_dropout feature_dropout gumbel_softmax
-    multi_head_attention_forward rand_like randn_like rrelu scaled_dot_product_attention
-    """.split()
-)
-
-
-def _finite(value: Any) -> Any:
-    """A value as it can be written down: JSON has no word for infinity."""
-    return value if not isinstance(value, float) or math.isfinite(value) else {"number": str(value)}
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Ref | Held | Program)
-
-
 def _equal(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and one.shape == other.shape and bool((one == other).all())
-
-
-def reach(layer: Any, name: str) -> Any:
-    """What stands at a dotted path of a module."""
-    for part in name.split("."):
-        layer = getattr(layer, part)
-    return layer
-
-
-def further_names(module: nn.Module, known: Mapping[int, Held]) -> dict[str, str]:
-    """The names under which a module's state has a tensor again, and the name under which it is known."""
-    state = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
-    return {
-        name: known[id(tensor)].name
-        for name, tensor in state
-        if id(tensor) in known and known[id(tensor)].how != "constant" and known[id(tensor)].name != name
-    }
-
-
-def _tensors_of(module: nn.Module) -> dict[int, Held]:
-    """Parameters and buffers of a module by identity, each under its first name."""
-    found: dict[int, Held] = {}
-    kept = set(module.state_dict().keys())
-    for name, tensor in module.named_parameters():
-        found.setdefault(id(tensor), Held(name, "parameter", tensor))
-    for name, buffer in module.named_buffers():
-        found.setdefault(id(buffer), Held(name, "buffer" if name in kept else "constant", buffer))
-    return found

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import GraphError
 from graphs.importing.calls import attention_layer, convert, written
 from graphs.importing.chance import own_file
+from graphs.importing.held import reach
 from graphs.importing.layers import in_mode, layer_of
-from graphs.importing.lowering import Lowering, reach
+from graphs.importing.lowering import Lowering
 from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref
 from graphs.importing.tracing import Trace
 

@@ -403,7 +403,7 @@ def test_files(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_source_text_alone_gives_the_module_back(name: str) -> None:
-    from graphs.modules import source
+    from graphs.source_text import source
 
     _, genome = made(name)
     names: dict[str, Any] = {"torch": torch, "nn": nn}

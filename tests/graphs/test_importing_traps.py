@@ -17,7 +17,7 @@ from torch.nn import functional
 import graphs
 import ops
 from graphs.errors import GraphError
-from graphs.modules import source
+from graphs.source_text import source
 
 
 class Base(nn.Module):

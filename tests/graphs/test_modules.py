@@ -15,7 +15,7 @@ from graphs.draft import Draft
 from graphs.errors import GraphError
 from graphs.execution import execute
 from graphs.genome import Genome
-from graphs.modules import source
+from graphs.source_text import source
 from graphs.structure import Graph
 from tests.strategies import inputs, lively
 

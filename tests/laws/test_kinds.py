@@ -16,7 +16,8 @@ from graphs.cost import macs, parameters
 from graphs.execution import execute
 from graphs.genome import Genome
 from graphs.kinds import KINDS, tensors
-from graphs.modules import genome_from_module, source, to_torch
+from graphs.modules import genome_from_module, to_torch
+from graphs.source_text import source
 from graphs.structure import Graph
 from tests.strategies import MISSING, around, budget, inputs, lively, networks, sketch
 

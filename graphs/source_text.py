@@ -1,0 +1,92 @@
+"""A network as Python source: a class that builds its layers, and the forward pass that `torch.fx` generates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from graphs.genome import Genome
+from graphs.kinds import TensorSpec
+from graphs.modules import to_torch
+from graphs.placing import Plan, dotted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["source"]
+
+
+def source(genome: Genome, name: str = "Model") -> str:
+    """Python source of a class that computes what the genome does and needs `torch` alone.
+
+    The class builds its layers, without weights: `safetensors.torch.load_model` with the genome's tensors fills it.
+    Constants are part of its state, unlike that of the module of `to_torch`, so that their numbers are with the others.
+    """
+    plan = Plan(genome)
+    module = to_torch(genome)
+    lines = [f"class {name}(nn.Module):", "    def __init__(self):", "        super().__init__()"]
+    made: set[str] = set()
+    for path, (constructor, arguments, extra) in sorted(plan.modules.items(), key=lambda item: item[0].count(".")):
+        lines += _holders(path, made | plan.modules.keys())
+        made.update(_parents(path))
+        call = f"nn.{constructor}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+        if path:
+            lines.append(f"        {_assign(path)}{call if constructor else 'nn.Module()'}{_close(path)}")
+        for role, spec in extra.items():
+            lines.append(f"        {_new(path, role, spec, genome.weights[dotted(path, role)])}")
+    for later, first in plan.tied.items():
+        path, _, role = later.rpartition(".")
+        lines.append(f"        {_set(path, role, _reach(first))}")
+    for path, other in plan.same.items():
+        lines += _holders(path, made | plan.modules.keys())
+        made.update(_parents(path))
+        lines.append(f"        {_assign(path)}{_object(other)}{_close(path)}")
+    lines += [f"        {_reach(name)}.requires_grad_(False)" for name in plan.frozen]
+    body = re.sub(r"^", "    ", module.code.strip(), flags=re.MULTILINE)
+    return "\n".join(lines) + "\n\n" + body + "\n"
+
+
+def _holders(path: str, made: Collection[str]) -> list[str]:
+    """The statements that make the modules above a path that are not made yet."""
+    return [f"        {_assign(each)}nn.Module(){_close(each)}" for each in _parents(path) if each not in made]
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _assign(path: str) -> str:
+    owner, _, last = path.rpartition(".")
+    return f"{_object(owner)}.{last} = " if last.isidentifier() else f"{_object(owner)}.add_module({last!r}, "
+
+
+def _close(path: str) -> str:
+    return "" if _assign(path).endswith("= ") else ")"
+
+
+def _object(path: str) -> str:
+    """The expression that reaches a submodule."""
+    if path and all(part.isidentifier() for part in path.split(".")):
+        return f"self.{path}"
+    return f"self.get_submodule({path!r})" if path else "self"
+
+
+def _set(path: str, role: str, value: str) -> str:
+    """The statement that gives a module an attribute, whose name may be a number."""
+    return (
+        f"{_object(path)}.{role} = {value}" if role.isidentifier() else f"setattr({_object(path)}, {role!r}, {value})"
+    )
+
+
+def _new(path: str, role: str, spec: TensorSpec, tensor: Tensor) -> str:
+    """The statement that gives a holder a tensor of its own."""
+    if not spec.buffer:
+        return _set(path, role, f"nn.Parameter(torch.zeros({tuple(tensor.shape)!r}))")
+    return f"{_object(path)}.register_buffer({role!r}, torch.zeros({tuple(tensor.shape)!r}, dtype={tensor.dtype}))"
+
+
+def _reach(name: str) -> str:
+    path, _, role = name.rpartition(".")
+    return f"{_object(path)}.{role}" if role.isidentifier() else f"getattr({_object(path)}, {role!r})"
