@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -21,6 +20,7 @@ from graphs.errors import UnknownName
 from runners.pools import POOLS
 from runners.recipe import Recipe
 from runners.settings_errors import CheckedModel, SettingsError
+from runners.settings_files import read_yaml
 
 if TYPE_CHECKING:
     from runners.task import Task
@@ -137,18 +137,7 @@ class Settings(CheckedModel):
         Raises:
             SettingsError: The file cannot be read, is no mapping of keys to values, or holds a wrong value.
         """
-        import yaml
-
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-            given = _unique_loader()(text).get_single_data()
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-            raise SettingsError(f"cannot read settings from {path}: {reason}; expected a YAML file") from error
-        if given is None:
-            given = {}
-        if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
-            raise SettingsError(f"{path}: expected a mapping such as 'candidates: 24', one setting a line")
+        given = read_yaml(path, "settings")
         try:
             return cls(**{**given, **(overrides or {})})
         except SettingsError as error:
@@ -192,22 +181,6 @@ class Settings(CheckedModel):
             recipe=recipe,
             epochs=recipe.epochs,
         )
-
-
-@cache
-def _unique_loader() -> Any:
-    """YAML's safe loader, which also refuses a key that is given twice."""
-    import yaml
-
-    class UniqueLoader(yaml.SafeLoader):
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            twice = [key for number, key in enumerate(keys) if key in keys[:number]]
-            if twice:
-                raise yaml.YAMLError(f"'{twice[0]}' is given twice")
-            return super().construct_mapping(node, deep)
-
-    return UniqueLoader
 
 
 def _absolute(path: str) -> str:

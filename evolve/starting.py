@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from graphs import Genome, Graph
     from runners.task import Task
 
-__all__ = ["StartError", "network", "starting_network", "starting_task"]
+__all__ = ["StartError", "network", "starting_network", "starting_task", "told"]
 
 FILE = ".safetensors"
 """By this end of its name a network's file is told from a name of the zoo."""
@@ -89,6 +89,11 @@ def starting_network(settings: Settings, task: Task) -> Genome:
             )
     if not parameters(graph):
         raise StartError(f"model {settings.model} has no parameters, so there is nothing to train; choose another one")
+    return told(genome, task)
+
+
+def told(genome: Genome, task: Task) -> Genome:
+    """The network, knowing the normalisation and the labels of `task`."""
     about = {
         **genome.about,
         "normalisation": {name: list(values) for name, values in task.normalisation.items()},

@@ -50,8 +50,8 @@ def named_network(name: str, task: Task, seed: int, scratch: bool = False) -> Ge
         EvolutionError: There is no such network.
     """
     from evolve.runs import open_run
-    from evolve.starting import network
-    from graphs import Genome, initial_weights
+    from evolve.starting import network, told
+    from graphs.initial import fresh_weights
 
     folder, colon, number = name.rpartition(":")
     if colon and number.isdecimal():
@@ -59,9 +59,8 @@ def named_network(name: str, task: Task, seed: int, scratch: bool = False) -> Ge
     else:
         found = network(name, classes=task.classes, input_shape=task.input_shape, seed=seed)
     if scratch:
-        found = Genome(found.graph, initial_weights(found.graph, seed), found.about)
-    about = {name: list(values) for name, values in task.normalisation.items()}
-    return replace(found, about={**found.about, "normalisation": about, "labels": list(task.labels)})
+        found = replace(found, weights=fresh_weights(found, seed))
+    return told(found, task)
 
 
 def train_into(

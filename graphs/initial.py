@@ -11,16 +11,18 @@ import hashlib
 from math import prod, sqrt
 from typing import TYPE_CHECKING, Any
 
-from graphs.kinds import TensorSpec
+from graphs.kinds import KINDS, TensorSpec
 from graphs.structure import Graph, Shape
 
 if TYPE_CHECKING:
     import numpy
     from torch import Tensor
 
+    from graphs.genome import Genome
+
     Numbers = numpy.ndarray[Any, numpy.dtype[Any]]
 
-__all__ = ["initial_weights", "start_tensor", "stream", "uniform"]
+__all__ = ["fresh_weights", "initial_weights", "start_tensor", "stream", "uniform"]
 
 _CONSTANT = {"zeros": 0.0, "ones": 1.0, "quarter": 0.25}
 
@@ -58,3 +60,17 @@ def start_tensor(spec: TensorSpec, seed: int, name: str) -> Tensor:
 def initial_weights(graph: Graph, seed: int) -> dict[str, Tensor]:
     """Fresh weights for a graph: a pure function of its tensors' names and shapes, and of `seed`."""
     return {name: start_tensor(spec, seed, name) for name, spec in graph.tensors.items()}
+
+
+def fresh_weights(genome: Genome, seed: int) -> dict[str, Tensor]:
+    """A genome's tensors drawn anew, of the types that they have.
+
+    That is parameters and the statistics of norms; constants, such as positions, and what no node refers to stay.
+    """
+    nodes, specs = genome.graph.nodes.values(), genome.graph.tensors
+    statistics = {name for node in nodes if KINDS[node.kind].normalisation for name in node.tensors.values()}
+    drawn = initial_weights(genome.graph, seed)
+    return {
+        name: drawn[name].to(old.dtype) if name in specs and (name in statistics or not specs[name].buffer) else old
+        for name, old in genome.weights.items()
+    }

@@ -156,7 +156,7 @@ def _divided(graph: Graph, parts: Sequence[_Part]) -> list[_Part]:
         mixing = [
             place
             for place, node in enumerate(part.nodes)
-            if any(graph.tensors[name].start in ("kaiming", "fan_in") for name in graph[node].tensors.values())
+            if any(graph.tensors[name].drawn for name in graph[node].tensors.values())
         ]
         if not part.plain or len(mixing) < 2:
             found.append(part)

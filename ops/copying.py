@@ -12,7 +12,12 @@ __all__ = ["copy_nodes"]
 
 
 def copy_nodes(
-    draft: Draft, graph: Graph, nodes: Collection[str], known: Mapping[str, str], after: str | None = None
+    draft: Draft,
+    graph: Graph,
+    nodes: Collection[str],
+    known: Mapping[str, str],
+    after: str | None = None,
+    under: str | None = None,
 ) -> tuple[dict[str, str], dict[str, Mapped]]:
     """Adds copies of nodes in their execution order.
 
@@ -22,6 +27,8 @@ def copy_nodes(
         nodes: Their ids.
         known: For some nodes, what stands for them as operands of the copies.
         after: Behind which node the copies run; at the end if None.
+        under: Path of the module that holds the copies under the names of what they are made from; by default they have
+            names of their own.
 
     Returns:
         What stands for each node, and by name of the copies' tensors where they come from. What shares a tensor does so
@@ -33,8 +40,11 @@ def copy_nodes(
             continue
         old = graph[id]
         inputs = [copies.get(source, source) for source in old.inputs]
-        copies[id] = draft.add(old.kind, inputs, after=after, **old.settings)
+        path = under and f"{under}.{id.partition('#')[0]}"
+        copies[id] = draft.add(old.kind, inputs, path=path, after=after, **old.settings)
         after = after and copies[id]
         fresh = draft.nodes[copies[id]].tensors
+        if under:
+            fresh = {role: f"{under}.{name}" for role, name in old.tensors.items()}
         draft.name_tensors(copies[id], {role: names.setdefault(old.tensors[role], fresh[role]) for role in fresh})
     return copies, {copy: Mapped(name) for name, copy in names.items()}

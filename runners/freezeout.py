@@ -125,7 +125,7 @@ def _grouped(graph: Graph) -> list[tuple[int, list[Unit]]]:
     def layers(unit: Unit) -> int:
         """How many of its nodes mix channels."""
         names = [graph[node].tensors.values() for node in unit.nodes]
-        return sum(any(graph.tensors[name].start in ("kaiming", "fan_in") for name in each) for each in names)
+        return sum(any(graph.tensors[name].drawn for name in each) for each in names)
 
     def flat(unit: Unit) -> bool:
         """Whether it gives features alone, without rows and columns."""

@@ -18,7 +18,7 @@ class Freezer:
     A frozen node's parameters ask for no gradient and have none, so that an optimiser leaves them alone and the
     backward pass ends where all that lies before is frozen; its module is in eval mode, so that batch norm uses its
     running statistics without updating them and dropout lets everything through. A parameter that is shared with a node
-    that still learns goes on.
+    that still learns goes on; one that the network does not train is never thawed.
 
     Args:
         genome: From which `module` was made.
@@ -28,7 +28,8 @@ class Freezer:
     def __init__(self, genome: Genome, module: nn.Module) -> None:
         self._graph, self._module = genome.graph, module
         self._paths = module_paths(genome)
-        self._parameters = dict(module.named_parameters(remove_duplicate=False))
+        every = module.named_parameters(remove_duplicate=False)
+        self._parameters = {name: parameter for name, parameter in every if parameter.requires_grad}
         self._nodes: frozenset[str] = frozenset()
 
     @property

@@ -14,6 +14,7 @@ same weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -91,9 +92,9 @@ def split(
         GraphError: It has several outputs already, or cannot be split there; the message says where it can.
     """
     from graphs.draft import Draft
-    from graphs.genome import Genome as Made
-    from graphs.initial import initial_weights
+    from graphs.initial import fresh_weights
     from graphs.unit import units
+    from ops.copying import copy_nodes
 
     graph = genome.for_inference().graph
     if len(graph.heads) != 1:
@@ -106,35 +107,26 @@ def split(
             f"{len(found) - 1}"
         )
     if heads == 1:
-        return Made(graph, {name: genome.weights[name] for name in graph.tensors}, genome.about)
+        return genome.for_inference()
     shared = {node for unit in found[:count] for node in unit.nodes}
     draft = Draft(graph)
     draft.heads = []
-    own: list[dict[str, str]] = [{name: name for name in graph.tensors}]
     draft.head(graph.heads[0].node, "head0")
+    heirs = graph.nodes.keys() - shared
+    origin: dict[str, str] = {}
     for number in range(1, heads):
-        copies: dict[str, str] = {}
-        names: dict[str, str] = {}
-        for id, node in graph.nodes.items():
-            if id in shared:
-                continue
-            path = f"head{number}.{id.partition('#')[0]}"
-            settings: dict[str, Any] = dict(node.settings)
-            copies[id] = draft.add(node.kind, [copies.get(each, each) for each in node.inputs], path=path, **settings)
-            fresh = {role: f"head{number}.{name}" for role, name in node.tensors.items()}
-            draft.name_tensors(copies[id], fresh)
-            names |= {node.tensors[role]: name for role, name in fresh.items()}
+        copies, plans = copy_nodes(draft, graph, heirs, {}, under=f"head{number}")
         draft.head(copies[graph.heads[0].node], f"head{number}")
-        own.append(names)
+        origin |= {copy: plan.source for copy, plan in plans.items()}
     made = draft.finish()
     kept = {name for node in shared for name in graph[node].tensors.values()}
-    drawn = initial_weights(made, seed)
-    weights = {}
-    origin = {copy: name for names in own[1:] for name, copy in names.items()}
-    for name in made.tensors:
-        source = origin.get(name, name)
-        weights[name] = drawn[name] if start == "fresh" and source not in kept else genome.weights[source]
-    return Made(made, weights, genome.about)
+    inherited = {name: genome.weights[origin.get(name, name)] for name in made.tensors}
+    copied = genome.changed(made, inherited, origin)
+    if start == "copied":
+        return copied
+    drawn = fresh_weights(copied, seed)
+    own = {name: tensor for name, tensor in drawn.items() if origin.get(name, name) not in kept}
+    return replace(copied, weights={**copied.weights, **own})
 
 
 def body(graph: Graph) -> frozenset[str]:

@@ -66,8 +66,7 @@ def parameter_groups(
     }
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in _named(genome, module).items():
-        random_start = specs[name].start in ("kaiming", "fan_in")
-        key = (place.get(name, 0), not (decay_all or (parameter.ndim > 1 and random_start)))
+        key = (place.get(name, 0), not (decay_all or (parameter.ndim > 1 and specs[name].drawn)))
         groups.setdefault(key, []).append(parameter)
     return [
         {"params": found, "weight_decay": 0.0 if spared else weight_decay, "stage": stage}
@@ -76,12 +75,12 @@ def parameter_groups(
 
 
 def _named(genome: Genome, module: nn.Module) -> dict[str, nn.Parameter]:
-    """The module's parameters by the genome's names; a shared one stands under several names, of which it knows one."""
+    """The parameters that nodes use by the genome's names; a shared one has several, of which the genome knows one."""
     specs = genome.graph.tensors
     names = {
         id(parameter): name for name, parameter in module.named_parameters(remove_duplicate=False) if name in specs
     }
-    return {names[id(parameter)]: parameter for parameter in module.parameters()}
+    return {names[id(parameter)]: parameter for parameter in module.parameters() if id(parameter) in names}
 
 
 def make_optimizer(

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from graphs.genome import Genome
-from graphs.initial import initial_weights
 from graphs.modules import genome_from_module
 from runners.augmentation import mixed
 from runners.ensembles import agreed, every_head, report
@@ -32,6 +31,7 @@ from runners.optimizers import load_moments, make_optimizer, moments
 from runners.recipe import Recipe
 from runners.schedules import cycle, learning_rate
 from runners.task import Task
+from runners.warm_start import shrunk
 
 __all__ = ["Session"]
 
@@ -319,20 +319,3 @@ class Session:
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def shrunk(genome: Genome, recipe: Recipe, seed: int) -> Genome:
-    """The network with weights λ·θ + p·(fresh ones), for layers that mix channels; norms and gates stay.
-
-    J.T. Ash, R.P. Adams, "On Warm-Starting Neural Network Training", 2020, arXiv:1910.08475.
-    """
-    if recipe.shrink == 1 and not recipe.perturb:
-        return genome
-    fresh = initial_weights(genome.graph, seed % 2**63)
-    weights = {
-        name: recipe.shrink * genome.weights[name] + recipe.perturb * fresh[name].to(genome.weights[name].dtype)
-        if spec.start in ("kaiming", "fan_in")
-        else genome.weights[name]
-        for name, spec in genome.graph.tensors.items()
-    }
-    return Genome(genome.graph, {name: weights[name] for name in genome.weights}, genome.about)

@@ -105,7 +105,7 @@ def freezeout_speedup(
     from runners.freezeout import FreezeOut, published_speedup, speedup
     from runners.settings_errors import SettingsError
 
-    settings = FreezeOut(t0=t0, how=how)  # type: ignore[arg-type]
+    settings, graph = FreezeOut(t0=t0, how=how), network(model).graph  # type: ignore[arg-type]
     if published:
         known = {} if model.endswith(".safetensors") else settings_of(model)
         if not {"depth", "growth"} <= known.keys():
@@ -114,11 +114,11 @@ def freezeout_speedup(
             )
         saved = published_speedup(known["depth"], known["growth"], settings)
     else:
-        saved = speedup(network(model).graph, settings)
+        saved = speedup(graph, settings)
     page = Page()
     if as_json:
         page.line(json.dumps({"model": model, "t0": t0, "how": how, "published": published, "speedup": saved}))
         return
-    stages = settings.stages(network(model).graph)
+    stages = settings.stages(graph)
     page.line(f"{100 * saved:.2f} % of the multiply-accumulates of training")
     page.line(f"  {len(stages)} stages; the first one freezes after {100 * stages[0].share:.1f} % of training")

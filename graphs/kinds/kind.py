@@ -49,6 +49,11 @@ class TensorSpec:
     integer: bool = False
     persistent: bool = True
 
+    @property
+    def drawn(self) -> bool:
+        """Whether it is a parameter that starts with random numbers, as weights of layers do, and no scale or gate."""
+        return not self.buffer and self.start in ("kaiming", "fan_in")
+
 
 @dataclass(frozen=True, slots=True)
 class Change:

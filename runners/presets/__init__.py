@@ -16,6 +16,7 @@ from typing import Any
 from graphs.errors import UnknownName
 from runners.recipe import Recipe
 from runners.settings_errors import SettingsError
+from runners.settings_files import read_yaml
 
 __all__ = ["PRESETS", "assigned", "preset"]
 
@@ -39,19 +40,11 @@ def preset(name: str | os.PathLike[str], **changes: Any) -> Recipe:
         UnknownName: There is no such preset.
         SettingsError: The file cannot be read, or holds a wrong value.
     """
-    import yaml
-
     text = os.fspath(name)
     path = PRESETS.get(text, Path(text))
     if text not in PRESETS and path.suffix not in (".yaml", ".yml"):
         raise UnknownName.of("recipe", text, PRESETS)
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise SettingsError(f"cannot read a recipe from {path}: {reason}; expected a YAML file") from error
-    if not isinstance(given, dict):
-        raise SettingsError(f"{path}: expected a mapping such as 'epochs: 10', one setting a line")
+    given = read_yaml(path, "a recipe")
     try:
         return Recipe(**_merged(given, changes))
     except SettingsError as error:
