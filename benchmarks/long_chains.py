@@ -14,7 +14,6 @@ JSON object a line, and not measured again, so the benchmark goes on where it en
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 import time
@@ -26,6 +25,7 @@ from typing import Any
 import numpy
 import torch
 
+from benchmarks.measured_apart import keep, kept
 from evolve.vision import torchvision_models
 from graphs.check import check
 from graphs.genome import Genome
@@ -93,15 +93,13 @@ def main() -> int:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     print(f"{platform.processor() or platform.machine()}, {given.threads} threads, torch {torch.__version__}")
-    known = [json.loads(line) for line in given.to.read_text().splitlines()] if given.to.exists() else []
-    rows = {(row["name"], row["seed"]): row for row in known}
+    rows = {(row["name"], row["seed"]): row for row in kept(given.to)}
     all_kept = True
     for name in given.only.split(","):
         for seed in range(given.seeds):
             if (name, seed) not in rows:
                 rows[name, seed] = measured(name, seed)
-                with given.to.open("a") as file:
-                    file.write(json.dumps(rows[name, seed]) + "\n")
+                keep(given.to, rows[name, seed])
             print(shown(rows[name, seed]), flush=True)
             all_kept &= rows[name, seed]["kept"]
     return 0 if all_kept else 1

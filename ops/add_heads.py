@@ -16,21 +16,22 @@ from typing import TYPE_CHECKING, Any
 from graphs.genome import Genome
 from graphs.spaces import Space
 from graphs.structure import Graph
+from ops.axis_maps import lengthened
 from ops.mutation import Build, Mutation, Site, Work
 from ops.width import change_width, changeable, space_at
 
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["ADD_HEADS", "head_spaces"]
+__all__ = ["ADD_HEADS", "ATTENDING", "head_spaces"]
 
-_ATTENDING = ("attention", "softmax")
+ATTENDING = ("attention", "softmax")
 """Kinds that work on the last two axes of a value, places and places, or places and channels."""
 
 
 def head_spaces(graph: Graph) -> Iterable[Space]:
     """The spaces whose channels are heads, and whose number can change."""
-    attending = {node.id: len(graph.shapes[node.id]) - 2 for node in graph.nodes.values() if node.kind in _ATTENDING}
+    attending = {node.id: len(graph.shapes[node.id]) - 2 for node in graph.nodes.values() if node.kind in ATTENDING}
     for space in changeable(graph):
         heads = any(value.axis < attending.get(value.node, 0) for value in space.values)
         if heads and not space.balanced and space.blocks == 1:
@@ -47,10 +48,8 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
 
 
 def _build(work: Work) -> Build:
-    import numpy
-
     space = space_at(work.graph, work.place["space"])
-    heads = numpy.concatenate([numpy.arange(space.width), numpy.full(work.choices["more"], -1)]).astype(numpy.int64)
+    heads = lengthened(space.width, work.choices["more"], -1)
     return change_width(work.graph, space, heads, None, work.born)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Index = numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]
     Take = numpy.ndarray[tuple[int], numpy.dtype[numpy.float64]]
 
-__all__ = ["AxisMap", "AxisSum"]
+__all__ = ["AxisMap", "AxisSum", "lengthened"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,3 +178,10 @@ class AxisSum:
         import torch
 
         return torch.from_numpy(numpy.unique(self.into, return_index=True)[1]).to(like.device)
+
+
+def lengthened(count: int, more: int, mark: int) -> Index:
+    """All `count` old entries, and `more` that are `mark`, see `AxisMap.index`."""
+    import numpy
+
+    return numpy.concatenate([numpy.arange(count), numpy.full(more, mark)]).astype(numpy.int64)

@@ -19,7 +19,7 @@ from ops.differences import difference, largest, measured, size, statistics_erro
 from ops.mutation import Child
 from ops.probe import Probe, cast_up, frontier, moving, prefix, run_parent
 from ops.sensitivity import Edge, responses
-from ops.transfer import Extended, Given, Mapped, New, Plan
+from ops.transfer import Extended, Mapped
 from ops.visibility import is_dark, makers, read, reads_nothing
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Comparison:
             or self.old[id] != node
             or any(child.genome.weights[name] is not parent.weights[name] for name in node.tensors.values())
         )
-        sources = {name: _source(plan) for name, plan in child.transfer.plans.items()}
+        sources = {name: plan.source for name, plan in child.transfer.plans.items()}
         self.copied = {source for name, source in sources.items() if source and source != name}
         self.made = frozenset(name for name, source in sources.items() if source)
         self.makers = makers(self.old, frozenset(filter(None, sources.values())))
@@ -185,7 +185,7 @@ class Comparison:
             training=training,
             seed=self.seed,
             known=prefix(self.old, moving(self.old, (node for node, _ in edges)), before),
-            keep=[head.node for head in self.old.heads if training or not head.training_only],
+            keep=self._heads(self.old, training).values(),
             adjust=lambda node, slot, value: shake(value) if (node, slot) in edges else value,
             double=True,
         )
@@ -268,8 +268,3 @@ class Comparison:
                     expected[name] = before.buffers[name]
             error = max(error, statistics_error(self.new, id, expected, expected, after.buffers))
         return error
-
-
-def _source(plan: Plan) -> str | None:
-    """The parent's tensor that a plan starts from, if there is one."""
-    return None if isinstance(plan, New | Given) else plan.source

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graphs.kinds import TensorSpec, tensors
+from graphs.kinds import TensorSpec
 from graphs.structure import Graph
 from ops.mutation import Child
 from ops.transfer import Completed, Given, Made, Mapped, New, Plan, Transfer
@@ -25,14 +25,14 @@ def given_name(number: int, name: str) -> str:
 
 def compose(parent: Graph, parts: Sequence[Child]) -> Transfer:
     """One transfer that does what the transfers of `parts` do, each of them the parent of the next."""
-    origins: dict[str, Plan] = {name: Mapped(name) for name in tensors(parent)}
+    origins: dict[str, Plan] = {name: Mapped(name) for name in parent.tensors}
     gradients: dict[str, float] = {}
     for number, part in enumerate(parts):
         found: dict[str, Plan] = {}
         factors: dict[str, float] = {}
         for name, spec in part.genome.graph.tensors.items():
             plan = part.transfer.plans.get(name, Mapped(name) if name in origins else New(spec.start))
-            source = getattr(plan, "source", None) or name
+            source = plan.source or name
             found[name] = _behind(origins, plan, spec, part.record.seed, name, number)
             factors[name] = gradients.get(source, 1.0) * part.transfer.gradients.get(name, 1.0)
         origins, gradients = found, factors

@@ -18,7 +18,7 @@ from graphs.structure import Graph
 from ops.copying import copy_nodes
 from ops.mixing import is_layer
 from ops.mutation import Build, Mutation, Site, Work
-from ops.places import followed
+from ops.places import followed, residuals
 from ops.transfer import Transfer
 
 if TYPE_CHECKING:
@@ -30,20 +30,11 @@ __all__ = ["COPY_BLOCK"]
 def _find(genome: Genome) -> Iterable[Site]:
     graph = genome.graph
     outputs = {head.node for head in graph.heads}
-    for start, end in dict.fromkeys([*_residuals(graph), *_layers(graph)]):
+    blocks = ((shortcut, followed(graph, total)[-1]) for shortcut, total in residuals(graph))
+    for start, end in dict.fromkeys([*blocks, *_layers(graph)]):
         if end not in outputs and graph.shapes[start] == graph.shapes[end]:
             if any(graph[node].tensors for node in _block(graph, start, end)):
                 yield Site({"start": start, "end": end}, "approximate")
-
-
-def _residuals(graph: Graph) -> Iterable[tuple[str, str]]:
-    """(shortcut, end) of sums of a value and of what is made from it."""
-    for node in graph.nodes.values():
-        if node.kind == "add" and len(node.inputs) == 2:
-            one, other = node.inputs
-            for shortcut, branch in ((one, other), (other, one)):
-                if shortcut != branch and shortcut in graph.upstream([branch]):
-                    yield shortcut, followed(graph, node.id)[-1]
 
 
 def _layers(graph: Graph) -> Iterable[tuple[str, str]]:

@@ -9,6 +9,7 @@ Really Better than One?", 2019, arXiv 1905.10650).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from graphs.genome import Genome
@@ -29,9 +30,7 @@ def _find(genome: Genome) -> Iterable[Site]:
     graph = genome.graph
     for space in head_spaces(graph):
         for head in range(space.width if space.width > 1 else 0):
-            ground = _ground(graph, space, head)
-            weights = ground.apply(genome.weights, graph, 0, {})
-            ignored = all(bool((weights[name] == genome.weights[name]).all()) for name in ground.plans)
+            ignored = _ground(graph, space, head).keeps(genome.weights, graph)
             promise = "eval-exact" if space.draws else "exact"
             yield Site({"space": space.name, "head": head}, promise if ignored else "approximate")
 
@@ -55,7 +54,7 @@ def _build(work: Work) -> Build:
     space, head = space_at(work.graph, work.place["space"]), work.place["head"]
     kept = numpy.delete(numpy.arange(space.width, dtype=numpy.int64), head)
     built = change_width(work.graph, space, kept, None, work.born)
-    return Build(built.graph, built.transfer, built.touched, ground=_ground(work.graph, space, head))
+    return replace(built, ground=_ground(work.graph, space, head))
 
 
 DROP_HEADS = Mutation(

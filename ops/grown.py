@@ -12,7 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from graphs.execution import execute
-from graphs.kinds import TensorSpec, tensors
+from graphs.kinds import TensorSpec
 from graphs.spaces import Space, Use
 from graphs.structure import Shape
 from ops.examples import Examples
@@ -134,7 +134,7 @@ class Grown:
         build: Build,
         scales: Mapping[str, Tensor],
         columns: Sequence[Slices],
-        count: int,
+        size: tuple[int, int, int],
     ) -> None:
         import torch
 
@@ -143,9 +143,8 @@ class Grown:
         self.graph, self.seed, self.build = build.graph, work.seed, build
         self.rows, self.columns = Slices.of(space, "write"), columns
         self.examples = Examples.of(work.graph, work.batch)
-        self.specs = tensors(build.graph)
-        width = sum(part.entries(self.specs[part.tensor].shape) for part in columns)
-        zeros = split(columns, torch.zeros(space.blocks, count, width), self.specs)
+        self.specs = build.graph.tensors
+        zeros = split(columns, torch.zeros(size), self.specs)
         self.weights = build.transfer.apply(old, self.graph, work.seed, {**scales, **zeros})
         self.dtype = old[columns[0].tensor].dtype
         inputs = self.inputs = self.examples.like(self.weights)

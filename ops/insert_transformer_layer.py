@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.draft import Draft
 from graphs.genome import Genome
 from graphs.structure import Graph, Node
+from ops.add_heads import ATTENDING
 from ops.mutation import Build, Mutation, Site, Work
 from ops.places import junctions
 from ops.transfer import New, Plan, Transfer
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["INSERT_TRANSFORMER_LAYER"]
 
 _NORMS = ("layer_norm", "rms_norm")
-
-_ATTENDING = ("attention", "softmax")
 
 _MOST_PLACES = 1024
 """Not where there are more places: attention's cost grows with their square."""
@@ -52,7 +51,7 @@ def _channel_axes(graph: Graph, node: str) -> set[int]:
 
 def _heads(graph: Graph, node: str) -> int | None:
     """How many heads the attention before `node` has; None where there is no attention."""
-    found = _nearest(graph, node, _ATTENDING)
+    found = _nearest(graph, node, ATTENDING)
     if found is None or len(graph.shapes[found.id]) < 2:
         return None
     return graph.shapes[found.id][-3] if len(graph.shapes[found.id]) > 2 else 1
@@ -74,7 +73,7 @@ def _build(work: Work) -> Build:
     after = work.place["after"]
     *places, width = work.graph.shapes[after]
     heads, tokens = work.choices["heads"], prod(places)
-    model = _nearest(work.graph, after, _ATTENDING)
+    model = _nearest(work.graph, after, ATTENDING)
     like = _nearest(work.graph, after, _NORMS)
     draft = Draft(work.graph, work.born)
     plans: dict[str, Plan] = {}

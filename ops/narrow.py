@@ -30,7 +30,6 @@ def _find(genome: Genome) -> Iterable[Site]:
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
-
     space = space_at(genome.graph, place["space"])
     block = space.width // space.blocks
     kept = max(1, min(block - 1, round(block * _FACTORS[int(rng.integers(len(_FACTORS)))])))

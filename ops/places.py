@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from graphs.kinds import KINDS
 from graphs.structure import Graph
@@ -12,6 +13,7 @@ __all__ = [
     "followed",
     "junctions",
     "random_nodes",
+    "residuals",
     "shared_tensors",
     "shares_statistics",
 ]
@@ -45,6 +47,16 @@ def followed(graph: Graph, layer: str) -> list[str]:
             break
         found.append(follower.id)
     return found
+
+
+def residuals(graph: Graph) -> Iterator[tuple[str, str]]:
+    """(shortcut, sum) of residual blocks."""
+    for node in graph.nodes.values():
+        if node.kind == "add" and len(node.inputs) == 2:
+            one, other = node.inputs
+            for shortcut, branch in ((one, other), (other, one)):
+                if shortcut != branch and shortcut in graph.upstream([branch]):
+                    yield shortcut, node.id
 
 
 def dependent(graph: Graph) -> frozenset[str]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Index = numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]
 
-__all__ = ["Reading", "by_channel", "readings"]
+__all__ = ["Reading", "by_channel", "reading_behind", "readings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def readings(graph: Graph, axis: int | None = None) -> dict[str, Reading]:
         graph: The graph.
         axis: Only those for which these are along this axis; along any if None.
     """
-    shared, outputs = shared_tensors(graph), {head.node for head in graph.heads}
+    shared = shared_tensors(graph)
     found: dict[str, Reading] = {}
     for node in reversed([*graph.nodes.values()]):
         if not shared.isdisjoint(node.tensors.values()):
@@ -69,13 +69,19 @@ def readings(graph: Graph, axis: int | None = None) -> dict[str, Reading]:
             if axis in (None, mixed_axis(graph, node)):
                 found[node.id] = Reading(columns=(node.tensors["weight"],))
             continue
-        behind = [found.get(reader) for reader, _ in graph.consumers[node.id]]
-        if _each_channel(node, axis) and node.id not in outputs and behind and None not in behind:
-            whole = Reading(by_channel(graph, node))
-            for each in behind:
-                whole += each or Reading()
-            found[node.id] = whole
+        behind = reading_behind(graph, node.id, found) if _each_channel(node, axis) else None
+        if behind is not None:
+            found[node.id] = Reading(by_channel(graph, node)) + behind
     return found
+
+
+def reading_behind(graph: Graph, node: str, found: Mapping[str, Reading]) -> Reading | None:
+    """How all that reads a node reads its channels; None where something else does, or it is an output."""
+    if any(head.node == node for head in graph.heads):
+        return None
+    behind = [found.get(reader) for reader, _ in graph.consumers[node]]
+    known = [each for each in behind if each is not None]
+    return sum(known, Reading()) if len(known) == len(behind) else None
 
 
 def _each_channel(node: Node, axis: int | None) -> bool:

@@ -65,12 +65,13 @@ def _is_zero(genome: Genome, node: Node, groups: int) -> bool:
     # Mostly the first filter says it already.
     if bool(weight[0, weight.shape[1] // parts :].any()):
         return False
-    return bool((_ground(node, groups).apply(genome.weights) == weight).all())
+    return _ground(node, groups).keeps(genome.weights, genome.graph)
 
 
-def _ground(node: Node, groups: int) -> Regrouped:
+def _ground(node: Node, groups: int) -> Transfer:
     """The weight with zeros for what is lost."""
-    return Regrouped(node.tensors["weight"], (node.settings["groups"], groups, node.settings["groups"]))
+    weight, now = node.tensors["weight"], node.settings["groups"]
+    return Transfer({weight: Regrouped(weight, (now, groups, now))})
 
 
 def _choose_merge(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
@@ -88,7 +89,7 @@ def _build_merge(work: Work) -> Build:
 
 def _build_split(work: Work) -> Build:
     node, groups = work.graph[work.place["node"]], work.place["groups"]
-    return replace(_regrouped(work, groups), ground=Transfer({node.tensors["weight"]: _ground(node, groups)}))
+    return replace(_regrouped(work, groups), ground=_ground(node, groups))
 
 
 def _regrouped(work: Work, groups: int) -> Build:

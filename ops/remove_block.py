@@ -17,7 +17,7 @@ from graphs.structure import Graph
 from ops.bypass import bypass, dropped, no_more_than
 from ops.mixing import is_layer
 from ops.mutation import Build, Mutation, Site, Work
-from ops.places import dependent
+from ops.places import dependent, residuals
 from ops.transfer import New, Transfer
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ __all__ = ["REMOVE_BLOCK"]
 def _find(genome: Genome) -> Iterable[Site]:
     graph = genome.graph
     varying = dependent(graph)
-    for keep, drop in dict.fromkeys([*_branches(graph), *_layers(graph), *_projections(genome)]):
+    for keep, drop in dict.fromkeys([*residuals(graph), *_layers(graph), *_projections(genome)]):
         if drop in varying and keep not in varying:
             continue
         lost = dropped(graph, bypass(graph, keep, drop))
@@ -51,16 +51,6 @@ def _scales(graph: Graph, keep: str, drop: str) -> list[str]:
 
 def _is_zero(genome: Genome, names: list[str]) -> bool:
     return bool(names) and not any(bool(genome.weights[name].any()) for name in names)
-
-
-def _branches(graph: Graph) -> Iterable[tuple[str, str]]:
-    """(shortcut, sum) of residual blocks."""
-    for node in graph.nodes.values():
-        if node.kind == "add" and len(node.inputs) == 2:
-            one, other = node.inputs
-            for shortcut, branch in ((one, other), (other, one)):
-                if shortcut != branch and shortcut in graph.upstream([branch]):
-                    yield shortcut, node.id
 
 
 def _projections(genome: Genome) -> Iterable[tuple[str, str]]:

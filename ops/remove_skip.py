@@ -16,8 +16,8 @@ from graphs.genome import Genome
 from graphs.structure import Graph, Node
 from ops.bypass import bypass, dropped, no_more_than
 from ops.mutation import Build, Mutation, Site, Work
-from ops.reading import Reading, readings
-from ops.transfer import Mapped, Plan, Transfer
+from ops.reading import Reading, reading_behind, readings
+from ops.transfer import Transfer
 
 if TYPE_CHECKING:
     import numpy
@@ -30,28 +30,16 @@ def _find(genome: Genome) -> Iterable[Site]:
     concats = [node for node in graph.nodes.values() if node.kind == "concat" and len(node.inputs) > 1]
     found = {axis: readings(graph, axis) for axis in {node.settings["axis"] for node in concats}}
     for node in concats:
-        reading = _reading(graph, node, found[node.settings["axis"]])
-        for operand in range(len(node.inputs) if reading else 0):
+        reading = reading_behind(graph, node.id, found[node.settings["axis"]])
+        if reading is None:
+            continue
+        for operand in range(len(node.inputs)):
             lost = dropped(graph, _without(graph, node.id, operand))
             if any(graph[id].kind == "input" for id in lost):
                 continue
-            plans = _ground(graph, node, operand, reading or Reading())
-            zero = all(bool((plan.apply(genome.weights) == genome.weights[name]).all()) for name, plan in plans.items())
+            zero = _ground(graph, node, operand, reading).keeps(genome.weights, graph)
             place = {"concat": node.id, "operand": operand}
             yield Site(place, no_more_than(graph, lost) if zero else "approximate")
-
-
-def _reading(graph: Graph, concat: Node, found: Mapping[str, Reading]) -> Reading | None:
-    """How a concatenation is read; None where something else depends on its width."""
-    if any(head.node == concat.id for head in graph.heads):
-        return None
-    behind = [found.get(reader) for reader, _ in graph.consumers[concat.id]]
-    if None in behind:
-        return None
-    whole = Reading()
-    for each in behind:
-        whole += each or Reading()
-    return whole
 
 
 def _without(graph: Graph, concat: str, operand: int, born: int = 0) -> Draft:
@@ -73,14 +61,14 @@ def _columns(graph: Graph, concat: str, operand: int) -> tuple[int, int, int]:
     return sum(widths[:operand]), sum(widths[: operand + 1]), sum(widths)
 
 
-def _ground(graph: Graph, concat: Node, operand: int, reading: Reading) -> dict[str, Mapped]:
+def _ground(graph: Graph, concat: Node, operand: int, reading: Reading) -> Transfer:
     """The layers' weights with zeros for the operand."""
     import numpy
 
     start, stop, width = _columns(graph, concat.id, operand)
     index = numpy.arange(width, dtype=numpy.int64)
     index[start:stop] = -1
-    return reading.column_plans(index)
+    return Transfer(reading.column_plans(index))
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
@@ -93,10 +81,10 @@ def _build(work: Work) -> Build:
     graph, concat, operand = work.graph, work.graph[work.place["concat"]], work.place["operand"]
     start, stop, width = _columns(graph, concat.id, operand)
     kept = numpy.concatenate([numpy.arange(start), numpy.arange(stop, width)]).astype(numpy.int64)
-    reading = _reading(graph, concat, readings(graph, concat.settings["axis"])) or Reading()
-    ground: dict[str, Plan] = {**_ground(graph, concat, operand, reading)}
+    reading = reading_behind(graph, concat.id, readings(graph, concat.settings["axis"])) or Reading()
+    ground = _ground(graph, concat, operand, reading)
     less = _without(graph, concat.id, operand, work.born).finish()
-    return Build(less, Transfer(reading.plans(kept)), ground=Transfer(ground))
+    return Build(less, Transfer(reading.plans(kept)), ground=ground)
 
 
 REMOVE_SKIP = Mutation(

@@ -5,9 +5,8 @@ signs independent, the expected square of the change of y is, to first order, th
 Where the entries of r are ±1, independent too, the gradient of r·y by v is g = Jᵀ r, and the expectation of the sum of
 (s g v)² is that same number, whichever operand is asked for: so one r serves all (Hutchinson, A stochastic estimator of
 the trace of the influence matrix for Laplacian smoothing splines, 1989). The same g tells which channels move no output
-at all. What is given is the root of its mean over the
-entries of y, which is at most the largest change; an operand of which every path ends in a dead activation or behind a
-closed gate gives 0.
+at all. What is given is the root of its mean over the entries of y, which is at most the largest change; an operand of
+which every path ends in a dead activation or behind a closed gate gives 0.
 """
 
 from __future__ import annotations

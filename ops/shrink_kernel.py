@@ -33,12 +33,11 @@ def _find(genome: Genome) -> Iterable[Site]:
             continue
         sides = zip(*(node.settings[name] for name in ("kernel", "padding", "dilation")), strict=True)
         if all(kernel >= 3 and padding >= dilation for kernel, padding, dilation in sides):
-            weight = genome.weights[node.tensors["weight"]]
-            zero = bool((_ground(node, 1).apply(genome.weights) == weight).all())
+            zero = _ground(node, 1).keeps(genome.weights, graph)
             yield Site({"node": node.id}, "exact" if zero else "approximate")
 
 
-def _ground(node: Node, rings: int) -> Mapped:
+def _ground(node: Node, rings: int) -> Transfer:
     """The weight with zeros in its outer rings."""
     import numpy
 
@@ -47,7 +46,8 @@ def _ground(node: Node, rings: int) -> Mapped:
         index = numpy.arange(size, dtype=numpy.int64)
         index[:rings] = index[size - rings :] = -1
         maps.append(AxisMap(axis + 2, index))
-    return Mapped(node.tensors["weight"], tuple(maps))
+    weight = node.tensors["weight"]
+    return Transfer({weight: Mapped(weight, tuple(maps))})
 
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
@@ -69,15 +69,14 @@ def _build(work: Work) -> Build:
         AxisMap(axis + 2, numpy.arange(rings, size - rings, dtype=numpy.int64)) for axis, size in enumerate(kernel)
     )
     weight = node.tensors["weight"]
-    ground = Transfer({weight: _ground(node, rings)})
-    return Build(draft.finish(), Transfer({weight: Mapped(weight, maps)}), ground=ground)
+    return Build(draft.finish(), Transfer({weight: Mapped(weight, maps)}), ground=_ground(node, rings))
 
 
 SHRINK_KERNEL = Mutation(
     name="shrink_kernel",
     preserves="exact",
     summary="drop the outer ring of a convolution's kernel; exact where it is zero",
-    needs="a two-dimensional convolution with filters of its own, of at least 3×3 and padded by a ring or more",
+    needs="a convolution with filters of its own, at least 3 wide along each axis and padded by a ring or more",
     find=_find,
     choose=_choose,
     build=_build,

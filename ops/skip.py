@@ -16,6 +16,7 @@ from graphs.draft import Draft
 from graphs.genome import Genome
 from graphs.kinds import KINDS
 from graphs.structure import Graph, Node
+from ops.axis_maps import lengthened
 from ops.matching import add_match, windows
 from ops.mixing import is_layer, mixed_axis
 from ops.mutation import Build, Mutation, Site, Work
@@ -72,8 +73,6 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
 
 
 def _build(work: Work) -> Build:
-    import numpy
-
     graph, source, reader = work.graph, work.place["from"], work.graph[work.place["to"]]
     given, axis = reader.inputs[0], _axis(work.graph, reader)
     draft = Draft(graph, work.born)
@@ -83,15 +82,14 @@ def _build(work: Work) -> Build:
     joined = draft.add("concat", [given, matched], after=before if matched == source else matched, axis=axis)
     draft.rewire(reader.id, 0, joined)
     width, more = graph.shapes[given][axis], graph.shapes[source][axis]
-    index = numpy.concatenate([numpy.arange(width), numpy.full(more, -1)]).astype(numpy.int64)
-    return Build(draft.finish(), Transfer(readings(graph, axis)[reader.id].plans(index)))
+    return Build(draft.finish(), Transfer(readings(graph, axis)[reader.id].plans(lengthened(width, more, -1))))
 
 
 SKIP = Mutation(
     name="skip",
     preserves="exact",
     summary="let a layer, or the norm in front of it, read an earlier value, with zero weights at first",
-    needs="a layer that mixes all of its channels with weights of its own, and an earlier value of the same size",
+    needs="a layer that mixes all channels with weights of its own, and an earlier value as large or larger",
     find=_find,
     choose=_choose,
     build=_build,

@@ -19,7 +19,7 @@ from ops.examples import Examples
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["loss_of", "orthonormal", "steepest"]
+__all__ = ["loss_of", "steepest"]
 
 _ROUNDS = 3
 _TINY = 1e-6
@@ -29,7 +29,7 @@ _KEPT = 1e-3
 """Part of the directions that a round keeps, so that those in which nothing can be gained stay apart."""
 
 
-def orthonormal(directions: Tensor) -> Tensor:
+def _orthonormal(directions: Tensor) -> Tensor:
     """Directions (…, K, Q) made orthogonal and of length 1; those beyond the Q-th of length 1 only."""
     import torch
 
@@ -47,13 +47,13 @@ def steepest(start: Tensor, incoming: Callable[[Tensor], Tensor], outgoing: Call
         incoming: M: outgoing weights (B, K, Q) to the gradients (B, K, P) of the incoming ones.
         outgoing: Mᵀ, up to a factor: incoming weights (B, K, P) to the gradients (B, K, Q) of the outgoing ones.
     """
-    found = orthonormal(start)
+    found = _orthonormal(start)
     for _ in range(_ROUNDS):
         gradient = incoming(found)
         length = gradient.norm(dim=-1, keepdim=True).clamp(min=1e-30)
         again = outgoing(_TINY * gradient / length) * length
         largest = again.norm(dim=-1, keepdim=True).amax(-2, keepdim=True).clamp(min=1e-30)
-        found = orthonormal(again / largest + _KEPT * found)
+        found = _orthonormal(again / largest + _KEPT * found)
     return found
 
 

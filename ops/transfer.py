@@ -222,7 +222,7 @@ class Made:
     @property
     def source(self) -> str | None:
         """The parent's tensor that it starts from; None if the tensor is new."""
-        return None if isinstance(self.plan, New | Given) else self.plan.source
+        return self.plan.source
 
     def then(self, later: Made) -> Made:
         """This plan, and what another mutation does to its tensor after it."""
@@ -284,6 +284,14 @@ class Transfer:
                 plan = New(spec.start)
             made[name] = _make(plan, spec, seed, name, weights, given, dtype)
         return made
+
+    def keeps(self, weights: Mapping[str, Tensor], graph: Graph) -> bool:
+        """Whether this, from a parent to itself, leaves the parent's tensors as they are."""
+        specs = graph.tensors
+        return all(
+            bool((_make(plan, specs[name], 0, name, weights, {}, None) == weights[name]).all())
+            for name, plan in self.plans.items()
+        )
 
 
 def _make(

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.genome import Genome
 from graphs.initial import stream, uniform
-from graphs.kinds import KINDS, tensors
+from graphs.kinds import KINDS
 from graphs.silence import heard
 from graphs.spaces import Space, Use
 from graphs.structure import Graph
-from ops.axis_maps import AxisMap
+from ops.axis_maps import AxisMap, lengthened
 from ops.grown import Grown, Slices, split
 from ops.mutation import Build, Mutation, Site, Work
 from ops.steepest import steepest
@@ -53,12 +53,10 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
 
 
 def _build(work: Work) -> Build:
-    import numpy
 
     space = space_at(work.graph, work.place["space"])
     block, new = space.width // space.blocks, work.choices["width"] // space.blocks
-    within = numpy.concatenate([numpy.arange(block), numpy.full(new - block, -2)]).astype(numpy.int64)
-    built = change_width(work.graph, space, within, None, work.born)
+    built = change_width(work.graph, space, lengthened(block, new - block, -2), None, work.born)
     plans = dict(built.transfer.plans)
     scales: dict[str, Tensor] = {}
     for use in space.uses:
@@ -112,13 +110,13 @@ def _outgoing(
     import torch
 
     old = torch.cat([part.vectors(part.old(work.genome.weights[part.tensor])) for part in columns], -1).double()
-    specs = tensors(build.graph)
+    specs = build.graph.tensors
     size = (space.blocks, count, sum(part.entries(specs[part.tensor].shape) for part in columns))
     start = torch.from_numpy(uniform(stream(work.seed, "gradmax"), size, -1, 1))
     if work.batch is None:
         found = start / start.norm(dim=-1, keepdim=True)
     else:
-        network = Grown(work, space, build, scales, columns, count)
+        network = Grown(work, space, build, scales, columns, size)
         found = steepest(start.to(network.dtype), network.incoming, network.outgoing).double()
     # Readers that give nothing to any channel would leave the new ones without a gradient for ever.
     length = float(old.norm(dim=-1).mean()) or old.shape[1] ** -0.5

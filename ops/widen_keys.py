@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.structure import Graph
+from ops.axis_maps import lengthened
 from ops.mutation import Build, Mutation, Site, Work
 from ops.projections import Projections, attentions, projections
 from ops.widen import wider
@@ -44,15 +45,13 @@ def _at(graph: Graph, attention: str) -> Projections:
 
 
 def _build(work: Work) -> Build:
-    import numpy
-
     found = _at(work.graph, work.place["attention"])
     width, new = found.key.width, work.choices["width"]
-
-    def grown(start: int) -> numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]:
-        return numpy.concatenate([numpy.arange(width), numpy.full(new - width, start)]).astype(numpy.int64)
-
-    return change_widths(work.graph, [Resized(found.query, grown(-1)), Resized(found.key, grown(-2))], work.born)
+    changes = [
+        Resized(found.query, lengthened(width, new - width, -1)),
+        Resized(found.key, lengthened(width, new - width, -2)),
+    ]
+    return change_widths(work.graph, changes, work.born)
 
 
 WIDEN_KEYS = Mutation(

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphs.genome import Genome
+from ops.axis_maps import lengthened
 from ops.mutation import Build, Mutation, Site, Work
 from ops.widen import wider
 from ops.width import change_width, changeable, space_at
@@ -34,12 +35,9 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
 
 
 def _build(work: Work) -> Build:
-    import numpy
-
     space = space_at(work.graph, work.place["space"])
     block, new = space.width // space.blocks, work.choices["width"] // space.blocks
-    within = numpy.concatenate([numpy.arange(block), numpy.full(new - block, -1)]).astype(numpy.int64)
-    return change_width(work.graph, space, within, None, work.born)
+    return change_width(work.graph, space, lengthened(block, new - block, -1), None, work.born)
 
 
 WIDEN_ZERO = Mutation(

@@ -157,11 +157,12 @@ def merge_channels(graph: Graph, space: Space, into: Index, born: int) -> Build:
     import numpy
 
     kept = numpy.unique(into, return_index=True)[1].astype(numpy.int64)
-    built = change_width(graph, space, kept, None, born)
     plans: dict[str, Plan] = {}
     ground: dict[str, Plan] = {}
     specs = graph.tensors
     first, again = Resized(space, kept), Resized(space, kept[into])
+    draft = Draft(graph, born)
+    _resize(draft, graph, [first])
     for tensor, axes in _by_axis([first]).items():
         maps: list[AxisMap | AxisSum] = []
         copies: list[AxisMap] = []
@@ -180,7 +181,7 @@ def merge_channels(graph: Graph, space: Space, into: Index, born: int) -> Build:
         if copies:
             ground[tensor] = Mapped(tensor, tuple(copies))
     touched = _touched(graph, space, numpy.flatnonzero(numpy.bincount(into)[into] > 1))
-    return Build(built.graph, Transfer(plans), touched, ground=Transfer(ground))
+    return Build(draft.finish(), Transfer(plans), touched, ground=Transfer(ground))
 
 
 def _by_axis(changes: Iterable[Resized]) -> dict[str, dict[int, list[Part]]]:
@@ -252,11 +253,8 @@ def _axis_map(axis: int, length: int, parts: list[Part]) -> AxisMap:
         starts = numpy.arange(blocks)[:, None] * block
         channels = (starts + within).reshape(-1, 1)
         entries = use.offset + (channels * use.inner + numpy.arange(use.inner)).reshape(-1)
-        entries = numpy.where(
-            numpy.tile(numpy.repeat(within < 0, use.inner), blocks),
-            numpy.tile(numpy.repeat(within, use.inner), blocks),
-            entries,
-        )
+        marks = numpy.tile(numpy.repeat(within, use.inner), blocks)
+        entries = numpy.where(marks < 0, marks, entries)
         index += [numpy.arange(position, use.offset), entries]
         shares = numpy.ones(len(within)) if take is None else take
         taken += [numpy.ones(use.offset - position), numpy.repeat(numpy.tile(shares, blocks), use.inner)]
