@@ -23,12 +23,12 @@ def written(low: Lowering, value: Any, where: Any, new: Any) -> Any:
         if isinstance(where, Ref | Program):
             return _called(low, "masked_fill", [found, _truths(low, found, where), _number(new)])
         axis, places = _places(low.shape(found), where)
+        return _into(low, found, axis, places, new)
     except Decline:
         raise low.error(
             "it writes into part of a tensor in a way that is not known; put the result together with torch.where, "
             "torch.cat or torch.stack"
         ) from None
-    return _into(low, found, axis, places, new)
 
 
 def _into(low: Lowering, value: Ref, axis: int, places: int | range, new: Any) -> Any:
