@@ -40,9 +40,7 @@ def macs_by_node(graph: Graph, convention: str = "products") -> dict[str, int]:
     found = {}
     for node in graph.nodes.values():
         kind, shapes = KINDS[node.kind], [graph.shapes[source] for source in node.inputs]
-        total = 0
-        products = kind.macs(node.settings, shapes, graph.shapes[node.id])
-        total += products
+        total = products = kind.macs(node.settings, shapes, graph.shapes[node.id])
         if convention == "torchinfo" and products and "bias" in node.tensors:
             total += prod(graph.shapes[node.id])
         if convention == "torchinfo" and not products:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
+from graphs.names import check_tensors
 from graphs.state import State
 from graphs.structure import Graph, frozen
 
@@ -43,8 +44,6 @@ class Genome:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        from graphs.names import check_tensors
-
         object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))
         object.__setattr__(self, "about", frozen(self.about))
         expected = self.graph.tensors

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     Numbers = numpy.ndarray[Any, numpy.dtype[Any]]
 
-__all__ = ["fresh_weights", "initial_weights", "start_tensor", "stream", "uniform"]
+__all__ = ["CONSTANT", "fresh_weights", "initial_weights", "start_tensor", "stream", "uniform"]
 
-_CONSTANT = {"zeros": 0.0, "ones": 1.0, "quarter": 0.25}
+CONSTANT = {"zeros": 0.0, "ones": 1.0, "quarter": 0.25}
+"""The starts of tensors all of whose entries are one number, and that number."""
 
 
 def stream(seed: int, name: str) -> numpy.random.PCG64:
@@ -50,8 +51,8 @@ def start_tensor(spec: TensorSpec, seed: int, name: str) -> Tensor:
 
     if spec.integer:
         return torch.zeros(spec.shape, dtype=torch.int64)
-    if spec.start in _CONSTANT:
-        return torch.full(spec.shape, _CONSTANT[spec.start], dtype=torch.float32)
+    if spec.start in CONSTANT:
+        return torch.full(spec.shape, CONSTANT[spec.start], dtype=torch.float32)
     fan_in = max(1, prod(spec.shape[1:]))
     bound = sqrt((6.0 if spec.start == "kaiming" else 1.0) / fan_in)
     return torch.from_numpy(uniform(stream(seed, name), spec.shape, -bound, bound)).to(torch.float32)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from graphs.initial import CONSTANT
 from graphs.kinds import KINDS
 from graphs.kinds.kind import TensorSpec
 from graphs.spaces import Space
@@ -23,8 +24,6 @@ __all__ = ["heard"]
 
 _ANY = 0.7
 """Stands for what is not known: a factor that is a parameter, say."""
-
-_STARTS = {"zeros": 0.0, "ones": 1.0, "quarter": 0.25}
 
 
 def heard(graph: Graph, space: Space) -> str | None:
@@ -47,7 +46,7 @@ def heard(graph: Graph, space: Space) -> str | None:
         elif not node.inputs:
             states[id] = (_ANY, 0.0)
         elif kind.elementwise and len(before) == len(node.inputs):
-            states[id] = _through(graph, node, before)
+            states[id] = _through(node, before)
             if states[id][0] and not any(value for value, _ in before):
                 reasons[id] = f"'{id}' makes {states[id][0]:.2g} of zero"
             if not states[id][1] and any(slope for _, slope in before):
@@ -69,7 +68,7 @@ def heard(graph: Graph, space: Space) -> str | None:
     return next(iter(dead.values()), "nothing that it is made of could be learnt")
 
 
-def _through(graph: Graph, node: Node, operands: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def _through(node: Node, operands: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """The value, and its derivative, that a function of each element makes of such operands."""
     import torch
 
@@ -87,4 +86,4 @@ def _through(graph: Graph, node: Node, operands: Sequence[tuple[float, float]]) 
 
 def _start(spec: TensorSpec) -> float:
     """A number for the entry of a tensor that belongs to a new channel; a gate may stand anywhere."""
-    return _STARTS.get(spec.start, _ANY) if spec.shape else _ANY
+    return CONSTANT.get(spec.start, _ANY) if spec.shape else _ANY

@@ -38,7 +38,6 @@ class Touch:
 
     how: str
     node: str
-    role: str
     tensor: str
     tensor_axis: int
     axis: Axis
@@ -278,7 +277,7 @@ class Solver:
         if role not in node.tensors:
             return
         tensor = node.tensors[role]
-        touch = Touch(how, node.id, role, tensor, tensor_axis, axis, slot, fold)
+        touch = Touch(how, node.id, tensor, tensor_axis, axis, slot, fold)
         known = self._tensors.setdefault((tensor, tensor_axis), touch)
         self.touches.append(touch)
         if known is touch:

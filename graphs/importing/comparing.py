@@ -66,7 +66,7 @@ def _difference(
     two = {name: tensor[:2].clone() if len(tensor) > 1 else _pair(tensor) for name, tensor in given.items()}
     runs = [("train", two), ("eval", one)] if alike else [("train", two), ("eval", two), ("eval", one)]
     weights = dict(genome.weights)
-    versions = [parameter._version for parameter in work.parameters() if not parameter.is_inference()]
+    versions = _versions(work)
     failed: Exception | None = None
     facts, done = _facts(work), 0
     for mode, inputs in runs:
@@ -76,7 +76,7 @@ def _difference(
             failed = error
             continue
         finally:
-            changed = [parameter._version for parameter in work.parameters() if not parameter.is_inference()]
+            changed = _versions(work)
             if changed != versions:
                 _restore(work, genome)
         if changed != versions:
@@ -86,14 +86,14 @@ def _difference(
         except RuntimeError as error:  # of another shape than what was observed, say
             return f"what was traced fails in {mode} mode: {error}".splitlines()[0]
         weights.update(buffers)
-        kept = {name: weights[name] for name, _ in work.named_buffers() if name in weights}
-        state = {name: buffer for name, buffer in work.named_buffers() if name in weights}
-        what = None
+        what: str | None = None
         if len(expected) != len(found) or not all(map(_same, expected, found, itertools.repeat(tolerance))):
             what = "what was traced does not compute what the module does"
         else:
-            wrong = [name for name in state if not _same(state[name], kept[name], tolerance)]
-            what = f"what was traced leaves another buffer '{wrong[0]}' than the module does" if wrong else None
+            state = [(name, buffer) for name, buffer in work.named_buffers() if name in weights]
+            wrong = [name for name, buffer in state if not _same(buffer, weights[name], tolerance)]
+            if wrong:
+                what = f"what was traced leaves another buffer '{wrong[0]}' than the module does"
         if what:
             after = _facts(work)
             news = sorted(name for name in facts if after.get(name, facts[name]) != facts[name])
@@ -103,6 +103,11 @@ def _difference(
     if not done:
         return f"the module itself fails on the example: {(str(failed).splitlines() or [''])[0]}"
     return None
+
+
+def _versions(work: nn.Module) -> list[int]:
+    """How often each parameter has been changed in place."""
+    return [parameter._version for parameter in work.parameters() if not parameter.is_inference()]
 
 
 _CAUSES = (
@@ -219,7 +224,7 @@ def _nothing_dropped() -> Iterator[None]:
             if function in (functional.dropout, torch.dropout):
                 return arguments[0] if arguments else keywords["input"]
             if function is functional.scaled_dot_product_attention:
-                arguments, keywords = arguments[:4] + ((0.0,) if len(arguments) > 4 else ()) + arguments[5:], keywords
+                arguments = arguments[:4] + ((0.0,) if len(arguments) > 4 else ()) + arguments[5:]
                 keywords.update({"dropout_p": 0.0} if "dropout_p" in keywords else {})
             if function is functional.multi_head_attention_forward:
                 keywords["training"] = False

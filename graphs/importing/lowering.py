@@ -19,7 +19,7 @@ from graphs.importing.observing import BATCHES, Seen, observe
 from graphs.importing.programs import opaque, pointwise
 from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, Size, Training, any_of
 from graphs.importing.tracing import Trace
-from graphs.kinds.allowed import allowed
+from graphs.kinds.allowed import allowed, function
 from graphs.structure import Shape
 
 if TYPE_CHECKING:
@@ -257,24 +257,23 @@ class Lowering:
             for name, each in keywords.items()
             if name not in ("inplace", "device", "layout", "memory_format", "non_blocking", "out", "pin_memory")
         }
+        if not any_of(lambda each: isinstance(each, Ref | Held | Program | Size), [*arguments, *keywords.values()]):
+            return self._computed(target, arguments, keywords)
         if not allowed(target):
-            if not any_of(lambda each: isinstance(each, Ref | Held | Program | Size), [*arguments, *keywords.values()]):
-                return self._computed(target, arguments, keywords)
             raise self.error(
                 f"it calls '{target}', which is no function that a network's file may name; "
                 "write it with functions of torch"
             )
-        if not any_of(lambda each: isinstance(each, Ref | Held | Program | Size), [*arguments, *keywords.values()]):
-            return self._computed(target, arguments, keywords)
         made = Program(target, tuple(arguments), dict(keywords), self.now)
         if self.now.several or not self.now.shapes or not (self.now.batched or self.now.constant):
             return made
         found = pointwise(self, made)
         return found if found is not None else opaque(self, made)
 
-    def detached(self, target: str, arguments: Sequence[Any]) -> Program:
-        """A call within a program, of which nothing was observed."""
-        return Program(target, tuple(arguments), {}, Seen())
+    def call_anew(self, target: str, arguments: list[Any]) -> Any:
+        """As `call`, for what the user's code does not call itself: what it gives is observed on its own."""
+        self.about(function(target), arguments, {})
+        return self.call(target, arguments, {})
 
     def _computed(self, target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """The result of a call in which no tensor of the network takes part, as a constant."""
@@ -283,12 +282,12 @@ class Lowering:
 
         prefix, _, name = target.partition(".")
         homes: dict[str, Any] = {"torch": torch, "operator": operator, "functional": torch.nn.functional, "math": math}
-        function = getattr(homes.get(prefix), name, None)
-        if function is None:
+        known = getattr(homes.get(prefix), name, None)
+        if known is None:
             raise self.error(f"it calls '{target}', which is not known here; write it with functions of torch")
         try:
             with nothing_drawn():
-                result = function(*arguments, **keywords)
+                result = known(*arguments, **keywords)
         except GraphError:
             raise self.error("it draws random numbers of a fixed shape; draw with torch.rand_like of a value") from None
         return self.hold(result, f"constant_{len(self.held)}") if isinstance(result, Tensor) else result

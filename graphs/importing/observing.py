@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    Shape = tuple[int, ...]
+    from graphs.structure import Shape
 
 __all__ = ["BATCHES", "Seen", "observe", "quiet"]
 

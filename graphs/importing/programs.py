@@ -76,7 +76,6 @@ def opaque(low: Lowering, made: Program) -> Ref:
         return items.index(item)
 
     def written(value: Any) -> Any:
-        nonlocal random
         if isinstance(value, Program):
             if id(value) not in done:
                 done[id(value)] = step(value)

@@ -18,7 +18,7 @@ from graphs.importing.gradients import own_gradients_refused
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
-__all__ = ["Trace", "Untraced", "examples", "trace", "where"]
+__all__ = ["IN_PLACE", "Trace", "Untraced", "examples", "trace", "where"]
 
 
 class Untraced(GraphError):
@@ -154,12 +154,16 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
     for path, part in module.named_modules():
         for name, buffer in part._buffers.items():
             if isinstance(buffer, fx.Proxy):
+                own = f"{path}.{name}".lstrip(".")
                 raise GraphError(
-                    f"the forward pass assigns to the buffer '{path}.{name}'".replace("'.", "'")
-                    + ", which no node does; "
+                    f"the forward pass assigns to the buffer '{own}', which no node does; "
                     "keep such a state outside of the module"
                 )
     return Trace(graph, module, training, bool(asked), modes)
+
+
+IN_PLACE = frozenset("add sub mul truediv floordiv pow mod and or xor matmul".split())
+"""The operators that work in place too, as in `x += y`."""
 
 
 @functools.cache
@@ -175,20 +179,7 @@ def _writable() -> type[fx.Proxy]:
 
         return note
 
-    names = (
-        "iadd",
-        "isub",
-        "imul",
-        "itruediv",
-        "ifloordiv",
-        "imod",
-        "ipow",
-        "iand",
-        "ior",
-        "ixor",
-        "imatmul",
-        "setitem",
-    )
+    names = (*(f"i{name}" for name in IN_PLACE), "setitem")
     return type("Writable", (fx.Proxy,), {f"__{name}__": noted(name) for name in names})
 
 

@@ -17,7 +17,7 @@ from graphs.importing.held import reach
 from graphs.importing.layers import in_mode, layer_of
 from graphs.importing.lowering import Lowering
 from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref
-from graphs.importing.tracing import Trace
+from graphs.importing.tracing import IN_PLACE, Trace
 
 if TYPE_CHECKING:
     from torch import fx
@@ -60,7 +60,7 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
     if len(own) != len(others) or own_names.keys() != other_names.keys():
         raise low.error("it is called with other arguments in train mode than in eval mode")
     try:
-        arguments = [_value(*pair) for pair in zip(own, [values] * len(own), others, strict=True)]
+        arguments = [_value(each, values, other) for each, other in zip(own, others, strict=True)]
         keywords = {name: _value(each, values, other_names[name]) for name, each in own_names.items()}
     except KeyError as error:
         raise low.error(f"it reads '{error.args[0]}' from outside of the forward pass that is traced") from None
@@ -91,16 +91,16 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
             raise low.error(f"it changes the tensor '{arguments[0].name}' of the module in place")
         if node.meta.get("no gradient"):
             raise low.error("it changes a tensor in place where no gradients are kept")
-        others = memory.others(node, values)
+        sharing = memory.others(node, values)
         whole = memory.whole(node.all_input_nodes[0])
-        if others and whole and all(values[other] == values[whole] for other in others):
+        if sharing and whole and all(values[other] == values[whole] for other in sharing):
             index = node.all_input_nodes[0].args[1]
             old = values[whole]
             changed = written(low, old, _value(index, values, index), result)
             values.update({held: changed for held, value in values.items() if value == old})
-        elif others:
+        elif sharing:
             raise low.error(
-                f"it changes in place what shares memory with '{others[0].name}', which is read later; "
+                f"it changes in place what shares memory with '{sharing[0].name}', which is read later; "
                 "work on a copy, such as x = x * 2 for x.mul_(2)"
             )
         # From here on, whoever holds the old value sees the new one.
@@ -125,8 +125,7 @@ def _detached(low: Lowering, value: Any) -> Any:
     if isinstance(value, Ref):
         return low.add("detach", [value]) if low.types[value.node].is_floating_point else value
     if isinstance(value, Program) and not value.seen.several:
-        low.about(_method("detach"), [value], {})
-        return low.call("method.detach", [value], {})
+        return low.call_anew("method.detach", [value])
     if isinstance(value, Program):
         raise low.error("it gives several values that are computed without gradients; take them apart there")
     return type(value)(_detached(low, each) for each in value) if type(value) in (list, tuple) else value
@@ -243,7 +242,7 @@ def _own_target(node: fx.Node) -> tuple[str, bool]:
         plain = name.rstrip("_") if name not in ("and_", "or_", "not_") else name
         if plain == "setitem":
             return "operator.setitem", True
-        in_place = plain.startswith("i") and plain[1:] in _IN_PLACE
+        in_place = plain.startswith("i") and plain[1:] in IN_PLACE
         return f"operator.{plain[1:] if in_place else plain}", in_place
     if function is getattr:
         return "python.getattr", False
@@ -270,12 +269,7 @@ def _aten(name: str) -> tuple[str, bool]:
     return f"{next((home for home, where in homes.items() if hasattr(where, plain)), 'aten')}.{plain}", in_place
 
 
-_IN_PLACE = frozenset("add sub mul truediv floordiv pow mod and or xor matmul".split())
-
-
 def _layer(low: Lowering, path: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, bool]:
-    import torch
-
     layer = low.module.get_submodule(path)
     found = layer_of(layer)
     if found is None:
@@ -287,12 +281,10 @@ def _layer(low: Lowering, path: str, arguments: Sequence[Any], keywords: Mapping
         raise low.error(f"the layer '{path}' is in train mode also when the module is in eval mode")
     kind, settings, roles = found
     if kind == "attention":
-        layer.dropout = settings["dropout"]  # on our copy
-        return attention_layer(low, path, layer, arguments, keywords), False
+        return attention_layer(low, path, layer, settings, arguments, keywords), False
     operand = arguments[0] if arguments else keywords.get("input")
     if kind.startswith("functional."):
-        low.about(getattr(torch.nn.functional, kind.partition(".")[2]), [operand, settings["p"], True], {})
-        return low.call(kind, [operand, settings["p"], True], {}), bool(layer.inplace)
+        return low.call_anew(kind, [operand, settings["p"], True]), bool(layer.inplace)
     names = {role: low.use(low.hold(reach(layer, own), f"{path}.{own}")) for role, own in roles.items()}
     if isinstance(operand, Held | Ref | Program):
         return low.add(kind, [low.ref(operand)], tensors=names, path=path, **settings), bool(

@@ -10,7 +10,7 @@ from graphs.errors import ShapeError
 from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors, TensorSpec
 from graphs.kinds.rearranging import merged
 from graphs.kinds.values import choice, count, fraction, whole
-from graphs.kinds.weighted import PLACES
+from graphs.kinds.weighted import PLACES, check_map
 from graphs.names import check_argument
 from graphs.structure import Node, Shape
 
@@ -167,8 +167,8 @@ def _drop(name: str, places: int | None = None) -> Kind:
         return getattr(functional, name)(inputs[0], settings["p"], training)
 
     def shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
-        if places and len(shapes[0]) != 1 + places:
-            raise ShapeError(f"expected (channels, {', '.join(PLACES[places])})")
+        if places:
+            check_map(shapes[0], places)
         return shapes[0]
 
     def channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:

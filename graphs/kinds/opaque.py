@@ -15,7 +15,7 @@ from graphs.errors import ShapeError
 from graphs.kinds.allowed import function
 from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors, TensorSpec
 from graphs.kinds.program import COUNT, checked_program, references
-from graphs.kinds.values import count
+from graphs.kinds.rearranging import sizes_of
 from graphs.structure import Node, Shape
 
 if TYPE_CHECKING:
@@ -44,16 +44,10 @@ def in_double() -> Iterator[None]:
         _DOUBLE.reset(token)
 
 
-def _shape(value: Any) -> Shape:
-    if not isinstance(value, list | tuple) or len(value) > 12:
-        raise ValueError("expected a list of at most 12 sizes")
-    return tuple(count(size) for size in value)
-
-
 def _shapes(value: Any) -> tuple[Shape, ...]:
     if not isinstance(value, list | tuple) or len(value) > _MOST:
         raise ValueError("expected a list of shapes")
-    return tuple(_shape(each) for each in value)
+    return tuple(sizes_of(each) for each in value)
 
 
 def _tensors(value: Any) -> tuple[tuple[Shape, str, bool], ...]:
@@ -63,7 +57,7 @@ def _tensors(value: Any) -> tuple[tuple[Shape, str, bool], ...]:
     for each in value:
         if not isinstance(each, list | tuple) or len(each) != 3 or each[1] not in _HOW or not isinstance(each[2], bool):
             raise ValueError(f"expected [shape, one of {', '.join(_HOW)}, whether of integers] for each tensor")
-        found.append((_shape(each[0]), str(each[1]), each[2]))
+        found.append((sizes_of(each[0]), str(each[1]), each[2]))
     return tuple(found)
 
 
@@ -151,7 +145,7 @@ def _opaque(name: str, random: bool) -> Kind:
         settings={
             "program": (checked_program, REQUIRED),
             "reads": (_shapes, REQUIRED),
-            "shape": (_shape, REQUIRED),
+            "shape": (sizes_of, REQUIRED),
             "held": (_tensors, ()),
         },
         operands=(0, None),

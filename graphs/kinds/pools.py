@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import ShapeError
 from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors
 from graphs.kinds.values import boolean, optional, positives, wholes
-from graphs.kinds.weighted import PLACES, slide
+from graphs.kinds.weighted import PLACES, check_map, slide
 from graphs.structure import Node, Shape
 
 if TYPE_CHECKING:
@@ -28,14 +28,9 @@ def _stride_of_kernel(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _check(shape: Shape, places: int) -> None:
-    if len(shape) != 1 + places:
-        raise ShapeError(f"expected (channels, {', '.join(PLACES[places])})")
-
-
 def _window_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
     kernel = settings["kernel"]
-    _check(shapes[0], len(kernel))
+    check_map(shapes[0], len(kernel))
     if any(2 * padding > size for padding, size in zip(settings["padding"], kernel, strict=True)):
         raise ShapeError("padding may be at most half the kernel")
     dilation = settings.get("dilation", (1,) * len(kernel))
@@ -73,20 +68,28 @@ def _average_pool(settings: Settings, inputs: Sequence[Any], tensors: Tensors, t
 
 
 def _adaptive_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
-    _check(shapes[0], len(settings["size"]))
+    check_map(shapes[0], len(settings["size"]))
     return (shapes[0][0], *settings["size"])
 
 
-def _adaptive_average(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
-    from torch.nn import functional
+def _adaptive(what: str, places: int) -> Kind:
+    """Pooling to a size that is given, by `avg` or `max`."""
+    name = f"adaptive_{what}_pool{places}d"
 
-    return getattr(functional, f"adaptive_avg_pool{len(settings['size'])}d")(inputs[0], settings["size"])
+    def compute(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+        from torch.nn import functional
 
+        return getattr(functional, name)(inputs[0], settings["size"])
 
-def _adaptive_max(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
-    from torch.nn import functional
-
-    return getattr(functional, f"adaptive_max_pool{len(settings['size'])}d")(inputs[0], settings["size"])
+    return Kind(
+        name=name,
+        settings={"size": (positives(places), 1)},
+        shape=_adaptive_shape,
+        compute=compute,
+        channels=_pooled_channels,
+        pooling=True,
+        silent=True,
+    )
 
 
 def _pools(places: int) -> tuple[Kind, ...]:
@@ -118,24 +121,8 @@ def _pools(places: int) -> tuple[Kind, ...]:
             pooling=True,
             silent=True,
         ),
-        Kind(
-            name=f"adaptive_avg_pool{places}d",
-            settings={"size": (from_one, 1)},
-            shape=_adaptive_shape,
-            compute=_adaptive_average,
-            channels=_pooled_channels,
-            pooling=True,
-            silent=True,
-        ),
-        Kind(
-            name=f"adaptive_max_pool{places}d",
-            settings={"size": (from_one, 1)},
-            shape=_adaptive_shape,
-            compute=_adaptive_max,
-            channels=_pooled_channels,
-            pooling=True,
-            silent=True,
-        ),
+        _adaptive("avg", places),
+        _adaptive("max", places),
     )
 
 

@@ -225,16 +225,8 @@ def _pad_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequ
     )
 
 
-def _first_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
-    return shapes[0]
-
-
 def _expand(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     return inputs[0].expand(inputs[1].shape[0], *[-1] * settings["rank"])
-
-
-def _expand_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
-    return tuple(axes[0])
 
 
 REARRANGING = (
@@ -292,9 +284,7 @@ REARRANGING = (
         name="expand",
         settings={"rank": (whole, REQUIRED)},
         operands=(2, 2),
-        shape=_first_shape,
         compute=_expand,
         silent=True,
-        channels=_expand_channels,
     ),
 )

@@ -14,7 +14,7 @@ from graphs.structure import Node, Shape
 if TYPE_CHECKING:
     from graphs.solver import Dims, Solver
 
-__all__ = ["CONVOLUTIONS", "EMBEDDING", "LINEAR", "PLACES", "slide"]
+__all__ = ["CONVOLUTIONS", "EMBEDDING", "LINEAR", "PLACES", "check_map", "slide"]
 
 
 def slide(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool = False) -> int:
@@ -25,6 +25,16 @@ def slide(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil
     places = (room + (stride - 1 if ceil else 0)) // stride + 1
     # A window that ceil mode adds must start inside the input or its left padding.
     return places - 1 if ceil and (places - 1) * stride >= size + padding else places
+
+
+def check_map(shape: Shape, places: int) -> None:
+    """Checks that a shape is that of channels and so many axes of places.
+
+    Raises:
+        ShapeError: It is not.
+    """
+    if len(shape) != 1 + places:
+        raise ShapeError(f"expected (channels, {', '.join(PLACES[places])})")
 
 
 def _same_padding(settings: dict[str, Any]) -> dict[str, Any]:
@@ -39,9 +49,8 @@ def _weight_and_bias(settings: Settings) -> tuple[str, ...]:
 
 
 def _conv_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
-    shape, places = shapes[0], len(settings["kernel"])
-    if len(shape) != 1 + places:
-        raise ShapeError(f"expected (channels, {', '.join(PLACES[places])})")
+    shape = shapes[0]
+    check_map(shape, len(settings["kernel"]))
     groups, out = settings["groups"], settings["out"]
     if shape[0] % groups or out % groups:
         raise ShapeError(f"{shape[0]} input and {out} output channels cannot be divided into {groups} groups")

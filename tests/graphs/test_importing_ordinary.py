@@ -201,6 +201,12 @@ def scattered(module: Any, x: Tensor) -> Tensor:
     return y
 
 
+def laid_in(module: Any, x: Tensor) -> Tensor:
+    y = module.fc(x)
+    y[:, 0] = x.shape[0]
+    return y
+
+
 def noisy(module: Any, x: Tensor) -> Tensor:
     if module.training:
         x = x + torch.randn_like(x)  # here
@@ -223,6 +229,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "types that are cast": (lambda: Whole(autocast, fc=nn.Linear(6, 3)), ROW, "module.fc(x)  # here"),
     "complex numbers": (small, torch.randn(4, 6, dtype=torch.complex64), "complex"),
     "writing in some other way": (lambda: Whole(scattered, fc=nn.Linear(6, 3)), ROW, "= 1.0  # here"),
+    "writing what is no tensor of examples": (lambda: Whole(laid_in, fc=nn.Linear(6, 3)), ROW, "with torch.where"),
     "noise in train mode": (lambda: Whole(noisy, fc=nn.Linear(6, 3)), ROW, "torch.randn_like(x)  # here"),
     "one number": (lambda: Whole(lambda s, x: s.fc(x).mean(), fc=nn.Linear(6, 3)), ROW, "one for the whole batch"),
     "a bare parameter": (lambda: Whole(lambda s, x: (s.fc(x), s.fc.weight), fc=nn.Linear(6, 3)), ROW, "not depend on"),

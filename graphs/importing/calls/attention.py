@@ -6,14 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from graphs.importing.calls.layers import linear
-from graphs.importing.calls.values import axis_of, cut, first, several
+from graphs.importing.calls.values import axis_of, cut, first, ordered, several
 from graphs.importing.lowering import Lowering
 from graphs.importing.stand_ins import Decline, Differing, Ref
 
 __all__ = ["ATTENTION_CALLS", "apart", "attention_layer", "together"]
 
 
-def attention_layer(low: Lowering, path: str, layer: Any, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+def attention_layer(
+    low: Lowering,
+    path: str,
+    layer: Any,
+    settings: Mapping[str, Any],
+    arguments: Sequence[Any],
+    keywords: Mapping[str, Any],
+) -> Any:
     """`nn.MultiheadAttention` of a value with itself or others, as linear layers around `attention`.
 
     Raises:
@@ -41,7 +48,7 @@ def attention_layer(low: Lowering, path: str, layer: Any, arguments: Sequence[An
         apart(low, cut(low, packed[operand], 1, place * width, (place + 1) * width), layer.num_heads)
         for place, operand in enumerate(operands)
     ]
-    mixed = together(low, low.add("attention", parts, dropout=float(layer.dropout)))
+    mixed = together(low, low.add("attention", parts, dropout=float(settings["dropout"])))
     out = layer.out_proj
     held = low.hold(out.weight, f"{path}.out_proj.weight")
     out_bias = None if out.bias is None else low.hold(out.bias, f"{path}.out_proj.bias")
@@ -139,13 +146,13 @@ def _in_order(low: Lowering, value: Any, names: str, wanted: list[str]) -> Ref:
     order = [names.index(name) - 1 for name in wanted[1:]]
     if len(order) != len(low.shape(first(low, value))):
         raise Decline
-    return value if order == list(range(len(order))) else low.add("permute", [value], order=order)
+    return ordered(low, value, order)
 
 
 def _softmax(
-    low: Lowering, value: Any, dim: int | None = None, depth: Any = 3, dtype: Any = None, **keywords: Any
+    low: Lowering, value: Any, dim: int | None = None, depth: int | None = 3, dtype: Any = None, **keywords: Any
 ) -> Any:
-    if dim is None or dtype is not None or not isinstance(depth, int | None):
+    if dim is None or dtype is not None:
         raise Decline
     return low.add("softmax", [first(low, value)], axis=axis_of(low, value, dim))
 

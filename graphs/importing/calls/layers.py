@@ -127,9 +127,8 @@ def _dropout(places: int | None = None) -> Converter:
             return tensor(value)
         if not isinstance(training, Training):
             raise Decline
-        if places and len(low.shape(first(low, value))) != 1 + places:
-            raise Decline
-        return low.add(f"dropout{places}d" if places else "dropout", [first(low, value)], p=float(p))
+        found = _map(low, value, places) if places else first(low, value)
+        return low.add(f"dropout{places}d" if places else "dropout", [found], p=float(p))
 
     return make
 

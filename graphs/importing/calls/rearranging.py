@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, cast
 
-from graphs.importing.calls.values import axis_of, cut, first, numbers, tensor
+from graphs.importing.calls.values import axis_of, cut, first, items_of, numbers, ordered, tensor
 from graphs.importing.lowering import Lowering
 from graphs.importing.stand_ins import Decline, Held, Program, Ref, Size
 from graphs.kinds.rearranging import runs
@@ -85,16 +85,10 @@ def _ordered(low: Lowering, value: Any, order: list[int]) -> Any:
         if order[0] != 0:
             raise Decline
         order = [axis - 1 for axis in order[1:]]
-    return _ordered_axes(low, found, order)
+    return ordered(low, found, order)
 
 
-def _ordered_axes(low: Lowering, value: Ref, order: list[int]) -> Ref:
-    return value if order == list(range(len(order))) else low.add("permute", [value], order=order)
-
-
-def _movedim(low: Lowering, value: Any, source: Any, destination: Any) -> Any:
-    if not isinstance(source, int) or not isinstance(destination, int):
-        raise Decline
+def _movedim(low: Lowering, value: Any, source: int, destination: int) -> Any:
     rank = len(low.shape(tensor(value))) + (not value.bare)
     order = [axis for axis in range(rank) if axis != source % rank]
     order.insert(destination % rank, source % rank)
@@ -155,9 +149,7 @@ def _row(low: Lowering, value: Ref, axis: int, index: int) -> Ref | None:
     if node.kind == "permute":
         order = node.settings["order"]
         found = _row(low, Ref(node.inputs[0], value.bare), order[axis], index)
-        return found and _ordered_axes(
-            low, found, [each - (each > order[axis]) for each in order if each != order[axis]]
-        )
+        return found and ordered(low, found, [each - (each > order[axis]) for each in order if each != order[axis]])
     if node.kind != "reshape":
         return None
     source, shape = Ref(node.inputs[0], value.bare), low.shape(value)
@@ -184,16 +176,8 @@ def _getitem(low: Lowering, value: Any, what: Any) -> Any:
     if isinstance(what, int) and not isinstance(what, bool) and isinstance(value, Ref | Program):
         return _pick(low, value, 0, what)
     found = first(low, value)
-    items = list(what) if isinstance(what, tuple) else [what]
-    given = len([item for item in items if item is not None and item is not Ellipsis])
-    rank = len(low.shape(found)) + 1
-    if Ellipsis in [item for item in items if not isinstance(item, Ref | Held | Program)]:
-        place = next(place for place, item in enumerate(items) if item is Ellipsis)
-        items[place : place + 1] = [slice(None)] * (rank - given)
-    if not items or items[0] != slice(None):
-        raise Decline
     axis, now = 0, found
-    for item in items[1:]:
+    for item in items_of(what, len(low.shape(found)) + 1)[1:]:
         if item is None:
             shape = low.shape(now)
             now = low.add("reshape", [now], shape=(*shape[:axis], 1, *shape[axis:]))

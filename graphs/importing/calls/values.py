@@ -48,6 +48,27 @@ def each_place(value: Any, places: int) -> Any:
     return tuple(found) * (places if len(found) == 1 else 1)
 
 
+def items_of(what: Any, rank: int) -> list[Any]:
+    """What an index says of one axis after the other, the batch first, with an ellipsis written out.
+
+    Raises:
+        Decline: It does not take the whole batch.
+    """
+    items = list(what) if isinstance(what, tuple) else [what]
+    place = next((place for place, item in enumerate(items) if item is Ellipsis), None)
+    if place is not None:
+        given = sum(item is not None for item in items) - 1
+        items[place : place + 1] = [slice(None)] * (rank - given)
+    if not items or items[0] != slice(None):
+        raise Decline
+    return items
+
+
+def ordered(low: Lowering, value: Ref, order: list[int]) -> Ref:
+    """A node's value with its axes in another order, the batch not counted; the node itself for the same order."""
+    return value if order == list(range(len(order))) else low.add("permute", [value], order=order)
+
+
 def cut(low: Lowering, value: Ref, axis: int, start: int, stop: int, step: int = 1) -> Ref:
     """Entries of a node's value along an axis; the node itself for all of them."""
     if (start, stop, step) == (0, low.shape(value)[axis], 1):

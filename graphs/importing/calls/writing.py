@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphs.importing.calls.values import cut, first, tensor
+from graphs.importing.calls.values import cut, first, items_of, tensor
 from graphs.importing.lowering import Lowering
 from graphs.importing.stand_ins import Decline, Program, Ref
 
@@ -21,29 +21,23 @@ def written(low: Lowering, value: Any, where: Any, new: Any) -> Any:
     try:
         found = first(low, value)
         if isinstance(where, Ref | Program):
-            return _called(low, "masked_fill", [found, _truths(low, found, where), _number(new)])
+            return low.call_anew("torch.masked_fill", [found, _truths(low, found, where), _number(new)])
         axis, places = _places(low.shape(found), where)
+        return _into(low, found, axis, places, new)
     except Decline:
         raise low.error(
             "it writes into part of a tensor in a way that is not known; put the result together with torch.where, "
             "torch.cat or torch.stack"
         ) from None
-    return _into(low, found, axis, places, new)
 
 
 def _into(low: Lowering, value: Ref, axis: int, places: int | range, new: Any) -> Any:
     at = [places] if isinstance(places, int) else [places.start, places.stop, places.step]
     if not isinstance(new, Ref):
         part = low.add("select", [value], axis=axis, index=at[0]) if len(at) == 1 else cut(low, value, axis, *at)
-        new = _called(low, "full_like", [part, _number(new)])
-    return _called(low, "select_scatter" if len(at) == 1 else "slice_scatter", [value, new, axis + 1, *at])
-
-
-def _called(low: Lowering, name: str, arguments: list[Any]) -> Any:
-    import torch
-
-    low.about(getattr(torch, name), arguments, {})
-    return low.call(f"torch.{name}", arguments, {})
+        new = low.call_anew("torch.full_like", [part, _number(new)])
+    target = "torch.select_scatter" if len(at) == 1 else "torch.slice_scatter"
+    return low.call_anew(target, [value, new, axis + 1, *at])
 
 
 def _number(value: Any) -> int | float:
@@ -62,12 +56,7 @@ def _truths(low: Lowering, value: Ref, where: Any) -> Ref:
 
 def _places(shape: Sequence[int], where: Any) -> tuple[int, int | range]:
     """The only axis along which an index does not take everything, the batch not counted, and what it takes there."""
-    items = list(where) if isinstance(where, tuple) else [where]
-    if Ellipsis in [item for item in items if not isinstance(item, Ref | Program)]:
-        place = items.index(Ellipsis)
-        items[place : place + 1] = [slice(None)] * (len(shape) + 2 - len(items))
-    if not items or items[0] != slice(None):
-        raise Decline
+    items = items_of(where, len(shape) + 1)
     parts = [(axis, item) for axis, item in enumerate(items[1:]) if item != slice(None)]
     if len(parts) != 1 or parts[0][0] >= len(shape):
         raise Decline
