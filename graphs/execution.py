@@ -7,7 +7,7 @@ compares values, perturbs them, and starts from a prefix that is already known. 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -94,9 +94,9 @@ def execute(
                     for role, spec in kind.tensors(node.settings, shapes).items():
                         if spec.buffer:
                             tensors[role] = buffers[node.tensors[role]] = tensors[role].clone()
-                if kind.random(node.settings) and seed is not None:
-                    torch.manual_seed(_node_seed(seed, node.id))
                 operands = [values[source] for source in node.inputs]
+                if kind.random(node.settings) and seed is not None:
+                    _seed_generators(_node_seed(seed, node.id), operands)
                 if adjust:
                     operands = [adjust(node.id, position, operand) for position, operand in enumerate(operands)]
                 if straight and kind.stops:
@@ -109,6 +109,15 @@ def execute(
                     if last[source] == node.id and source not in keep:
                         values.pop(source, None)
     return Run(values, buffers)
+
+
+def _seed_generators(seed: int, operands: Sequence[Tensor]) -> None:
+    """`torch.manual_seed` where the operands lie; for devices not in use it would format a traceback each time."""
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if any(operand.is_cuda for operand in operands):
+        torch.cuda.manual_seed_all(seed)
 
 
 def _running(graph: Graph, given: Collection[str], wanted: Collection[str]) -> list[str]:

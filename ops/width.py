@@ -8,7 +8,7 @@ fit together only, such as the queries and keys of attention, change at once.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,6 +64,9 @@ class Resized:
 
 Part = tuple[Use, Resized]
 """Where a space stands in a tensor, and what happens to the space."""
+
+Entries = tuple["Index", "Take | None"]
+"""For each entry of a changed axis, the parent's entry, and what it takes of it."""
 
 
 def changeable(graph: Graph) -> list[Space]:
@@ -121,8 +124,9 @@ def change_widths(graph: Graph, changes: Sequence[Resized], born: int) -> Build:
     _resize(draft, graph, changes)
     plans: dict[str, Plan] = {}
     specs = graph.tensors
+    known: dict[Hashable, Entries] = {}
     for tensor, axes in _by_axis(changes).items():
-        maps = tuple(_axis_map(axis, specs[tensor].shape[axis], parts) for axis, parts in axes.items())
+        maps = tuple(_axis_map(axis, specs[tensor].shape[axis], parts, known) for axis, parts in axes.items())
         fresh = [axis for axis, parts in axes.items() if any(map(_is_drawn, parts))]
         plans[tensor] = Extended(tensor, maps, fresh[0]) if fresh else Mapped(tensor, maps)
     touched: list[Touched] = []
@@ -240,14 +244,32 @@ def _resize(draft: Draft, graph: Graph, changes: Iterable[Resized]) -> None:
             draft.set(id, **settings)
 
 
-def _axis_map(axis: int, length: int, parts: list[Part]) -> AxisMap:
-    """The map of one whole tensor axis on which spaces stand at one or more offsets."""
+def _axis_map(axis: int, length: int, parts: list[Part], known: dict[Hashable, Entries] | None = None) -> AxisMap:
+    """The map of one whole tensor axis on which spaces stand at one or more offsets.
+
+    What is `known` of axes on which the same spaces stand is used, and added to: in a dense network the layers after a
+    concatenation read dozens of spaces from a handful of tensors each.
+    """
+    parts = sorted(parts, key=lambda part: part[0].offset)
+    known = {} if known is None else known
+    key = (length, *((use.offset, use.inner, use.fold, id(change)) for use, change in parts))
+    if key not in known:
+        known[key] = _entries(length, parts)
+    index, take = known[key]
+    # Readers share the weights; what the channels are made with has the readers' shares of the gradient.
+    if take is None or parts[0][0].how == "read":
+        return AxisMap(axis, index, take)
+    return AxisMap(axis, index, gradient=AxisMap(axis, index, take).shares)
+
+
+def _entries(length: int, parts: list[Part]) -> Entries:
+    """For each entry of a changed axis, the parent's entry and what it takes of it (None: all, everywhere)."""
     import numpy
 
     index: list[Index] = []
     taken: list[Take] = []
     position = 0
-    for use, change in sorted(parts, key=lambda part: part[0].offset):
+    for use, change in parts:
         within, take = change.within, change.take
         block, blocks = change.space.width // change.space.blocks, change.space.blocks // use.fold
         starts = numpy.arange(blocks)[:, None] * block
@@ -262,8 +284,4 @@ def _axis_map(axis: int, length: int, parts: list[Part]) -> AxisMap:
     index.append(numpy.arange(position, length))
     taken.append(numpy.ones(length - position))
     whole = numpy.concatenate(index).astype(numpy.int64)
-    if all(change.take is None for _, change in parts):
-        return AxisMap(axis, whole)
-    shared = AxisMap(axis, whole, numpy.concatenate(taken))
-    # Readers share the weights; what the channels are made with has the readers' shares of the gradient.
-    return shared if parts[0][0].how == "read" else AxisMap(axis, whole, gradient=shared.shares)
+    return whole, None if all(change.take is None for _, change in parts) else numpy.concatenate(taken)

@@ -187,13 +187,13 @@ def _stochastic_depth(layer: Any) -> Layer | None:
             try:
                 for training in (False, True):
                     layer.__dict__["training"] = training
-                    torch.manual_seed(0)
+                    torch.default_generator.manual_seed(0)
                     found.append(layer.forward(x))
             except Exception:
                 return None
             finally:
                 layer.__dict__["training"] = mode
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             dropped = torch.feature_dropout(x.unsqueeze(0), p, True).squeeze(0)
         if found[0] is x and isinstance(found[1], torch.Tensor) and torch.equal(found[1], dropped):
             return "stochastic_depth", {"p": p, "mode": "row"}, {}
