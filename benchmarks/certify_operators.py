@@ -86,7 +86,8 @@ def measured(
             row = head | {"site": site.to_json(), "own": parent is bold} | _tried(parent, operator, site, inputs)
             yield row | {"seconds": time.perf_counter() - begin}
         if not trials:
-            yield head
+            why = ops.MUTATIONS[operator].refusal(bold) or f"eval mode reaches no site of '{operator}'"
+            yield head | {"why": why}
 
 
 def _trials(genome: graphs.Genome, operator: str, sites: int) -> list[tuple[graphs.Genome, ops.Site]]:
@@ -153,6 +154,12 @@ def report(rows: list[dict[str, Any]], wanted: Collection[str]) -> None:
         tally = Counter(row["verdict"] for row in mine)
         numbers = " ".join(f"{tally[verdict]:11d}" for verdict in VERDICTS)
         print(f"{operator:26s} {numbers}  {len({row['name'] for row in mine})}")
+    refused: dict[str, list[str]] = {}
+    for row in done:
+        if "why" in row:
+            refused.setdefault(row["why"], []).append(row["name"])
+    for why, among in refused.items():
+        print(f"{why} ({', '.join(among)})")
 
 
 def main() -> None:

@@ -69,6 +69,7 @@ def measured(name: str, least: int, sites: int, threads: int) -> Iterator[dict[s
         original, images = prepared(name, least)
         genome = _there_and_back(original, images, row)
         row["sites"] = {name: len(mutation.sites(genome)) for name, mutation in ops.MUTATIONS.items()}
+        row["without"] = [ops.MUTATIONS[name].refusal(genome) for name, sites in row["sites"].items() if not sites]
         yield row
         inputs = probe(genome)
         bold = stir(genome, inputs, SEED)
@@ -257,6 +258,13 @@ def report(rows: Mapping[str, Mapping[str, Any]], wanted: list[str]) -> None:
     print(f"\nsites of each operator\n{'name':20s} {' '.join(ops.MUTATIONS)}")
     for row in done:
         print(counts(row))
+    refused: dict[str, list[str]] = {}
+    for row in done:
+        for reason in row.get("without", ()):
+            refused.setdefault(reason, []).append(row["name"])
+    print()
+    for reason, among in refused.items():
+        print(f"{reason} ({', '.join(among)})")
     print(f"\n{len(done)} of {len(wanted)} measured; {sum(map(equal, done))} come in and go out bit for bit,", end=" ")
     print(f"{sum(close(row) and not equal(row) for row in done)} more within {CLOSE:.0e} where attention is rewritten;")
     print(f"the state of {sum(map(restored, done))} is restored bit for bit, updated buffers too")
