@@ -18,6 +18,7 @@ from graphs.spaces import Space
 from graphs.structure import Graph
 from ops.axis_maps import lengthened
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import Option, Whole
 from ops.width import change_width, changeable, space_at
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
     return {"more": 1}
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    return {"more": Whole(1)}
+
+
 def _build(work: Work) -> Build:
     space = space_at(work.graph, work.place["space"])
     heads = lengthened(space.width, work.choices["more"], -1)
@@ -61,4 +66,5 @@ ADD_HEADS = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

@@ -14,6 +14,7 @@ from graphs.draft import Draft
 from graphs.genome import Genome
 from graphs.kinds import KINDS
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import OneOf, Option
 from ops.transfer import New, Transfer
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
     return {"other": others[int(rng.integers(len(others)))]}
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    kind = genome.graph[place["at"]].kind
+    return {"other": OneOf([other for other in _OTHERS if other != kind])}
+
+
 def _build(work: Work) -> Build:
     old = work.graph[work.place["at"]]
     draft = Draft(work.graph, work.born)
@@ -55,4 +61,5 @@ BLEND_ACTIVATION = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

@@ -15,6 +15,7 @@ from graphs.genome import Genome
 from graphs.structure import Node
 from ops.mixing import is_convolution, is_layer
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import OneOf, Option
 from ops.transfer import New, Transfer
 
 if TYPE_CHECKING:
@@ -51,6 +52,14 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
     return {"kernel": kernel, "padding": padding}
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    node = genome.graph[place["beside"]]
+    if not is_convolution(node):
+        return {}
+    kernels, paddings = zip(*_kernels(node), strict=True)
+    return {"kernel": OneOf(kernels), "padding": OneOf(paddings)}
+
+
 def _build(work: Work) -> Build:
     old = work.graph[work.place["beside"]]
     draft = Draft(work.graph, work.born)
@@ -68,4 +77,5 @@ BRANCH = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

@@ -19,7 +19,8 @@ they are.
 A measurement proves nothing if its power is below a million tolerances, if it copies a channel which is zero on the
 whole probe, or if a tensor that is made from one of the parent's holds numbers for such a channel, or for one that
 moves no output (`ops.visibility`): it is **blind**, the parent is stirred (`ops.stirring`), the record replayed on it,
-and that is certified; the child itself must then be, bit for bit, what the record leads to. A promise that rests on
+and that is certified; the child itself must then be, bit for bit, what the record leads to. What a transfer does not
+speak of must be the parent's in any case. A promise that rests on
 zeros or copies among the weights names them (`Build.ground`): the stirred parent is brought back onto this ground, and
 the parent itself must stand on it.
 """
@@ -160,6 +161,8 @@ def _certify(parent: Genome, child: Child, inputs: dict[str, Tensor], source: st
     examples, batch = Probe(inputs, seed), min(len(tensor) for tensor in inputs.values())
     promised = {"eval": child.preserves != "approximate", "train": child.preserves == "exact"}
     modes = _measure(parent, child, examples, promised, 0)
+    if not _untouched(parent, child):
+        modes = {name: _broken(mode) if promised[name] else mode for name, mode in modes.items()}
     stirred = any(mode.verdict == "blind" for mode in modes.values())
     if stirred:
         again = replay_child(parent, child.record, child.tensors)
@@ -173,7 +176,7 @@ def _certify(parent: Genome, child: Child, inputs: dict[str, Tensor], source: st
                 break
         # That proves the record for weights on its ground; there must the parent be, and the child what it leads to.
         if not (_same(_grounded(parent, again), parent) and _same(again.genome, child.genome)):
-            modes = {name: replace(mode, error=math.inf, verdict="broken") for name, mode in modes.items()}
+            modes = {name: _broken(mode) for name, mode in modes.items()}
     return Certificate("float64", batch, source, seed, stirred, modes["eval"], modes["train"])
 
 
@@ -222,6 +225,19 @@ def _grounded(parent: Genome, child: Child) -> Genome:
     if not child.ground.plans:
         return parent
     return parent.changed(parent.graph, child.ground.apply(parent.weights, parent.graph, 0, {}))
+
+
+def _broken(mode: Mode) -> Mode:
+    return replace(mode, error=math.inf, verdict="broken")
+
+
+def _untouched(parent: Genome, child: Child) -> bool:
+    """Whether what the transfer does not speak of is the parent's, bit for bit, however little of it shows."""
+    import torch
+
+    mine = child.genome.weights
+    kept = mine.keys() & parent.weights.keys() - child.transfer.plans.keys()
+    return all(mine[name] is parent.weights[name] or torch.equal(mine[name], parent.weights[name]) for name in kept)
 
 
 def _same(one: Genome, other: Genome) -> bool:

@@ -22,14 +22,14 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphs.draft import Draft
-from graphs.errors import UnknownName
 from graphs.execution import execute
 from graphs.genome import Genome
 from graphs.kinds import KINDS
 from graphs.structure import Node
 from ops.examples import Examples
-from ops.mixing import add_layer, fitting_kernel, layer_for, norm_near
+from ops.mixing import add_layer, fitting_kernel, kernels, layer_for, norm_near
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import OneOf, Option
 from ops.places import dependent
 from ops.transfer import Given, New, Plan, Transfer
 
@@ -80,11 +80,13 @@ def _goes_below_zero(node: Node) -> bool:
     return kind.compute is not None and bool((kind.compute(node.settings, [steps], tensors, False) < 0).any())
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    return {"kernel": kernels(genome.graph, place["after"]), "activation": OneOf(_bends(genome.graph[place["after"]]))}
+
+
 def _build(work: Work) -> Build:
     after, norm = work.place["after"], work.place["norm"]
     old, bend = work.graph[after], work.choices["activation"]
-    if bend not in _bends(old):
-        raise UnknownName.of(f"activation that changes nothing behind '{after}'", bend, _bends(old))
     draft = Draft(work.graph, work.born)
     layer = add_layer(draft, work.graph, after, after, kernel=work.choices["kernel"], bias=not norm)
     plans: dict[str, Plan] = {draft.nodes[layer].tensors["weight"]: New("identity")}
@@ -168,4 +170,5 @@ DEEPEN = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from graphs.errors import EvolutionError, GraphError
 
-__all__ = ["BrokenPromise", "NoSite", "ReplayError"]
+__all__ = ["BadChoice", "BrokenPromise", "NoSite", "ReplayError"]
 
 
 class NoSite(EvolutionError, LookupError):
     """A mutation cannot be applied here, or nowhere in this network."""
+
+
+class BadChoice(GraphError, ValueError):
+    """What was chosen for a mutation is not possible at its site; the message says what is."""
 
 
 class ReplayError(GraphError):

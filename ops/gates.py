@@ -15,13 +15,14 @@ from graphs.genome import Genome
 from graphs.structure import Graph
 from ops.bypass import bypass, dropped, no_more_than
 from ops.mutation import Build, Site, Work
+from ops.options import OneOf, Option
 from ops.places import random_nodes
 from ops.transfer import Mapped, New, Plan, Transfer
 
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["choose_why", "keep_side", "sides"]
+__all__ = ["choose_why", "keep_side", "reasons", "sides"]
 
 
 def sides(genome: Genome, outputs: bool) -> Iterable[Site]:
@@ -99,6 +100,11 @@ def _why(genome: Genome, place: Mapping[str, Any]) -> str:
 def choose_why(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
     """Writes down on what the promise rests."""
     return {"because": _why(genome, place)}
+
+
+def reasons(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    """The one reason that there is."""
+    return {"because": OneOf([_why(genome, place)])}
 
 
 def keep_side(work: Work) -> Build:

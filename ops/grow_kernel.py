@@ -14,6 +14,7 @@ from graphs.genome import Genome
 from ops.axis_maps import AxisMap
 from ops.mixing import is_convolution
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import Option, Whole
 from ops.places import shared_tensors
 from ops.transfer import Mapped, Transfer
 
@@ -38,6 +39,10 @@ def _find(genome: Genome) -> Iterable[Site]:
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
     return {"rings": 1}
+
+
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    return {"rings": Whole(1, (_LARGEST - max(genome.graph[place["node"]].settings["kernel"])) // 2)}
 
 
 def _build(work: Work) -> Build:
@@ -68,4 +73,5 @@ GROW_KERNEL = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

@@ -16,6 +16,7 @@ from graphs.kinds import KINDS
 from graphs.structure import Graph
 from ops.mixing import layer_for
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import Option, Share
 from ops.transfer import Transfer
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
     return {"p": _RATES[int(rng.integers(len(_RATES)))]}
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    return {"p": Share()}
+
+
 def _build(work: Work) -> Build:
     after = work.place["after"]
     draft = Draft(work.graph, work.born)
@@ -66,4 +71,5 @@ INSERT_DROPOUT = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

@@ -19,6 +19,7 @@ from graphs.kinds import KINDS
 from graphs.structure import Graph, Node, Shape
 from ops.mixing import layer_for
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import OneOf, Option
 from ops.transfer import Transfer
 
 if TYPE_CHECKING:
@@ -64,9 +65,18 @@ def _same_tensors(node: Node, new: list[Shape], old: list[Shape]) -> bool:
     return specs(node.settings, new) == specs(node.settings, old)
 
 
+def _pools(graph: Graph, after: str) -> list[str]:
+    """The poolings of a map."""
+    return [f"{pool}_pool{len(graph.shapes[after]) - 1}d" for pool in _POOLS]
+
+
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
-    places = len(genome.graph.shapes[place["after"]]) - 1
-    return {"pool": f"{_POOLS[int(rng.integers(len(_POOLS)))]}_pool{places}d"}
+    pools = _pools(genome.graph, place["after"])
+    return {"pool": pools[int(rng.integers(len(pools)))]}
+
+
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    return {"pool": OneOf(_pools(genome.graph, place["after"]))}
 
 
 def _build(work: Work) -> Build:
@@ -85,4 +95,5 @@ INSERT_POOL = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

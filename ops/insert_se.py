@@ -17,6 +17,7 @@ from graphs.genome import Genome
 from graphs.structure import Graph
 from ops.mixing import add_layer, channels, layer_for
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import Option, Whole
 from ops.places import junctions
 from ops.transfer import New, Transfer
 
@@ -48,6 +49,10 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
     return {"inner": max(_FEWEST, width // _REDUCTIONS[int(rng.integers(len(_REDUCTIONS)))])}
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    return {"inner": Whole(1)}
+
+
 def _build(work: Work) -> Build:
     after = work.place["after"]
     draft = Draft(work.graph, work.born)
@@ -70,4 +75,5 @@ INSERT_SE = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

@@ -18,6 +18,7 @@ from graphs.genome import Genome
 from graphs.structure import Graph, Node
 from ops.add_heads import ATTENDING
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import OneOf, Option, Whole
 from ops.places import junctions
 from ops.transfer import New, Plan, Transfer
 
@@ -69,6 +70,11 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
     return {"heads": gcd(width, _heads(genome.graph, place["after"]) or 1), "inner": 4 * width}
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    width = genome.graph.shapes[place["after"]][-1]
+    return {"heads": OneOf([count for count in range(1, width + 1) if width % count == 0]), "inner": Whole(1)}
+
+
 def _build(work: Work) -> Build:
     after = work.place["after"]
     *places, width = work.graph.shapes[after]
@@ -114,4 +120,5 @@ INSERT_TRANSFORMER_LAYER = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

@@ -16,6 +16,7 @@ from graphs.genome import Genome
 from graphs.spaces import Space
 from ops.axis_maps import AxisSum
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import Each, Option
 from ops.transfer import Mapped
 from ops.width import changeable, merge_channels, space_at
 
@@ -81,6 +82,11 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
     return {"into": [int(number) for number in into]}
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    space = space_at(genome.graph, place["space"])
+    return {"into": Each(space.width // space.blocks)}
+
+
 def _build(work: Work) -> Build:
     import numpy
 
@@ -96,5 +102,6 @@ MERGE_TWINS = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
     undoes="widen",
 )

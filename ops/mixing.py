@@ -11,6 +11,7 @@ from typing import Any
 from graphs.draft import Draft
 from graphs.kinds import KINDS, Kind
 from graphs.structure import Graph, Node
+from ops.options import Whole
 
 __all__ = [
     "add_layer",
@@ -18,6 +19,7 @@ __all__ = [
     "fitting_kernel",
     "is_convolution",
     "is_layer",
+    "kernels",
     "layer_for",
     "mixed_axis",
     "norm_near",
@@ -66,6 +68,12 @@ def fitting_kernel(graph: Graph, node: str) -> int:
     """3 where such a layer slides over more than one place along each axis; else 1."""
     kind = layer_for(graph, node)
     return 3 if kind and kind.window and min(graph.shapes[node][1:]) > 1 else 1
+
+
+def kernels(graph: Graph, node: str) -> Whole:
+    """The kernels that such a layer may have."""
+    kind = layer_for(graph, node)
+    return Whole(1, 7 if kind and kind.window else 1, 2)
 
 
 def add_layer(

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import FormatError, GraphError, UnknownName
 from graphs.genome import Genome
 from graphs.structure import Graph, frozen
-from ops.errors import NoSite
+from ops.errors import BadChoice, NoSite
+from ops.options import Option
 from ops.transfer import Transfer
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ class Mutation:
         find: `genome -> sites`.
         choose: `(genome, place, rng) -> choices` of JSON types.
         build: `work -> build`, a pure function.
+        options: `(genome, place) -> what each choice may be`, by its name.
         undoes: The operator of which it is the inverse: where the other has been, it gives the parent back bit for bit.
     """
 
@@ -204,6 +206,7 @@ class Mutation:
     find: Callable[[Genome], Iterable[Site]]
     choose: Callable[[Genome, Mapping[str, Any], numpy.random.Generator], Mapping[str, Any]]
     build: Callable[[Work], Build]
+    options: Callable[[Genome, Mapping[str, Any]], Mapping[str, Option]] = lambda genome, place: {}
     undoes: str | None = None
 
     def sites(self, genome: Genome) -> list[Site]:
@@ -241,6 +244,7 @@ class Mutation:
         Raises:
             NoSite: The site is none of this mutation's for this genome.
             UnknownName: The mutation has no such choice.
+            BadChoice: It has, but what is chosen is not possible here.
         """
         if site not in self.sites(genome):
             raise NoSite(f"'{self.name}' has no site {site.to_json()} with promise '{site.preserves}' in this network")
@@ -255,7 +259,17 @@ class Mutation:
         return self.make(Work(genome, site.place, frozen(drawn), seed, born, batch), site.preserves)
 
     def make(self, work: Work, preserves: str) -> Child:
-        """The child that `work` leads to."""
+        """The child that `work` leads to.
+
+        Raises:
+            BadChoice: What is chosen is not possible here.
+        """
+        for name, option in self.options(work.genome, work.place).items():
+            if name not in work.choices or not option.allows(work.choices[name]):
+                raise BadChoice(
+                    f"'{self.name}' cannot have {name} = {work.choices.get(name)!r} at {dict(work.place)}; "
+                    f"expected {option}"
+                )
         built = self.build(work)
         given = {**built.tensors, **(work.given or {})}
         weights = built.transfer.apply(work.genome.weights, built.graph, work.seed, given)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.genome import Genome
 from graphs.spaces import Space
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import Ascending, Option
 from ops.width import change_width, changeable, space_at
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
     space = space_at(genome.graph, place["space"])
     block = space.width // space.blocks
     kept = max(1, min(block - 1, round(block * _FACTORS[int(rng.integers(len(_FACTORS)))])))
-    return {"width": kept * space.blocks, "keep": important(genome, space, kept)}
+    return {"keep": important(genome, space, kept)}
 
 
 def important(genome: Genome, space: Space, count: int) -> list[int]:
@@ -60,6 +61,11 @@ def _importance(genome: Genome, space: Space) -> numpy.ndarray[tuple[int], numpy
     return total
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    space = space_at(genome.graph, place["space"])
+    return {"keep": Ascending(space.width // space.blocks)}
+
+
 def _build(work: Work) -> Build:
     import numpy
 
@@ -76,4 +82,5 @@ NARROW = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

@@ -15,6 +15,7 @@ from graphs.genome import Genome
 from graphs.spaces import Space
 from ops.mutation import Build, Mutation, Site, Work
 from ops.narrow import important
+from ops.options import Ascending, Named, Option
 from ops.width import Resized, apart, change_widths, changeable
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
     return {"keep": keep}
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    spaces = apart(changeable(genome.graph))
+    return {"keep": Named({space.name: Ascending(space.width // space.blocks) for space in spaces})}
+
+
 def _build(work: Work) -> Build:
     import numpy
 
@@ -66,4 +72,5 @@ NARROW_ALL = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

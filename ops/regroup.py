@@ -21,6 +21,7 @@ from graphs.genome import Genome
 from graphs.structure import Graph, Node
 from ops.mixing import is_convolution
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import OneOf, Option
 from ops.places import shared_tensors
 from ops.transfer import Regrouped, Transfer
 
@@ -83,6 +84,10 @@ def _choose_split(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Ge
     return {}
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    return {"groups": OneOf(_fewer(genome.graph[place["node"]]))}
+
+
 def _build_merge(work: Work) -> Build:
     return _regrouped(work, work.choices["groups"])
 
@@ -108,6 +113,7 @@ GROUP_TO_DENSE = Mutation(
     find=_find_merges,
     choose=_choose_merge,
     build=_build_merge,
+    options=_options,
 )
 
 DENSE_TO_GROUP = Mutation(

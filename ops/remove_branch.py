@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graphs.genome import Genome
-from ops.gates import choose_why, keep_side, sides
+from ops.gates import choose_why, keep_side, reasons, sides
 from ops.mutation import Mutation, Site
 
 __all__ = ["REMOVE_BRANCH"]
@@ -27,5 +27,6 @@ REMOVE_BRANCH = Mutation(
     find=_find,
     choose=choose_why,
     build=keep_side,
+    options=reasons,
     undoes="branch",
 )

@@ -14,8 +14,9 @@ from graphs.draft import Draft
 from graphs.genome import Genome
 from graphs.structure import Graph
 from ops.bypass import dropped
-from ops.gates import choose_why, keep_side, sides
+from ops.gates import choose_why, keep_side, reasons, sides
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import Option
 from ops.transfer import Transfer
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
     return {} if "head" in place else choose_why(genome, place, rng)
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    return {} if "head" in place else reasons(genome, place)
+
+
 def _build(work: Work) -> Build:
     if "head" in work.place:
         return Build(_without(work.graph, work.place["head"], work.born).finish(), Transfer())
@@ -59,5 +64,6 @@ REMOVE_HEAD = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
     undoes="split_head",
 )

@@ -17,6 +17,7 @@ from graphs.kinds import KINDS
 from graphs.structure import Graph
 from ops.mixing import is_layer
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import Option, Share
 from ops.places import followed, shared_tensors
 from ops.transfer import Mapped, New, Plan, Transfer
 
@@ -51,6 +52,10 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
     return {"share": _SHARE}
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    return {"share": Share()}
+
+
 def _build(work: Work) -> Build:
     part = followed(work.graph, work.place["layer"])
     draft = Draft(work.graph, work.born)
@@ -74,4 +79,5 @@ REPLICATE_BRANCH = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

@@ -17,6 +17,7 @@ from graphs.structure import Node
 from ops.axis_maps import AxisMap
 from ops.mixing import is_convolution
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import Option, Whole
 from ops.places import shared_tensors
 from ops.transfer import Mapped, Transfer
 
@@ -54,6 +55,10 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
     return {"rings": 1}
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    return {"rings": Whole(1, 1)}
+
+
 def _build(work: Work) -> Build:
     import numpy
 
@@ -80,5 +85,6 @@ SHRINK_KERNEL = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
     undoes="grow_kernel",
 )

@@ -20,6 +20,7 @@ from graphs.structure import Graph, Node
 from ops.axis_maps import AxisMap
 from ops.mixing import is_layer, mixed_axis
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import Option, Whole
 from ops.places import followed, shared_tensors
 from ops.reading import by_channel
 from ops.transfer import Mapped, Plan, Transfer
@@ -62,6 +63,13 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
     part = _PARTS[int(rng.integers(len(_PARTS)))]
     first = min(pieces - 1, max(1, round(part * pieces))) * node.settings["out"] // pieces
     return {"first": first, "through": len(_behind(genome.graph, node)) * int(rng.integers(2))}
+
+
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    node = genome.graph[place["node"]]
+    step = node.settings["out"] // _pieces(node)
+    first = Whole(step, node.settings["out"] - step, step)
+    return {"first": first, "through": Whole(0, len(_behind(genome.graph, node)))}
 
 
 def _build(work: Work) -> Build:
@@ -111,4 +119,5 @@ SPLIT_BRANCH = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

@@ -16,6 +16,7 @@ from graphs.genome import Genome
 from graphs.structure import Graph, Head
 from ops.copying import copy_nodes
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import Option, Share
 from ops.places import junctions, random_nodes, shares_statistics
 from ops.transfer import New, Plan, Transfer
 
@@ -69,6 +70,10 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
     return {"share": _SHARE}
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    return {"share": Share()}
+
+
 def _build(work: Work) -> Build:
     graph, cut = work.graph, work.place["cut"]
     suffix = _suffix(graph, cut)
@@ -94,4 +99,5 @@ SPLIT_HEAD = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

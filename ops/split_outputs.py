@@ -20,6 +20,7 @@ from ops.axis_maps import AxisMap
 from ops.copying import copy_nodes
 from ops.mixing import mixed_axis, reads_all_channels
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import Option, Whole
 from ops.places import junctions, random_nodes, shares_statistics
 from ops.split_head import cuts
 from ops.transfer import Mapped, Plan, Transfer
@@ -52,6 +53,10 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
     return {"first": int(rng.integers(1, genome.graph[genome.graph.heads[0].node].settings["out"]))}
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    return {"first": Whole(1, genome.graph[genome.graph.heads[0].node].settings["out"] - 1)}
+
+
 def _build(work: Work) -> Build:
     import numpy
 
@@ -80,4 +85,5 @@ SPLIT_OUTPUTS = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

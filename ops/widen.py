@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from graphs.errors import UnknownName
 from graphs.genome import Genome
 from graphs.initial import stream, uniform
 from graphs.spaces import Space
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import OneOf, Option, widths
 from ops.width import change_width, changeable, space_at
 
 if TYPE_CHECKING:
@@ -47,13 +47,15 @@ def wider(space: Space, rng: numpy.random.Generator) -> int:
     return space.blocks * (2 * block if space.balanced else max(block + 1, round(block * factor)))
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    return {"width": widths(space_at(genome.graph, place["space"])), "split": OneOf([*_SPLITS])}
+
+
 def _build(work: Work) -> Build:
     import numpy
 
     space = space_at(work.graph, work.place["space"])
     block, new = space.width // space.blocks, work.choices["width"] // space.blocks
-    if work.choices["split"] not in _SPLITS:
-        raise UnknownName.of("split", work.choices["split"], _SPLITS)
     split = _SPLITS[work.choices["split"]]
     draws = stream(work.seed, "widen")
     more = new - block
@@ -95,4 +97,5 @@ WIDEN = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

@@ -30,6 +30,7 @@ from graphs.structure import Graph
 from ops.axis_maps import AxisMap, lengthened
 from ops.grown import Grown, Slices, split
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import Option, widths
 from ops.steepest import steepest
 from ops.transfer import Completed, Extended, Mapped, Plan, Transfer
 from ops.widen import wider
@@ -50,6 +51,10 @@ def _find(genome: Genome) -> Iterable[Site]:
 
 def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generator) -> Mapping[str, Any]:
     return {"width": wider(space_at(genome.graph, place["space"]), rng)}
+
+
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    return {"width": widths(space_at(genome.graph, place["space"]))}
 
 
 def _build(work: Work) -> Build:
@@ -132,4 +137,5 @@ WIDEN_GRADMAX = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

@@ -18,6 +18,7 @@ from graphs.genome import Genome
 from graphs.structure import Graph
 from ops.axis_maps import lengthened
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import Option, widths
 from ops.projections import Projections, attentions, projections
 from ops.widen import wider
 from ops.width import Resized, change_widths
@@ -44,6 +45,10 @@ def _at(graph: Graph, attention: str) -> Projections:
     return found
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    return {"width": widths(_at(genome.graph, place["attention"]).key)}
+
+
 def _build(work: Work) -> Build:
     found = _at(work.graph, work.place["attention"])
     width, new = found.key.width, work.choices["width"]
@@ -62,4 +67,5 @@ WIDEN_KEYS = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.genome import Genome
 from ops.axis_maps import lengthened
 from ops.mutation import Build, Mutation, Site, Work
+from ops.options import Option, widths
 from ops.widen import wider
 from ops.width import change_width, changeable, space_at
 
@@ -34,6 +35,10 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
     return {"width": wider(space_at(genome.graph, place["space"]), rng)}
 
 
+def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
+    return {"width": widths(space_at(genome.graph, place["space"]))}
+
+
 def _build(work: Work) -> Build:
     space = space_at(work.graph, work.place["space"])
     block, new = space.width // space.blocks, work.choices["width"] // space.blocks
@@ -48,4 +53,5 @@ WIDEN_ZERO = Mutation(
     find=_find,
     choose=_choose,
     build=_build,
+    options=_options,
 )
