@@ -161,8 +161,6 @@ def _certify(parent: Genome, child: Child, inputs: dict[str, Tensor], source: st
     examples, batch = Probe(inputs, seed), min(len(tensor) for tensor in inputs.values())
     promised = {"eval": child.preserves != "approximate", "train": child.preserves == "exact"}
     modes = _measure(parent, child, examples, promised, 0)
-    if not _untouched(parent, child):
-        modes = {name: _broken(mode) if promised[name] else mode for name, mode in modes.items()}
     stirred = any(mode.verdict == "blind" for mode in modes.values())
     if stirred:
         again = replay_child(parent, child.record, child.tensors)
@@ -177,6 +175,8 @@ def _certify(parent: Genome, child: Child, inputs: dict[str, Tensor], source: st
         # That proves the record for weights on its ground; there must the parent be, and the child what it leads to.
         if not (_same(_grounded(parent, again), parent) and _same(again.genome, child.genome)):
             modes = {name: _broken(mode) for name, mode in modes.items()}
+    elif not _untouched(parent, child):
+        modes = {name: _broken(mode) if promised[name] else mode for name, mode in modes.items()}
     return Certificate("float64", batch, source, seed, stirred, modes["eval"], modes["train"])
 
 

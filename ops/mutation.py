@@ -249,9 +249,14 @@ class Mutation:
         if site not in self.sites(genome):
             raise NoSite(f"'{self.name}' has no site {site.to_json()} with promise '{site.preserves}' in this network")
         drawn = dict(self.choose(genome, site.place, rng))
+        options = self.options(genome, site.place) if choices else {}
         for name, value in (choices or {}).items():
             if name not in drawn:
                 raise UnknownName.of(f"choice of '{self.name}'", name, drawn)
+            if not options[name].allows(value):
+                raise BadChoice(
+                    f"'{self.name}' cannot have {name} = {value!r} at {site.to_json()}; expected {options[name]}"
+                )
             drawn[name] = value
         seed = int(rng.integers(2**53))
         if born is None:
@@ -259,17 +264,7 @@ class Mutation:
         return self.make(Work(genome, site.place, frozen(drawn), seed, born, batch), site.preserves)
 
     def make(self, work: Work, preserves: str) -> Child:
-        """The child that `work` leads to.
-
-        Raises:
-            BadChoice: What is chosen is not possible here.
-        """
-        for name, option in self.options(work.genome, work.place).items():
-            if name not in work.choices or not option.allows(work.choices[name]):
-                raise BadChoice(
-                    f"'{self.name}' cannot have {name} = {work.choices.get(name)!r} at {dict(work.place)}; "
-                    f"expected {option}"
-                )
+        """The child that `work` leads to."""
         built = self.build(work)
         given = {**built.tensors, **(work.given or {})}
         weights = built.transfer.apply(work.genome.weights, built.graph, work.seed, given)

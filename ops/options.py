@@ -1,7 +1,7 @@
 """What may be chosen for an operator at a site: `Mutation.options`.
 
-A choice that is drawn fits by itself. One that a caller names, or that stands in a record, is checked against these, so
-that nothing is recorded which was not done, and no site is made to promise what does not hold there.
+A choice that is drawn fits by itself. One that a caller names is checked against these, so that nothing is recorded
+which was not done, and no site is made to promise what does not hold there.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import numpy
 import pytest
 import torch
 
+import graphs
 from graphs import files
 from graphs.draft import Draft
 from graphs.errors import GraphError
@@ -579,3 +580,20 @@ def test_an_operator_that_names_no_ground_is_found_out(residual: Genome, monkeyp
     groundless = replace(mutation, build=lambda work: replace(mutation.build(work), ground=Transfer()))
     monkeypatch.setitem(MUTATIONS, "merge_twins", groundless)
     assert certify(genome, child_of(genome, "merge_twins")).broken
+
+
+def test_a_tensor_without_a_plan_is_the_parents_however_little_of_it_shows() -> None:
+    """A bias so low that its channel is dark on the probe."""
+    module = torch.nn.Sequential(
+        torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+    )
+    module[0].bias.data[2] = -9.0
+    genome = graphs.from_torch(module, torch.randn(2, 6))
+    for name in ("deepen", "insert_block", "branch"):
+        site = MUTATIONS[name].sites(genome)[1]
+        child = MUTATIONS[name].apply(genome, site, numpy.random.default_rng(0))
+        assert not certify(genome, child).broken
+        bias = child.genome.weights["0.bias"].clone()
+        bias[2] = -5.4
+        bent = Genome(child.genome.graph, {**child.genome.weights, "0.bias": bias}, child.genome.about)
+        assert certify(genome, replace(child, genome=bent)).broken

@@ -6,10 +6,10 @@ import numpy
 import pytest
 
 from graphs.draft import Draft
-from graphs.errors import UnknownName
 from graphs.genome import Genome
 from graphs.kinds import KINDS
 from ops import MUTATIONS, certify
+from ops.errors import BadChoice
 from tests.strategies import lively
 
 DEEPEN = MUTATIONS["deepen"]
@@ -38,5 +38,5 @@ def test_every_activation_can_be_deepened_behind(activation: str) -> None:
         certificate = certify(parent, child)
         assert (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass"), choice
     wrong = "blend" if KINDS[activation].idempotent else "same"
-    with pytest.raises(UnknownName, match="changes nothing behind"):
+    with pytest.raises(BadChoice, match=f"activation = '{wrong}'"):
         DEEPEN.apply(parent, site, draws, choices={"activation": wrong})

@@ -22,6 +22,7 @@ def test_each_choice_has_its_options_and_refuses_all_else(name: str, model: str)
         child = mutation.apply(genome, site, numpy.random.default_rng(0))
         assert options.keys() == child.record.choices.keys()
         for choice, option in options.items():
+            assert option.allows(child.record.choices[choice])
             for value in (each for each in WILD if not option.allows(each)):
                 with pytest.raises(BadChoice, match=choice):
                     mutation.apply(genome, site, numpy.random.default_rng(0), choices={choice: value})
