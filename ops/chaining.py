@@ -55,7 +55,7 @@ def draw_chain(
     now, parts = genome, []
     if born is None:
         born = 1 + max(node.born for node in genome.graph.nodes.values())
-    wanted = [(step, None) if isinstance(step, str) else step for step in steps]
+    wanted = [_step(number, step) for number, step in enumerate(steps)]
     if not wanted:
         raise GraphError("a chain has no steps; expected at least one name of an operator")
     for name, _ in wanted:
@@ -71,6 +71,20 @@ def draw_chain(
     given = _collected(parts)
     work = Work(genome, frozen(places), frozen(choices), records[0].seed, born, batch, given)
     return chain.make(work, max(_promises(parts), key=PROMISES.index))
+
+
+def _step(number: int, step: Any) -> tuple[str, Site | Mapping[str, Any] | None]:
+    """A step as the name of an operator and a site, or none.
+
+    Raises:
+        GraphError: It is something else.
+    """
+    name, place = step if isinstance(step, tuple) and len(step) == 2 else (step, None)
+    if isinstance(name, str) and (place is None or isinstance(place, Site | Mapping)):
+        return name, place
+    raise GraphError(
+        f"step {number + 1} of the chain is {step!r}; expected the name of an operator, or a pair of that and a site"
+    )
 
 
 def _promises(parts: list[Child]) -> Iterable[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy
 import pytest
@@ -146,3 +147,9 @@ def test_a_fault_in_the_last_step_is_found_where_its_channel_is_dark_on_the_prob
                 patch.setitem(MUTATIONS, "widen", fault)
                 found = certify(real, chain(real, steps, numpy.random.default_rng(2)))
             assert "broken" in (found.eval.verdict, found.train.verdict), (site, found)
+
+
+@pytest.mark.parametrize("step", [None, 3, ("widen",), ("widen", 3), (None, None), ["widen", None]])
+def test_a_step_that_is_none_is_refused(step: Any) -> None:
+    with pytest.raises(GraphError, match="step 2 of the chain is"):
+        chain(small("convnet"), ["widen", step], numpy.random.default_rng(0))
