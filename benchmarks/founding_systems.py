@@ -150,7 +150,7 @@ def in_turns(
 
     with tempfile.TemporaryDirectory() as folder:
         while len(outcomes) < len(recipes):
-            for name in recipes.keys() - outcomes.keys():
+            for name in [each for each in recipes if each not in outcomes]:
                 wall, processor = time.perf_counter(), time.process_time()
                 path = Path(folder) / f"{name}.safetensors"
                 try:
