@@ -81,7 +81,8 @@ def propose(
             continue
         genome = trained(parent)
         try:
-            child = ops.propose(genome, rng, _odds(settings), probe, following, _steps(settings, rng))
+            steps = _steps(settings, rng)
+            child = ops.propose(genome, rng, odds=_odds(settings), batch=probe, born=following, steps=steps)
         except ops.NoSite:
             barren.add(parent)
             refused["without a place for any operator"] += 1

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from evolve.odds import ODDS
 from evolve.presets import search_preset
@@ -55,7 +55,7 @@ class Settings(CheckedModel):
         probe: Examples on which a certificate is measured.
         recipe: How each candidate is trained; the name of a recipe, or a mapping, which may name one as its `preset`
             and change it.
-        epochs: Epochs of each candidate; None leaves it to the recipe.
+        epochs: Epochs of each candidate; None leaves them, or the minutes in place of them, to the recipe.
         order: `arrival` takes outcomes as they come and never waits. `strict` takes them in the order of proposal,
             which makes the lineage depend on nothing but these settings.
         seed: Of everything that is drawn.
@@ -161,6 +161,15 @@ class Settings(CheckedModel):
             raise ValueError("expected cpu, cuda or cuda:N")
         return device
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Settings:
+        if self.order == "strict" and self.recipe.minutes is not None and self.epochs is None:
+            raise ValueError(
+                "order strict makes the lineage depend on nothing but the settings, recipe.minutes on how fast the "
+                "machine is; give epochs, or take order arrival"
+            )
+        return self
+
     @classmethod
     def from_yaml(
         cls,
@@ -214,13 +223,14 @@ class Settings(CheckedModel):
         threads = self.threads or 1
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         device = self.device or ("cuda" if self.gpus_per_worker else "cpu")
-        recipe = self.recipe.changed(epochs=self.epochs or self.recipe.epochs).resolved(task, device)
+        given = {} if self.epochs is None else {"epochs": self.epochs, "minutes": None}
+        recipe = self.recipe.changed(**given).resolved(task, device)
         return self.located().changed(
             threads=threads,
             workers=self.workers or max(1, cores // threads),
             device=device,
             recipe=recipe,
-            epochs=recipe.epochs,
+            epochs=None if recipe.minutes is not None else recipe.epochs,
         )
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import ops
 from evolve import events, open_run, proposals, resume, search
+from evolve.decisions import family_line
 from evolve.interrupts import Interrupted
 from evolve.lineage_writer import Writer
 from evolve.loop import SearchFailed
@@ -223,6 +224,16 @@ def test_no_candidate_outgrows_the_limit(here: Path) -> None:
     start, *others = run.log()
     assert all(row["parameters"] <= 1.3 * start["parameters"] for row in others)
     assert all(row["macs"] <= 1.3 * start["macs"] for row in others)
+
+
+def test_the_control_gets_the_minutes_of_the_whole_line(here: Path) -> None:
+    pool = FakePool()
+    run = search(small(candidates=8, recipe={"minutes": 2}), through=pool)
+    best = run.best()
+    assert best is not None and best.parent is not None
+    line = len(family_line(run.lineage.snapshot().proposals, best.id))
+    assert pool.jobs[-1].recipe.minutes == 2 * line and pool.jobs[-1].deadline == 3600 * line
+    assert {job.recipe.minutes for job in pool.jobs[:-1]} == {2}
 
 
 def test_no_candidate_is_wider_or_deeper_than_allowed(here: Path) -> None:

@@ -46,6 +46,9 @@ def digits() -> Task:
         ({"steps": (3, 2)}, "the smaller one first"),
         ({"recipe": "snapshots"}, "did you mean 'snapshot'"),
         ({"recipe": {"preset": "snapshot", "lrr": 1}}, "lrr"),
+        ({"order": "strict", "recipe": {"minutes": 2}}, "give epochs, or take order arrival"),
+        ({"recipe": {"minutes": 0}}, "minutes is 0"),
+        ({"recipe": {"minutes": 2, "freezeout": {"const_time": True}}}, "does not go with minutes"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**63}, "seed is"),
         ({"device": "gpu"}, "expected cpu, cuda"),
@@ -82,6 +85,13 @@ def test_a_preset_is_where_a_file_and_flags_start_from(tmp_path: Path) -> None:
     assert Settings.read(None, "networkcompress-chains").steps == (3, 7)
     with pytest.raises(UnknownName, match="did you mean 'networkcompress'"):
         Settings.read(None, "networkcompres")
+
+
+def test_epochs_win_over_minutes_of_the_recipe(digits: Task) -> None:
+    minutes = Settings(recipe={"minutes": 2}).resolved(digits)
+    assert (minutes.epochs, minutes.recipe.minutes) == (None, 2) and Settings(**minutes.model_dump()) == minutes
+    epochs = Settings(recipe={"minutes": 2}, epochs=3, order="strict").resolved(digits)
+    assert (epochs.epochs, epochs.recipe.epochs, epochs.recipe.minutes) == (3, 3, None)
 
 
 def test_a_recipe_can_be_named_and_changed() -> None:
