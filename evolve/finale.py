@@ -1,6 +1,6 @@
 """The end of a search: the test split is touched, once, for the winner and for its control.
 
-The control is the starting network trained for as many epochs as the winner's whole line got, with the same
+The control is the starting network trained for as many epochs, or minutes, as the winner's whole line got, by the same
 recipe, its schedule stretched over all of them. Without it nobody could say whether the search found a better
 network, or merely trained longer. Both measurements are durable, so that a resumed run does not repeat them.
 """
@@ -16,7 +16,7 @@ from evolve.seeds import seed_of
 
 if TYPE_CHECKING:
     from evolve.loop import Search
-    from runners import Outcome, Task
+    from runners import Outcome, Recipe, Task
     from runners.pools import Pool
 
 __all__ = ["conclude"]
@@ -32,23 +32,25 @@ def conclude(search: Search, pool: Pool, task: Task) -> None:
     if best is None:  # the starting network has not failed, so there is one
         raise ValueError("a search without any finished candidate cannot end")
     line = family_line(search.proposals, best)
-    epochs = search.settings.recipe.epochs * len(line)
+    recipe = stretched(search.settings.recipe, len(line))
+    length = f"{recipe.epochs} epochs" if recipe.minutes is None else f"{recipe.minutes:g} minutes"
     if "winner" not in search.controls:
         search.tell(Measuring(f"measuring candidate {best}, the best one, on the test split"))
         _keep(search, "winner", {"candidate": best, **_tested(search, task, best)})
     if "control" not in search.controls:
         if len(line) == 1:  # the best one is the starting network, trained for exactly that long
+            epochs = len(search.results[best].curves) if recipe.minutes is not None else recipe.epochs
             found = {**search.controls["winner"], "epochs": epochs, "failure": None, "weights": None}
             del found["candidate"]
             _keep(search, "control", found)
         else:
             search.tell(
                 Measuring(
-                    f"for comparison, training the starting network for {epochs} epochs, as many as "
+                    f"for comparison, training the starting network for {length}, as long as "
                     f"the line of candidate {best} got"
                 )
             )
-            _keep(search, "control", _control(search, pool, task, epochs))
+            _keep(search, "control", _control(search, pool, task, recipe, len(line)))
     _end(search)
 
 
@@ -75,18 +77,24 @@ def _tested(search: Search, task: Task, candidate: int) -> dict[str, Any]:
     }
 
 
-def _control(search: Search, pool: Pool, task: Task, epochs: int) -> dict[str, Any]:
-    """Trains the starting network for `epochs` and measures it on the test split."""
+def stretched(recipe: Recipe, times: int) -> Recipe:
+    """The recipe for so many times the epochs, or the minutes."""
+    minutes = None if recipe.minutes is None else recipe.minutes * times
+    return recipe.changed(epochs=recipe.epochs * times, minutes=minutes)
+
+
+def _control(search: Search, pool: Pool, task: Task, recipe: Recipe, times: int) -> dict[str, Any]:
+    """Trains the starting network by `recipe`, so many times as long, and measures it on the test split."""
     from runners import Job
 
     settings = search.settings
     job = Job(
         id=settings.candidates,  # no candidate's id
         genome=search.start(),
-        recipe=settings.recipe.changed(epochs=epochs),
+        recipe=recipe,
         task_spec=task.spec,
         seed=seed_of(settings.seed, 0, "control"),
-        deadline=settings.deadline * epochs / settings.recipe.epochs,
+        deadline=settings.deadline * times,
         threads=settings.threads or 1,
         measure="evaluate-test",
         device=settings.device or "cpu",
@@ -98,7 +106,7 @@ def _control(search: Search, pool: Pool, task: Task, epochs: int) -> dict[str, A
         outcome = dict(pool.wait(PAUSE)).get(job.id)
     search.check()
     return {
-        "epochs": epochs,
+        "epochs": recipe.epochs if recipe.minutes is None else len(outcome.curves),
         "val_accuracy": outcome.val_accuracy,
         "test_accuracy": outcome.test_accuracy,
         "failure": outcome.failure.to_json() if outcome.failure else None,

@@ -8,18 +8,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from evolve.odds import DEPTH, ODDS, depth, widest
 from evolve.ranking import Scored
 from evolve.seeds import generator, seed_of
 from evolve.strategies import STRATEGIES
 from graphs.errors import GraphError
 
 if TYPE_CHECKING:
+    import numpy
     from torch import Tensor
 
     from evolve.lineage import Proposal
     from evolve.settings import Settings
-    from graphs import Genome
+    from graphs import Genome, Graph
     from ops import Certificate, Child
+    from ops.table import Odds
 
 __all__ = ["Exhausted", "Offspring", "propose"]
 
@@ -53,7 +56,7 @@ def propose(
     """Proposes the candidate that follows `proposals`; a pure function of its arguments.
 
     A child is refused and drawn again, at most `settings.retries` times, if its structure was tried in this
-    run, or if it grew beyond `settings.growth`.
+    run, or if it is over one of the limits of growth, width and depth.
 
     Args:
         settings: Strategy, odds, limits and seed.
@@ -69,8 +72,6 @@ def propose(
     strategy = STRATEGIES[settings.strategy]
     rng = generator(settings.seed, following, "proposal")
     tried = {proposal.fingerprint for proposal in proposals}
-    most_parameters = settings.growth * proposals[0].parameters
-    most_macs = settings.growth * proposals[0].macs
     refused: Counter[str] = Counter()
     barren: set[int] = set()
     for _ in range(settings.retries):
@@ -80,7 +81,8 @@ def propose(
             continue
         genome = trained(parent)
         try:
-            child = ops.propose(genome, rng, odds=settings.odds, batch=probe, born=following)
+            steps = _steps(settings, rng)
+            child = ops.propose(genome, rng, odds=_odds(settings), batch=probe, born=following, steps=steps)
         except ops.NoSite:
             barren.add(parent)
             refused["without a place for any operator"] += 1
@@ -93,8 +95,9 @@ def propose(
             continue
         graph = child.genome.graph
         size, work = parameters(graph), macs(graph)
-        if size > most_parameters or work > most_macs:
-            refused[f"over {settings.growth:g} times the starting network"] += 1
+        excess = _excess(settings, proposals[0], graph, size, work)
+        if excess is not None:
+            refused[excess] += 1
             continue
         structure = fingerprint(graph)
         if structure in tried:
@@ -106,5 +109,32 @@ def propose(
     reasons = ", ".join(f"{number} {reason}" for reason, number in refused.most_common())
     return Exhausted(
         f"no new structure for candidate {following} after {attempts} refused ({reasons}); "
-        "a new run with larger 'growth', other 'odds' or another network would go further"
+        "a new run with larger limits ('growth', 'widest', 'deepest'), other 'odds' or another network would go further"
     )
+
+
+def _odds(settings: Settings) -> Odds | None:
+    """What the settings say, as `ops.propose` takes it."""
+    if not isinstance(settings.odds, str):
+        return settings.odds
+    rule, most = ODDS[settings.odds], settings.deepest or DEPTH
+    return lambda graph: rule(graph, most)
+
+
+def _steps(settings: Settings, rng: numpy.random.Generator) -> int:
+    """How many draws make this mutation."""
+    if isinstance(settings.steps, int):
+        return settings.steps
+    least, most = settings.steps
+    return int(rng.integers(least, most + 1))
+
+
+def _excess(settings: Settings, start: Proposal, graph: Graph, size: int, work: int) -> str | None:
+    """The limit that a network is over; None where it keeps them all."""
+    if size > settings.growth * start.parameters or work > settings.growth * start.macs:
+        return f"over {settings.growth:g} times the starting network"
+    if settings.widest is not None and widest(graph) > settings.widest:
+        return f"wider than {settings.widest} channels"
+    if settings.deepest is not None and depth(graph) > settings.deepest:
+        return f"deeper than {settings.deepest} layers"
+    return None

@@ -13,11 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from evolve.odds import ODDS
+from evolve.presets import search_preset
 from evolve.strategies import STRATEGIES
 from graphs.errors import UnknownName
 from runners.pools import POOLS
+from runners.presets import preset
 from runners.recipe import Recipe
 from runners.settings_errors import CheckedModel, SettingsError
 from runners.settings_files import read_yaml
@@ -42,12 +45,17 @@ class Settings(CheckedModel):
         candidates: How many networks to train, the starting one included.
         population: How many may become parents, for strategies that limit it.
         sample: How many meet in a tournament, for strategies that hold one.
-        odds: Weight of each mutation operator among those that have a site; None for equal ones.
+        odds: Weight of each mutation operator among those that have a site, or of several in a row, as in
+            `deepen+insert_pool`; or the key of a rule of `evolve.odds.ODDS`; None for equal ones.
+        steps: How many draws by these odds make one mutation, or the least and the most of them.
+        widest: No candidate may have a layer with more channels; None for no limit.
+        deepest: No candidate may have more layers in a row; None for no limit.
         growth: No candidate may have more than this many times the parameters or the MACs of the starting network.
         retries: How often a proposal is made again that is too large or was tried before.
         probe: Examples on which a certificate is measured.
-        recipe: How each candidate is trained.
-        epochs: Epochs of each candidate; None leaves it to the recipe.
+        recipe: How each candidate is trained; the name of a recipe, or a mapping, which may name one as its `preset`
+            and change it.
+        epochs: Epochs of each candidate; None leaves them, or the minutes in place of them, to the recipe.
         order: `arrival` takes outcomes as they come and never waits. `strict` takes them in the order of proposal,
             which makes the lineage depend on nothing but these settings.
         seed: Of everything that is drawn.
@@ -82,7 +90,10 @@ class Settings(CheckedModel):
     candidates: int = Field(default=24, ge=1, le=1_000_000)
     population: int = Field(default=8, ge=1)
     sample: int = Field(default=3, ge=1, le=1_000_000)
-    odds: dict[str, float] | None = None
+    odds: dict[str, float] | str | None = None
+    steps: int | tuple[int, int] = 1
+    widest: int | None = Field(default=None, ge=1)
+    deepest: int | None = Field(default=None, ge=1)
     growth: float = Field(default=4.0, ge=1)
     retries: int = Field(default=50, ge=1, le=1_000_000)
     probe: int = Field(default=16, ge=4, le=65_536)
@@ -115,12 +126,32 @@ class Settings(CheckedModel):
 
     @field_validator("odds")
     @classmethod
-    def _sensible_odds(cls, odds: dict[str, float] | None) -> dict[str, float] | None:
-        if odds is not None and not (
+    def _sensible_odds(cls, odds: dict[str, float] | str | None) -> dict[str, float] | str | None:
+        if isinstance(odds, str):
+            if odds not in ODDS:
+                raise UnknownName.of("rule of odds", odds, ODDS)
+        elif odds is not None and not (
             all(math.isfinite(odd) and odd >= 0 for odd in odds.values()) and any(odds.values())
         ):
             raise ValueError("expected operators with weights from 0 on, one of them above 0")
         return odds
+
+    @field_validator("steps")
+    @classmethod
+    def _sensible_steps(cls, steps: int | tuple[int, int]) -> int | tuple[int, int]:
+        least, most = (steps, steps) if isinstance(steps, int) else steps
+        if not 1 <= least <= most <= 100:
+            raise ValueError("expected a number from 1 to 100, or two, the smaller one first")
+        return steps
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _named_recipe(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return preset(given)
+        if isinstance(given, Mapping) and "preset" in given:
+            return preset(given["preset"], **{name: value for name, value in given.items() if name != "preset"})
+        return given
 
     @field_validator("device")
     @classmethod
@@ -130,23 +161,43 @@ class Settings(CheckedModel):
             raise ValueError("expected cpu, cuda or cuda:N")
         return device
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Settings:
+        if self.order == "strict" and self.recipe.minutes is not None and self.epochs is None:
+            raise ValueError(
+                "order strict makes the lineage depend on nothing but the settings, recipe.minutes on how fast the "
+                "machine is; give epochs, or take order arrival"
+            )
+        return self
+
     @classmethod
-    def from_yaml(cls, path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Settings:
-        """The settings in a YAML file, but for `overrides`, which win.
+    def from_yaml(
+        cls,
+        path: str | os.PathLike[str],
+        overrides: Mapping[str, Any] | None = None,
+        start: Mapping[str, Any] | None = None,
+    ) -> Settings:
+        """The settings in a YAML file, which win over `start`, but for `overrides`, which win over both.
 
         Raises:
             SettingsError: The file cannot be read, is no mapping of keys to values, or holds a wrong value.
         """
         given = read_yaml(path, "settings")
         try:
-            return cls(**{**given, **(overrides or {})})
+            return cls(**{**(start or {}), **given, **(overrides or {})})
         except SettingsError as error:
             raise SettingsError(f"{path}: {error}") from None
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str] | None, **overrides: Any) -> Settings:
-        """`from_yaml` where there is a file; without one, the defaults with `overrides`."""
-        return cls(**overrides) if path is None else cls.from_yaml(path, overrides)
+    def read(cls, path: str | os.PathLike[str] | None, preset: str | None = None, **overrides: Any) -> Settings:
+        """The settings of a preset, a file and `overrides`, each of which wins over those before it.
+
+        Raises:
+            UnknownName: There is no such preset.
+            SettingsError: As for `from_yaml`.
+        """
+        start = {} if preset is None else search_preset(preset)
+        return cls(**{**start, **overrides}) if path is None else cls.from_yaml(path, overrides, start)
 
     def located(self) -> Settings:
         """The same with absolute paths of data and model, so that they hold in another working directory."""
@@ -163,23 +214,23 @@ class Settings(CheckedModel):
             UnknownName: `odds` names an operator that does not exist.
             SettingsError: A cluster is named for a pool that uses none.
         """
-        from ops import MUTATIONS
+        from ops.table import check_odds
 
         if self.pool != "ray" and self.ray is not None:
             raise SettingsError(f"settings: ray={self.ray} is an address for --pool ray, but the pool is '{self.pool}'")
-        for operator in self.odds or ():
-            if operator not in MUTATIONS:
-                raise UnknownName.of("operator", operator, MUTATIONS)
+        if isinstance(self.odds, dict):
+            check_odds(self.odds)
         threads = self.threads or 1
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         device = self.device or ("cuda" if self.gpus_per_worker else "cpu")
-        recipe = self.recipe.changed(epochs=self.epochs or self.recipe.epochs).resolved(task, device)
+        given = {} if self.epochs is None else {"epochs": self.epochs, "minutes": None}
+        recipe = self.recipe.changed(**given).resolved(task, device)
         return self.located().changed(
             threads=threads,
             workers=self.workers or max(1, cores // threads),
             device=device,
             recipe=recipe,
-            epochs=recipe.epochs,
+            epochs=None if recipe.minutes is not None else recipe.epochs,
         )
 
 

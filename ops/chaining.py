@@ -7,7 +7,7 @@ promises.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError, UnknownName
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ops.examples import Batch
 
-__all__ = ["Step", "chain_mutation", "draw_chain"]
+__all__ = ["Step", "chain_mutation", "draw_chain", "joined"]
 
 Step = str | tuple[str, Site | Mapping[str, Any] | None]
 """An operator's name, for any of its sites; or the name with the place."""
@@ -65,11 +65,17 @@ def draw_chain(
         site = _site(operators[name].sites(now), number, name, place, rng)
         parts.append(operators[name].apply(now, site, rng, batch, born))
         now = parts[-1].genome
+    return joined(chain, parts, batch)
+
+
+def joined(chain: Mutation, parts: Sequence[Child], batch: Batch | None = None) -> Child:
+    """Children as one, each the parent of the next and with the same `born`; `batch` is what they were made from."""
     records = [part.record for part in parts]
     places = {"steps": [{"operator": record.operator, "site": record.site} for record in records]}
     choices = {"steps": [{"choices": record.choices, "seed": record.seed} for record in records]}
+    first = records[0]
     given = _collected(parts)
-    work = Work(genome, frozen(places), frozen(choices), records[0].seed, born, batch, given)
+    work = Work(parts[0].parent, frozen(places), frozen(choices), first.seed, first.born, batch, given)
     return chain.make(work, max(_promises(parts), key=PROMISES.index))
 
 
@@ -87,7 +93,7 @@ def _step(number: int, step: Any) -> tuple[str, Site | Mapping[str, Any] | None]
     )
 
 
-def _promises(parts: list[Child]) -> Iterable[str]:
+def _promises(parts: Sequence[Child]) -> Iterable[str]:
     """What each part promises in a chain; nothing, if its promise rests on weights that earlier parts have made."""
     for number, part in enumerate(parts):
         yield "approximate" if number and part.ground.plans else part.preserves
@@ -116,7 +122,7 @@ def _site(
     return fitting[int(rng.integers(len(fitting)))]
 
 
-def _collected(parts: list[Child]) -> dict[str, Tensor]:
+def _collected(parts: Sequence[Child]) -> dict[str, Tensor]:
     """The tensors that the parts computed from data, by their names in the whole."""
     return {
         given_name(number, name): tensor for number, part in enumerate(parts) for name, tensor in part.tensors.items()

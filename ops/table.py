@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from graphs.errors import EvolutionError, UnknownName
 from graphs.genome import Genome
+from graphs.structure import Graph
 from ops.add_heads import ADD_HEADS
 from ops.add_skip import ADD_SKIP
 from ops.blend_activation import BLEND_ACTIVATION
 from ops.branch import BRANCH
-from ops.chaining import Step, chain_mutation, draw_chain
+from ops.chaining import Step, chain_mutation, draw_chain, joined
 from ops.copy_block import COPY_BLOCK
 from ops.deepen import DEEPEN
 from ops.drop_heads import DROP_HEADS
@@ -23,7 +24,7 @@ from ops.insert_pool import INSERT_POOL
 from ops.insert_se import INSERT_SE
 from ops.insert_transformer_layer import INSERT_TRANSFORMER_LAYER
 from ops.merge_twins import MERGE_TWINS
-from ops.mutation import Child, Mutation, Record, Site, Work
+from ops.mutation import Child, Mutation, Record, Work
 from ops.narrow import NARROW
 from ops.narrow_all import NARROW_ALL
 from ops.regroup import DENSE_TO_GROUP, GROUP_TO_DENSE
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
     from ops.examples import Batch
 
-__all__ = ["CHAIN", "MUTATIONS", "chain", "propose", "replay", "replay_child"]
+__all__ = ["CHAIN", "MUTATIONS", "Odds", "chain", "check_odds", "propose", "replay", "replay_child"]
 
 MUTATIONS: dict[str, Mutation] = {
     mutation.name: mutation
@@ -123,40 +124,92 @@ def chain(
     return draw_chain(CHAIN, MUTATIONS, genome, steps, rng, batch, born)
 
 
+Odds = Mapping[str, float] | Callable[[Graph], Mapping[str, float]]
+"""Relative odds by operator, or by operators in a row as in `deepen+insert_pool`; or what gives them for a network."""
+
+
 def propose(
     genome: Genome,
     rng: numpy.random.Generator,
-    odds: Mapping[str, float] | None = None,
+    odds: Odds | None = None,
     batch: Batch | None = None,
     born: int | None = None,
+    steps: int = 1,
 ) -> Child:
-    """A child by a random operator at a random site.
+    """A child by a random operator at a random site, or by several in a row, as one.
+
+        >>> import numpy, graphs, ops
+        >>> parent = graphs.zoo.create("convnet", classes=10, input_shape=(3, 8, 8))
+        >>> child = ops.propose(parent, numpy.random.default_rng(0), {"deepen+insert_pool": 1.0})
+        >>> [step["operator"] for step in child.record.site["steps"]], child.preserves
+        (['deepen', 'insert_pool'], 'approximate')
 
     Args:
         genome: The parent.
         rng: Draws operator, site and choices.
-        odds: Relative odds by operator; operators left out are not used. All alike if None.
+        odds: Relative odds by operator; those left out are not used, and all are alike if None. In `one+other`, the
+            second one is applied at what the first has made. A function is asked anew for each step.
         batch: See `Mutation.apply`.
         born: See `Mutation.apply`.
+        steps: How many draws are made, each in the network that the one before leaves.
 
     Raises:
-        NoSite: No operator that has odds has a site in this network.
+        NoSite: No operator that has odds has a site in this network, or in that of a later step.
         UnknownName: `odds` names an operator that does not exist.
     """
-    weights = dict.fromkeys(MUTATIONS, 1.0) if odds is None else dict(odds)
-    for name in weights:
-        if name not in MUTATIONS:
-            raise UnknownName.of("operator", name, MUTATIONS)
-    found: dict[str, list[Site]] = {}
-    left = {name: weights[name] for name in MUTATIONS if weights.get(name, 0) > 0}
+    if born is None:
+        born = 1 + max(node.born for node in genome.graph.nodes.values())
+    now, parts = genome, list[Child]()
+    for _ in range(steps):
+        weights = odds(now.graph) if callable(odds) else odds
+        parts += _drawn(now, rng, dict.fromkeys(MUTATIONS, 1.0) if weights is None else weights, batch, born)
+        now = parts[-1].genome
+    return parts[0] if len(parts) == 1 else joined(CHAIN, parts, batch)
+
+
+def check_odds(odds: Iterable[str]) -> None:
+    """Passes where each key of odds is an operator, or several with `+` between them.
+
+    Raises:
+        UnknownName: One is not.
+    """
+    for key in odds:
+        for name in key.split("+"):
+            if name not in MUTATIONS:
+                raise UnknownName.of("operator", name, MUTATIONS)
+
+
+def _drawn(
+    genome: Genome, rng: numpy.random.Generator, odds: Mapping[str, float], batch: Batch | None, born: int
+) -> list[Child]:
+    """The children, each the parent of the next, of one draw among `odds`."""
+    check_odds(odds)
+    keys = [*MUTATIONS, *(key for key in odds if "+" in key)]
+    left = {key: odds[key] for key in keys if odds.get(key, 0) > 0}
     while left:
-        name = _pick(left, rng)
-        found[name] = MUTATIONS[name].sites(genome)
-        if found[name]:
-            site = found[name][int(rng.integers(len(found[name])))]
-            return MUTATIONS[name].apply(genome, site, rng, batch, born)
-        del left[name]
-    raise NoSite(f"none of the operators {', '.join(sorted(weights))} can be applied to this network")
+        key = _pick(left, rng)
+        parts = _applied(genome, key.split("+"), rng, batch, born)
+        if parts:
+            return parts
+        del left[key]
+    raise NoSite(f"none of the operators {', '.join(sorted(odds))} can be applied to this network")
+
+
+def _applied(
+    genome: Genome, names: list[str], rng: numpy.random.Generator, batch: Batch | None, born: int
+) -> list[Child]:
+    """Operators in a row, each but the first at nodes that are new; nothing where one of them has no site."""
+    now, parts = genome, list[Child]()
+    for name in names:
+        sites = MUTATIONS[name].sites(now)
+        if parts:
+            new = now.graph.nodes.keys() - genome.graph.nodes.keys()
+            sites = [site for site in sites if not new.isdisjoint(map(str, site.place.values()))]
+        if not sites:
+            return []
+        parts.append(MUTATIONS[name].apply(now, sites[int(rng.integers(len(sites)))], rng, batch, born))
+        now = parts[-1].genome
+    return parts
 
 
 def _pick(odds: Mapping[str, float], rng: numpy.random.Generator) -> str:

@@ -64,6 +64,9 @@ class Recipe(CheckedModel):
             from the gradient, SGD's is not.
         decay_all: Biases, norms and gates decay too.
         epochs: Passes over the training split.
+        minutes: A budget in place of `epochs`: as many whole epochs, one at least, as it holds at the pace that is
+            measured once, before the first step. From then on it is a training of that many epochs, to the bit.
+            What freezing saves is not counted in, and nothing is cut off where the machine slows down later.
         batch: Largest number of examples in a step. An epoch is cut into steps of equal size (within one example).
         schedule: `cosine` falls to 0 at the end of the last step, `constant` stays, `multistep` is multiplied by
             `gamma` at each of `milestones`, `one-cycle` rises and falls, `plateau` is multiplied by `gamma` when the
@@ -107,6 +110,7 @@ class Recipe(CheckedModel):
     weight_decay: float = Field(OWN_DEFAULTS["sgd"]["weight_decay"], ge=0, le=1)
     decay_all: bool = False
     epochs: int = Field(4, ge=1, le=100_000)
+    minutes: float | None = Field(None, gt=0, le=1e6)
     batch: int = Field(64, ge=2, le=65_536)
     schedule: Literal["cosine", "constant", "multistep", "one-cycle", "plateau"] = "cosine"
     milestones: tuple[float, ...] = (0.5, 0.75)
@@ -141,6 +145,8 @@ class Recipe(CheckedModel):
             raise ValueError(f"snapshots is {self.snapshots}, should be at most the {self.cycles} cycles")
         if self.freezeout is not None and (self.schedule != "cosine" or self.cycles > 1):
             raise ValueError("freezeout sets the rates of each stage itself: schedule should be cosine, cycles 1")
+        if self.minutes is not None and self.freezeout is not None and self.freezeout.const_time:
+            raise ValueError("freezeout.const_time buys epochs for the time of given ones: it does not go with minutes")
         return self
 
     @model_validator(mode="before")

@@ -7,9 +7,11 @@ was never interrupted.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +40,9 @@ __all__ = ["Session"]
 CHECK_EVERY = {"cpu": 1, "cuda": 20}
 """After how many steps, by type of device, the loss is looked at: on a GPU a look waits for all that is under way."""
 
+WARM, TIMED = 3, 8
+"""Steps of `pace` before the clock runs, and while it does."""
+
 
 class Session:
     """A network in training: module, optimiser, teacher, examples, generators.
@@ -53,7 +58,7 @@ class Session:
         newest: Number of the candidate whose mutation made the network.
 
     Attributes:
-        recipe: How it trains; the epochs are those that freezing buys, where they are to be spent.
+        recipe: How it trains; the epochs are those that freezing buys, where they are to be spent, or minutes.
         curves: An entry for each epoch so far.
         kept: The networks at the ends of the last cycles but the last, which `trained` gives, oldest first.
 
@@ -159,6 +164,25 @@ class Session:
             entry |= {"heads": found["members"], "oracle": found["oracle"], "disagreement": found["disagreement"]}
         self.curves.append(entry)
         return entry
+
+    def pace(self, clock: Callable[[], float] = time.perf_counter) -> float:
+        """Seconds that an epoch with its look at the validation split takes, from some steps. It spoils the session.
+
+        Raises:
+            CandidateFault: It failed.
+        """
+        parts = shuffled(len(self._train), self.recipe.batch, self._order)
+        endless = itertools.cycle(parts)
+        with candidate_faults("measuring the pace"):
+            self._freezer.train()
+            for rows in itertools.islice(endless, WARM):
+                self._learn(rows, 0.0).item()
+            begin = clock()
+            for rows in itertools.islice(endless, TIMED):
+                self._learn(rows, 0.0).item()
+            learnt = clock()
+            self._measure()
+        return len(parts) * (learnt - begin) / TIMED + clock() - learnt
 
     def _groups(self) -> list[frozenset[str]]:
         """The nodes that begin and end to learn together: of each stage those in the body, and those that are not.
@@ -281,12 +305,14 @@ class Session:
             tensors |= {f"moment/{role}/{name}": value.cpu() for role, value in roles.items()}
         for number, genome in enumerate(self.kept):
             tensors |= {f"kept/{number}/{name}": tensor for name, tensor in genome.weights.items()}
-        return tensors, json.dumps({"step": self._step, "curves": self.curves, "kept": len(self.kept)})
+        values = {"step": self._step, "epochs": self.recipe.epochs, "curves": self.curves, "kept": len(self.kept)}
+        return tensors, json.dumps(values)
 
     def restore(self, tensors: Mapping[str, Tensor], text: str) -> None:
         """Goes on where `state` was taken, in a session that was made with the same arguments."""
         values = json.loads(text)
         self._step, self.curves = values["step"], values["curves"]
+        self.recipe = self.recipe.changed(epochs=values["epochs"])
         self._order.set_state(tensors["generator/order"])
         self._moves.set_state(tensors["generator/moves"])
         torch.set_rng_state(tensors["generator/masks"])

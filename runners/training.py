@@ -81,8 +81,11 @@ def train(
         try:
             recipe = recipe.resolved(task, device)
             teachers = [] if teacher is None else [teacher] if isinstance(teacher, Genome) else list(teacher)
-            session = Session(genome, recipe, task, teachers, device, order, moves, newest)
-            kept = None
+
+            def made() -> Session:
+                return Session(genome, recipe, task, teachers, device, order, moves, newest)
+
+            session, kept, begun = made(), None, False
             if checkpoint is not None:
                 kept = Checkpoint(
                     Path(checkpoint),
@@ -96,7 +99,12 @@ def train(
                         "device": torch.device(device).type,
                     },
                 )
-                kept.read_into(session)
+                begun = kept.read_into(session)
+            if recipe.minutes is not None and not begun:
+                with _seeded(masks, device):
+                    pace = made().pace()
+                left = 60 * recipe.minutes - (time.perf_counter() - start)
+                session.recipe = session.recipe.changed(epochs=max(1, int(left / pace)))
             curves = session.curves
             while len(curves) < session.recipe.epochs:
                 entry = session.epoch()

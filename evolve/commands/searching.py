@@ -23,6 +23,14 @@ def search(
     config: Annotated[
         Path | None, typer.Option(metavar="FILE.yaml", help="Settings to start from; flags win over them.")
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Settings of a published search, over which the file and flags win: networkcompress, "
+            "networkcompress-chains.",
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -42,7 +50,9 @@ def search(
         str | None,
         typer.Option(metavar="ZOO-NAME|FILE.safetensors", help="The starting network; 'evolve zoo' lists names."),
     ] = None,
-    strategy: Annotated[str | None, typer.Option(metavar="NAME", help="Who becomes a parent: aging, random.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who becomes a parent: aging, mu-plus-lambda, random.")
+    ] = None,
     candidates: Annotated[
         str | None, typer.Option(metavar="N", help="How many networks to train, the starting one included.")
     ] = None,
@@ -89,7 +99,7 @@ def search(
         seed=seed,
         run=run,
     )
-    settings = Settings.read(config, **flags)
+    settings = Settings.read(config, preset, **flags)
     _follow(lambda watch: start(settings, on_event=watch))
 
 

@@ -65,7 +65,7 @@ def train(
         raise typer.BadParameter(f"expected inherited or scratch, got '{start}'", param_hint="--from")
     chosen = preset(recipe, **assigned(setting or []))
     if epochs is not None:
-        chosen = chosen.changed(epochs=epochs)
+        chosen = chosen.changed(epochs=epochs, minutes=None)
     if distill_into is not None and not chosen.snapshots:
         raise typer.BadParameter("the recipe keeps no snapshots; add --recipe snapshot", param_hint="--distill-into")
     task = Task.named(data, data_root, download, limit)

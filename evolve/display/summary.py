@@ -62,7 +62,7 @@ def _comparison(best: int, controls: Mapping[str, Any]) -> Iterator[str]:
         return
     yield f"test {accuracy(winner['test_accuracy'])}  candidate {best}"
     count = control["epochs"]
-    epochs = f"{count} epoch{'' if count == 1 else 's'}, as many as the whole line of candidate {best} got"
+    epochs = f"{count} epoch{'' if count == 1 else 's'}, as long as the whole line of candidate {best} got"
     if control["failure"] is not None:
         yield f"test –        control, the starting network trained for {epochs}: {clean(control['failure']['kind'])}"
     else:

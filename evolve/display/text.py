@@ -95,9 +95,13 @@ def where(site: Mapping[str, Any] | None) -> str:
 
     >>> where({"node": "conv1"}), where({"from": "add2", "to": "conv5"})
     ('conv1', 'from add2 to conv5')
+    >>> where({"steps": [{"operator": "deepen", "site": {"after": "relu2"}}, {"operator": "widen", "site": {}}]})
+    'deepen relu2, widen –'
     """
     if not site:
         return NONE
+    if "steps" in site:
+        return ", ".join(f"{clean(step['operator'])} {where(step['site'])}" for step in site["steps"])
     if len(site) == 1:
         return clean(_parts(next(iter(site.values()))))
     return clean(" ".join(f"{name} {_parts(value)}" for name, value in site.items()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from evolve.strategies.aging import Aging
+from evolve.strategies.plus import Plus
 from evolve.strategies.random import Random
 from evolve.strategies.strategy import Strategy
 
@@ -13,6 +14,7 @@ __all__ = ["STRATEGIES", "Strategy"]
 STRATEGIES: MappingProxyType[str, Strategy] = MappingProxyType(
     {
         "aging": Aging(),
+        "mu-plus-lambda": Plus(),
         "random": Random(),
     }
 )

@@ -19,6 +19,7 @@ from graphs.structure import Graph
 from graphs.zoo.convnet import convnet
 from graphs.zoo.densenet import densenet
 from graphs.zoo.densenet_like import densenet_like
+from graphs.zoo.networkcompress import networkcompress
 from graphs.zoo.preresnet import preresnet, wide_resnet
 from graphs.zoo.resnet import resnet
 from graphs.zoo.resnet_like import resnet_like, resnext_like
@@ -45,6 +46,7 @@ ZOO: dict[str, Callable[..., Graph]] = {
     "densenet-bc-40-12": partial(densenet, depth=40, growth=12),
     "densenet-bc-76-12": partial(densenet, depth=76, growth=12),
     "densenet-bc-100-12": partial(densenet, depth=100, growth=12),
+    "networkcompress": networkcompress,
     "vgg-like": vgg_like,
     "resnet-like-light": resnet_like,
     "resnet-like-heavy": partial(resnet_like, vanilla_chunks=2, bottleneck_chunks=3),

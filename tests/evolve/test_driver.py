@@ -13,14 +13,17 @@ import pytest
 
 import ops
 from evolve import events, open_run, proposals, resume, search
+from evolve.decisions import family_line
 from evolve.interrupts import Interrupted
 from evolve.lineage_writer import Writer
 from evolve.loop import SearchFailed
+from evolve.odds import depth, widest
+from evolve.presets import search_preset
 from evolve.run_folder import RunError, RunFolder
 from evolve.run_lock import RunLocked
 from evolve.runs import NotTrained, Run
 from evolve.settings import Settings
-from graphs import Draft, Genome, initial, save
+from graphs import Draft, Genome, initial, parameters, save, zoo
 from graphs.errors import EvolutionError, FormatError, GraphError, StorageFull, UnknownName
 from ops import ReplayError
 from runners import Job, Outcome
@@ -221,6 +224,46 @@ def test_no_candidate_outgrows_the_limit(here: Path) -> None:
     start, *others = run.log()
     assert all(row["parameters"] <= 1.3 * start["parameters"] for row in others)
     assert all(row["macs"] <= 1.3 * start["macs"] for row in others)
+
+
+def test_the_control_gets_the_minutes_of_the_whole_line(here: Path) -> None:
+    pool = FakePool()
+    run = search(small(candidates=8, recipe={"minutes": 2}), through=pool)
+    best = run.best()
+    assert best is not None and best.parent is not None
+    line = len(family_line(run.lineage.snapshot().proposals, best.id))
+    assert pool.jobs[-1].recipe.minutes == 2 * line and pool.jobs[-1].deadline == 3600 * line
+    assert {job.recipe.minutes for job in pool.jobs[:-1]} == {2}
+
+
+def test_no_candidate_is_wider_or_deeper_than_allowed(here: Path) -> None:
+    limits = {"growth": 1000, "widest": 48, "deepest": 6, "retries": 300}
+    run = search(small(candidates=12, odds={"widen": 1, "deepen": 1}, steps=(1, 3), **limits), through=FakePool())
+    made = [candidate.untrained().graph for candidate in run.candidates()]
+    assert {widest(graph) for graph in made} <= set(range(49)) and max(map(depth, made)) <= 6
+    assert max(map(widest, made)) > 32 and max(map(depth, made)) > 4
+    operators = [row["operator"] for row in run.log()[1:]]
+    assert "chain" in operators and {"widen", "deepen"} & set(operators)
+
+
+def test_networkcompress_as_a_whole_can_be_taken_up_and_made_again(here: Path) -> None:
+    given = search_preset("networkcompress") | {"model_settings": {"width": 8}, "candidates": 14, "population": 3}
+    del given["data"]
+    whole = search(small(**given), through=FakePool())
+    assert whole.log()[0]["parameters"] == parameters(zoo.create("networkcompress", 10, (1, 8, 8), width=8).graph)
+
+    def stop(event: events.Event) -> None:
+        if isinstance(event, events.Finished) and event.entry["id"] == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        search(small(**given), stop, through=FakePool())
+    assert told(resume("runs/0002", through=FakePool())) == told(whole)
+    for candidate in whole.candidates()[1:]:
+        assert candidate.record is not None and candidate.parent is not None
+        parent = whole.candidate(candidate.parent).genome()
+        snapshot = whole.lineage.snapshot().proposals[candidate.id]
+        assert RunFolder(whole.path).replayed(snapshot, parent).digest == candidate.untrained().digest
 
 
 # Failures

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 import evolve
+from evolve import presets
+from evolve.presets import SEARCHES, search_preset
 from evolve.settings import Settings
 from evolve.starting import StartError, starting_network, starting_task
 from graphs import save, zoo
 from graphs.errors import EvolutionError, UnknownName
 from runners import Task
+from runners.presets import preset
 from runners.settings_errors import SettingsError
 
 
@@ -38,6 +41,14 @@ def digits() -> Task:
         ({"growth": float("nan")}, "growth is nan"),
         ({"odds": {"widen": -1}}, "odds"),
         ({"odds": {"widen": 0}}, "odds"),
+        ({"odds": "networkcompres"}, "did you mean 'networkcompress'"),
+        ({"steps": 0}, "steps is 0"),
+        ({"steps": (3, 2)}, "the smaller one first"),
+        ({"recipe": "snapshots"}, "did you mean 'snapshot'"),
+        ({"recipe": {"preset": "snapshot", "lrr": 1}}, "lrr"),
+        ({"order": "strict", "recipe": {"minutes": 2}}, "give epochs, or take order arrival"),
+        ({"recipe": {"minutes": 0}}, "minutes is 0"),
+        ({"recipe": {"minutes": 2, "freezeout": {"const_time": True}}}, "does not go with minutes"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**63}, "seed is"),
         ({"device": "gpu"}, "expected cpu, cuda"),
@@ -59,6 +70,33 @@ def test_a_file_is_read_and_flags_win(tmp_path: Path) -> None:
     assert Settings.read(None, seed=3) == Settings(seed=3)
     path.write_text("")
     assert Settings.from_yaml(path) == Settings()
+
+
+def test_a_preset_is_where_a_file_and_flags_start_from(tmp_path: Path) -> None:
+    assert set(SEARCHES) == {path.stem for path in Path(presets.__file__).parent.glob("*.yaml")}
+    for name in SEARCHES:
+        assert Settings.read(None, name) == Settings(**search_preset(name))
+    path = tmp_path / "search.yaml"
+    path.write_text("candidates: 5\nwidest: 64\n")
+    settings = Settings.read(path, "networkcompress", widest=32)
+    assert (settings.candidates, settings.widest, settings.deepest, settings.population) == (5, 32, 20, 4)
+    assert settings.odds == "networkcompress"
+    assert settings.recipe == preset("networkcompress", distill={"weight": 0})
+    assert Settings.read(None, "networkcompress-chains").steps == (3, 7)
+    with pytest.raises(UnknownName, match="did you mean 'networkcompress'"):
+        Settings.read(None, "networkcompres")
+
+
+def test_epochs_win_over_minutes_of_the_recipe(digits: Task) -> None:
+    minutes = Settings(recipe={"minutes": 2}).resolved(digits)
+    assert (minutes.epochs, minutes.recipe.minutes) == (None, 2) and Settings(**minutes.model_dump()) == minutes
+    epochs = Settings(recipe={"minutes": 2}, epochs=3, order="strict").resolved(digits)
+    assert (epochs.epochs, epochs.recipe.epochs, epochs.recipe.minutes) == (3, 3, None)
+
+
+def test_a_recipe_can_be_named_and_changed() -> None:
+    assert Settings(recipe="snapshot").recipe == preset("snapshot")
+    assert Settings(recipe={"preset": "snapshot", "lr": 0.3}).recipe == preset("snapshot", lr=0.3)
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,20 @@ def test_aging_holds_tournaments_with_replacement() -> None:
     assert all(abs(wins[one] / 8000 - share) < 0.02 for one, share in expected.items())
 
 
+def test_the_best_of_whole_generations_survive() -> None:
+    settings, plus = Settings(population=2, strategy="mu-plus-lambda"), STRATEGIES["mu-plus-lambda"]
+    history = [Scored(0, 0.5, 1), Scored(1, 0.9, 1), Scored(2, None, 1)]
+    assert plus.population(settings, history) == [0]  # the first generation is not whole: one of its two failed
+    history += [Scored(3, 0.6, 1)]
+    assert plus.population(settings, history) == [1, 3]
+    history += [Scored(4, 0.95, 1)]
+    assert plus.population(settings, history) == [1, 3]
+    history += [Scored(5, 0.1, 1)]
+    assert plus.population(settings, history) == [1, 4]  # parents live on beside their children, for ever
+    draws = numpy.random.default_rng(0)
+    assert {plus.choose(settings, history, draws) for _ in range(50)} == {1, 4}
+
+
 def test_random_draws_among_all_that_are_sound() -> None:
     history = [Scored(0, 0.9, 1), Scored(1, math.nan, 1), Scored(2, 0.1, 1)]
     settings = Settings(strategy="random", population=1)

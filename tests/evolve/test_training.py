@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -166,3 +167,32 @@ def test_the_estimate_of_the_original(tmp_path: Path) -> None:
         "freezeout-speedup", "densenet-bc-76-12", "--t0", "0.8", "--how", "cubic", "--published", folder=tmp_path
     )
     assert done.returncode == 0 and done.stdout.startswith("17.78 %")
+
+
+def test_curves_go_to_tensorboard_where_that_is_installed(
+    tmp_path: Path, digits: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[tuple[str, float, int]] = []
+    closed: list[str] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str) -> None:
+            self.folder = folder
+
+        def add_scalar(self, name: str, value: float, epoch: int) -> None:
+            noted.append((name, value, epoch))
+
+        def close(self) -> None:
+            closed.append(self.folder)
+
+    genome = zoo.create("convnet", input_shape=digits.input_shape)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as where it is not installed
+    train_into(tmp_path / "without", genome, Recipe(epochs=2), digits, threads=1)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
+    train_into(tmp_path / "with", genome, Recipe(epochs=2), digits, threads=1)
+    assert closed == [str(tmp_path / "with" / "tensorboard")]
+    with (tmp_path / "with" / "curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    wanted = [(name, float(row[name]), int(row["epoch"])) for row in rows for name in row if name != "epoch"]
+    assert noted == wanted and {name for name, _, _ in noted} == {"train_loss", "val_loss", "val_accuracy", "lr"}
+    assert (tmp_path / "without" / "curves.csv").read_text() == (tmp_path / "with" / "curves.csv").read_text()

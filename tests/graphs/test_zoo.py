@@ -25,7 +25,7 @@ from graphs.structure import Graph
 SHAPES = [(3, 32, 32), (1, 28, 28), (1, 8, 8), (2, 5, 17), (3, 1, 1)]
 
 SMALL = ["convnet", "vgg8", "resnet", "preresnet", "densenet", "wrn-16-4", "vgg-like", "resnet-like-light"]
-SMALL += ["resnext-like-3", "densenet-like-4-12"]
+SMALL += ["resnext-like-3", "densenet-like-4-12", "networkcompress"]
 LARGE = ["vgg-freezeout", "resnet-110", "preresnet-110", "resnet-like-heavy", "resnext-like-4", "densenet-like-5-16"]
 
 Weights = Mapping[str, Tensor]
@@ -106,6 +106,8 @@ COUNTED: list[tuple[str, dict[str, Any], int, int, int | None, int | None]] = [
     # The starting points. Convolutions 432 + 4,608 + 18,432, norms 224, fc 650; MACs 442,368 + 1,179,648 twice + 640.
     ("convnet", {}, 24_346, 30_196, 2_802_304, None),
     ("densenet", {}, 71_686, 77_986, 31_238_322, None),  # Σc = 108, 126, 135
+    # Convolutions 3,584 and 11,530, slopes 128; MACs 3,456 · 1024 + 11,520 · 256.
+    ("networkcompress", {}, 15_242, 119_012, 6_488_064, None),
 ]
 
 

@@ -11,6 +11,7 @@ from graphs.draft import Draft
 from graphs.errors import FormatError, GraphError, UnknownName
 from graphs.genome import Genome
 from graphs.initial import initial_weights
+from graphs.structure import Graph
 from ops import MUTATIONS, NoSite, Record, ReplayError, Site, certify, propose, replay
 from ops.errors import BadChoice
 from tests.strategies import inputs, lively, small
@@ -78,6 +79,36 @@ def test_odds_are_kept(parent: Genome) -> None:
     odds = {"widen": 3.0, "skip": 1.0, "branch": 0.0}
     counts = Counter(propose(parent, draws, odds).record.operator for _ in range(200))
     assert counts.keys() == {"widen", "skip"} and 120 <= counts["widen"] <= 180
+
+
+def test_operators_in_a_row_are_one_mutation_at_what_the_first_has_made(parent: Genome) -> None:
+    odds = {"deepen+split_branch": 1.0}
+    for seed in range(5):
+        child = propose(parent, numpy.random.default_rng(seed), odds)
+        made = child.genome.graph.nodes.keys() - parent.graph.nodes.keys()
+        first, second = child.record.site["steps"]
+        assert (first["operator"], second["operator"]) == ("deepen", "split_branch")
+        assert first["site"]["after"] in parent.graph.nodes and second["site"]["node"] not in parent.graph.nodes
+        assert made and certify(parent, child).eval.verdict == "pass"
+        assert replay(parent, child.record, child.tensors).digest == child.genome.digest
+    with pytest.raises(NoSite):
+        propose(parent, numpy.random.default_rng(0), {"widen+split_branch": 1.0})  # widening makes no node
+    with pytest.raises(UnknownName, match="did you mean 'split_branch'"):
+        propose(parent, numpy.random.default_rng(0), {"deepen+split_brunch": 1.0})
+
+
+def test_odds_may_follow_the_network_from_step_to_step(parent: Genome) -> None:
+    seen = []
+
+    def odds(graph: Graph) -> dict[str, float]:
+        seen.append(len(graph.nodes))
+        return {"deepen": 1.0} if len(seen) % 2 else {"widen": 1.0}
+
+    child = propose(parent, numpy.random.default_rng(0), odds, steps=4)
+    assert [step["operator"] for step in child.record.site["steps"]] == ["deepen", "widen", "deepen", "widen"]
+    assert seen[0] == len(parent.graph.nodes) < seen[1] == seen[2] < seen[3]
+    assert certify(parent, child).eval.verdict == "pass" and child.genome.graph.fingerprint == child.record.child
+    assert {node.born for node in child.genome.graph.nodes.values()} == {0, 1}
 
 
 def test_an_operator_without_a_site_gives_way_to_the_others(bare: Genome) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load, save
 from runners.recipe import Recipe
 from runners.session import Session
 from runners.task import Task
+from runners.training import train
 from tests.runners.test_training import small
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -61,3 +63,48 @@ def test_the_last_cycles_are_kept(digits: Task) -> None:
         while len(session.curves) < 5:
             session.epoch()
     assert len({genome.digest for genome in (*session.kept, session.trained())}) == 3
+
+
+def test_the_pace_is_that_of_an_epoch_and_its_measurement(digits: Task) -> None:
+    """Eight steps of 2 s each and 7 s of measuring, told by a clock that moves when something is done."""
+    session, now = started(digits, {}), [0.0]
+    learn, measure = session._learn, session._measure
+
+    def slow_step(*arguments: Any) -> torch.Tensor:
+        now[0] += 2
+        return learn(*arguments)
+
+    def slow_look() -> Any:
+        now[0] += 7
+        return measure()
+
+    session._learn, session._measure = slow_step, slow_look  # type: ignore[method-assign]
+    with torch.random.fork_rng():
+        assert session.pace(lambda: now[0]) == 2 * -(-len(digits.train) // session.recipe.batch) + 7
+
+
+def test_minutes_are_epochs_from_the_start_on(digits: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paces = iter([11.0, 30.0])
+    monkeypatch.setattr(Session, "pace", lambda self: next(paces))
+    genome, recipe, path = small(digits), Recipe(minutes=1), tmp_path / "checkpoint.safetensors"
+    seen: list[int] = []
+
+    def stop(entry: dict[str, Any]) -> None:
+        seen.append(entry["epochs"])
+        if len(seen) == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(genome, recipe, digits, 4, threads=1, report=stop, checkpoint=path)
+    found = train(genome, recipe, digits, 4, threads=1, report=stop, checkpoint=path)
+    wanted = train(genome, Recipe(epochs=5), digits, 4, threads=1)
+    assert seen == [5] * 5 and found.curves == wanted.curves  # another pace is not asked for on the way
+    assert found.genome is not None and wanted.genome is not None and found.genome.digest == wanted.genome.digest
+    assert next(paces) == 30.0
+
+
+def test_measuring_the_pace_leaves_the_training_alone(digits: Task) -> None:
+    genome, recipe = small(digits), Recipe(minutes=1e-6)
+    found, wanted = (train(genome, each, digits, 4, threads=1) for each in (recipe, Recipe(epochs=1)))
+    assert found.curves == wanted.curves and len(found.curves) == 1  # one epoch at least
+    assert found.genome is not None and wanted.genome is not None and found.genome.digest == wanted.genome.digest
