@@ -5,13 +5,18 @@ Which operator undoes which is said once, on the operator (`Mutation.undoes`).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphs import to_torch
 from graphs.genome import Genome
-from ops import MUTATIONS, Child, Site, certify, replay
+from ops import MUTATIONS, Child, Site, certify, optimizer_factors, replay, transfer_optimizer
+from ops.composition import compose
 from ops.mutation import PROMISES
 from tests.strategies import MADE, SMALL_ZOO, budget, networks, small
 
@@ -47,6 +52,27 @@ def check_there_and_back(parent: Genome, there: str, site: Site, seed: int) -> N
     assert any(PROMISES.index(each.preserves) <= PROMISES.index(child.preserves) for each in found), site
     for each in returned:
         check_promise(child.genome, each)
+    for each in found:
+        check_training_goes_on(child, each)
+
+
+def check_training_goes_on(there: Child, back: Child) -> None:
+    """Moments and rates come back too: as numbers, since shares of a gradient are no shares of bits."""
+    parent = there.parent
+    whole = replace(back, parent=parent, transfer=compose(parent.graph, [there, back]))
+    for adaptive in (False, True):
+        factors = optimizer_factors(whole, adaptive)
+        assert all(isinstance(factor, float) and abs(factor - 1) <= 1e-12 for factor in factors.values()), factors
+    module, other = to_torch(parent), to_torch(back.genome)
+    state, expected = torch.optim.Adam(module.named_parameters()).state_dict(), {}
+    for number, (name, parameter) in enumerate(module.named_parameters()):
+        moment = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
+        state["state"][number] = expected[name] = {"exp_avg": moment, "exp_avg_sq": moment**2}
+    target = torch.optim.Adam(other.named_parameters()).state_dict()
+    found = transfer_optimizer(state, whole, target)["state"]
+    for number, (name, _) in enumerate(other.named_parameters()):
+        for key, value in expected[name].items():
+            assert torch.allclose(found[number][key], value, rtol=1e-12, atol=0), (whole.record, name, key)
 
 
 def check_promise(parent: Genome, child: Child) -> None:
