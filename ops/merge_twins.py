@@ -5,6 +5,10 @@ whose slices are equal, bit for bit, in every tensor that writes or carries them
 exact in both modes; in eval mode only where a node draws random numbers for each channel. Under layer and group norm
 all channels must have equally many twins. What `widen` has just shared unevenly adds up to the parent bit for bit.
 Where sums of weights have to be rounded to the weights' type, the site promises nothing.
+
+All twins of a space are merged, those of several widenings too. Which copy came last, and of which of its twins it is
+one, no network can tell: different parents lead to the same child. The record of the last widening knows, and
+`ops.widen.copied` makes of it the choice `into` that gives back that parent.
 """
 
 from __future__ import annotations

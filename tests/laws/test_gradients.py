@@ -76,7 +76,7 @@ def check_gradients(parent: Genome, child: Child) -> None:
         largest = max(float(gradient.abs().max()) for gradient in before.values())
         for name, gradient in after.items():
             plan = child.transfer.plans.get(name, Mapped(name))
-            if plan.source not in before or several[plan.source] > 1 or isinstance(plan, New | Given):
+            if isinstance(plan, New | Given) or plan.source not in before or several[plan.source] > 1:
                 continue
             theirs = before[plan.source]
             expected = plan.carry(theirs.clone(), 1) * child.transfer.gradients.get(name, 1.0)

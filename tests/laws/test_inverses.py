@@ -18,6 +18,7 @@ from graphs.genome import Genome
 from ops import MUTATIONS, Child, Site, certify, optimizer_factors, replay, transfer_optimizer
 from ops.composition import compose
 from ops.mutation import PROMISES
+from ops.widen import copied
 from tests.strategies import MADE, SMALL_ZOO, budget, networks, small
 
 BACK = {mutation.undoes: name for name, mutation in MUTATIONS.items() if mutation.undoes}
@@ -123,6 +124,22 @@ def test_widening_again_and_again_is_merged_at_once(model: str) -> None:
     merged = MUTATIONS["merge_twins"].apply(wide, site, numpy.random.default_rng(0))
     assert same(parent, merged.genome)
     check_promise(wide, merged)
+
+
+@pytest.mark.parametrize("model", ["convnet", "resnet", "densenet"])
+def test_of_several_widenings_the_last_is_undone_by_its_record(model: str) -> None:
+    wide, widen, place = small(model), MUTATIONS["widen"], MUTATIONS["widen"].sites(small(model))[-1].place
+    for seed in range(3):
+        (site,) = [site for site in widen.sites(wide) if site.place == place]
+        parent, child = wide, widen.apply(wide, site, numpy.random.default_rng(seed))
+        wide = child.genome
+    (site,) = MUTATIONS["merge_twins"].sites(wide)
+    merged = MUTATIONS["merge_twins"].apply(
+        wide, site, numpy.random.default_rng(0), choices={"into": copied(parent, child.record)}
+    )
+    assert same(parent, merged.genome)
+    check_promise(wide, merged)
+    check_training_goes_on(child, merged)
 
 
 def test_twins_whose_weights_do_not_add_up_are_merged_without_a_promise() -> None:
