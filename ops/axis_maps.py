@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Index = numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]
     Take = numpy.ndarray[tuple[int], numpy.dtype[numpy.float64]]
 
-__all__ = ["AxisMap", "AxisSum", "lengthened"]
+__all__ = ["Axis", "AxisMap", "AxisSum", "AxisTwins", "lengthened"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,14 +170,60 @@ class AxisSum:
         return tensor.index_select(self.axis, self._first(tensor))
 
     def rate(self, factor: Tensor, adaptive: bool) -> Tensor:
-        """See `AxisMap.rate`: where the copies had one rate, so has their sum."""
-        return factor.index_select(self.axis, self._first(factor))
+        """See `AxisMap.rate`: with one gradient for all, their sum moves by what they move together."""
+        return _gathered(self.axis, self.into, factor)
 
     def _first(self, like: Tensor) -> Tensor:
-        import numpy
-        import torch
+        return _firsts(self.into).to(like.device)
 
-        return torch.from_numpy(numpy.unique(self.into, return_index=True)[1]).to(like.device)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AxisTwins:
+    """One axis of a child's tensor on which one of several entries that are alike remains, the first one.
+
+    Attributes:
+        axis: Which axis.
+        into: For each entry of the parent, the child's entry that stands for it.
+    """
+
+    axis: int
+    into: Index
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        """The child's tensor along this axis."""
+        return tensor.index_select(self.axis, _firsts(self.into).to(tensor.device))
+
+    def carry(self, tensor: Tensor, power: int) -> Tensor:
+        """See `AxisMap.carry`: what remains has the gradients of all, which are parts of one and have its sign."""
+        return _gathered(self.axis, self.into, tensor ** (1 / power)) ** power
+
+    def rate(self, factor: Tensor, adaptive: bool) -> Tensor:
+        """See `AxisMap.rate`: what remains moves as each of the twins did, if they moved alike.
+
+        Twins with rates f have parts 1/f of what moves them all, which add up.
+        """
+        return self.apply(factor) if adaptive else 1 / _gathered(self.axis, self.into, 1 / factor)
+
+
+def _firsts(into: Index) -> Tensor:
+    """For each number, the first entry that has it."""
+    import numpy
+    import torch
+
+    return torch.from_numpy(numpy.unique(into, return_index=True)[1])
+
+
+def _gathered(axis: int, into: Index, tensor: Tensor) -> Tensor:
+    """The sums of the entries that go into one."""
+    import torch
+
+    shape = [*tensor.shape]
+    shape[axis] = int(into.max()) + 1
+    return tensor.new_zeros(shape).index_add_(axis, torch.from_numpy(into).to(tensor.device), tensor)
+
+
+Axis = AxisMap | AxisSum | AxisTwins
+"""What can happen to one axis."""
 
 
 def lengthened(count: int, more: int, mark: int) -> Index:

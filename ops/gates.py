@@ -112,10 +112,30 @@ def keep_side(work: Work) -> Build:
     graph, place = work.graph, work.place
     gate = graph[place["gate"]]
     ground: dict[str, Plan] = {}
+    transfer = Transfer()
     if work.choices["because"] == "closed":
         ground[gate.tensors["gate"]] = New(float(gate.inputs.index(place["keep"])))
-    elif work.choices["because"] == "copies":
-        copies = _copies(graph, place)
-        ground.update({name: Mapped(source) for name, source in copies.tensors.items()} if copies else {})
+    elif work.choices["because"] == "copies" and (copies := _copies(graph, place)):
+        ground.update({name: Mapped(source) for name, source in copies.tensors.items()})
+        transfer = _united(work.genome, place, copies)
     draft = bypass(graph, place["keep"], gate.id, work.born)
-    return Build(draft.finish(), Transfer(), ground=Transfer(ground))
+    return Build(draft.finish(), transfer, ground=Transfer(ground))
+
+
+def _united(genome: Genome, place: Mapping[str, Any], copies: _Copies) -> Transfer:
+    """What remains of two copies: its gradient is that of both, so what the larger share had, divided by that share.
+
+    Not of tensors on which more than this gate depends.
+    """
+    graph, gate = genome.graph, genome.graph[place["gate"]]
+    second = float(genome.weights[gate.tensors["gate"]])
+    kept = second if gate.inputs.index(place["keep"]) else 1 - second
+    pairs, outputs = {*copies.nodes, *copies.nodes.values()}, {head.node for head in graph.heads}
+    alone = {gate.id}
+    for id in reversed(list(graph.nodes)):
+        if id in pairs and id not in outputs and all(reader in alone for reader, _ in graph.consumers[id]):
+            alone.add(id)
+    elsewhere = {name for node in graph.nodes.values() if node.id not in alone for name in node.tensors.values()}
+    own = {source: name for name, source in copies.tensors.items() if {source, name}.isdisjoint(elsewhere)}
+    plans: dict[str, Plan] = {} if kept >= 0.5 else {source: Mapped(name) for source, name in own.items()}
+    return Transfer(plans, dict.fromkeys(own, 1 / max(kept, 1 - kept)))

@@ -5,6 +5,10 @@ whose slices are equal, bit for bit, in every tensor that writes or carries them
 exact in both modes; in eval mode only where a node draws random numbers for each channel. Under layer and group norm
 all channels must have equally many twins. What `widen` has just shared unevenly adds up to the parent bit for bit.
 Where sums of weights have to be rounded to the weights' type, the site promises nothing.
+
+All twins of a space are merged, those of several widenings too. Which copy came last, and of which of its twins it is
+one, no network can tell: different parents lead to the same child. The record of the last widening knows, and
+`ops.widen.copied` makes of it the choice `into` that gives back that parent.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from graphs.genome import Genome
 from graphs.spaces import Space
 from ops.axis_maps import AxisSum
 from ops.mutation import Build, Mutation, Site, Work
-from ops.options import Each, Option
+from ops.options import Merged, Option
 from ops.transfer import Mapped
 from ops.width import changeable, merge_channels, space_at
 
@@ -83,8 +87,7 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
 
 
 def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
-    space = space_at(genome.graph, place["space"])
-    return {"into": Each(space.width // space.blocks)}
+    return {"into": Merged([int(number) for number in _classes(genome, space_at(genome.graph, place["space"]))])}
 
 
 def _build(work: Work) -> Build:

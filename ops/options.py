@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from graphs.spaces import Space
 
-__all__ = ["MOST", "Ascending", "Each", "Named", "OneOf", "Option", "Share", "Whole", "widths"]
+__all__ = ["MOST", "Ascending", "Merged", "Named", "OneOf", "Option", "Share", "Whole", "widths"]
 
 MOST = 2**20
 """No width, and no number of heads, is larger."""
@@ -93,18 +93,25 @@ class Ascending:
 
 
 @dataclass(frozen=True, slots=True)
-class Each:
-    """For each of `below` things a number from 0 to `below - 1`."""
+class Merged:
+    """For each of some things the number of what it is merged into, numbered as they come; of one class only.
 
-    below: int
+    Attributes:
+        classes: The class of each.
+    """
+
+    classes: Sequence[int]
 
     def allows(self, value: Any) -> bool:
         """Whether it is such a list."""
-        listed = isinstance(value, list | tuple) and len(value) == self.below
-        return listed and all(type(each) is int and 0 <= each < self.below for each in value)
+        if not isinstance(value, list | tuple) or not all(type(each) is int for each in value):
+            return False
+        found = dict(zip(value, self.classes, strict=False))
+        alike = len(value) == len(self.classes) and [found[each] for each in value] == list(self.classes)
+        return alike and list(dict.fromkeys(value)) == list(range(len(found)))
 
     def __str__(self) -> str:
-        return f"a list of {self.below} whole numbers from 0 to {self.below - 1}"
+        return f"for each channel the number of that which remains of it, numbered as they come, at most {self.classes}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,10 +65,15 @@ def _build(work: Work) -> Build:
         old = work.graph[id]
         source = last = draft.add(old.kind, source, after=last, **old.settings)
         plans.update({draft.nodes[last].tensors[role]: Mapped(name) for role, name in old.tensors.items()})
+    copied = frozenset(plans)
     gate = draft.add("gate", [part[-1], last], after=last)
-    plans[draft.nodes[gate].tensors["gate"]] = New(float(work.choices["share"]))
+    share = float(work.choices["share"])
+    plans[draft.nodes[gate].tensors["gate"]] = New(share)
     draft.redirect(part[-1], gate, [reader for reader, _ in work.graph.consumers[part[-1]]])
-    return Build(draft.finish(), Transfer(plans))
+    # A tensor that stands elsewhere too has gradients from there as well.
+    alone = {name for id in part for name in work.graph[id].tensors.values()} - shared_tensors(work.graph)
+    gradients = dict.fromkeys(alone, 1 - share) | dict.fromkeys(copied, share)
+    return Build(draft.finish(), Transfer(plans, gradients))
 
 
 REPLICATE_BRANCH = Mutation(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from graphs.initial import start_tensor
 from graphs.kinds import TensorSpec
 from graphs.structure import Graph
-from ops.axis_maps import AxisMap, AxisSum
+from ops.axis_maps import Axis, AxisMap
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,7 @@ class Mapped:
     """The child's tensor is made of the parent's tensor `source`; a plain copy if no axis is mapped."""
 
     source: str
-    axes: tuple[AxisMap | AxisSum, ...] = ()
+    axes: tuple[Axis, ...] = ()
 
     def apply(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The child's tensor."""
@@ -48,7 +48,7 @@ class Mapped:
             tensor = axis.apply(tensor)
         return tensor
 
-    def then(self, axes: tuple[AxisMap | AxisSum, ...]) -> Mapped:
+    def then(self, axes: tuple[Axis, ...]) -> Mapped:
         """This plan, and what another mutation does to its tensor after it."""
         return Mapped(self.source, self.axes + axes)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.genome import Genome
 from graphs.initial import stream, uniform
 from graphs.spaces import Space
-from ops.mutation import Build, Mutation, Site, Work
+from ops.mutation import Build, Mutation, Record, Site, Work
 from ops.options import OneOf, Option, widths
 from ops.width import change_width, changeable, space_at
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Index = numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]
     Take = numpy.ndarray[tuple[int], numpy.dtype[numpy.float64]]
 
-__all__ = ["WIDEN", "wider"]
+__all__ = ["WIDEN", "copied", "wider"]
 
 _FACTORS = (1.25, 1.5, 2.0)
 
@@ -55,16 +55,34 @@ def _build(work: Work) -> Build:
     import numpy
 
     space = space_at(work.graph, work.place["space"])
-    block, new = space.width // space.blocks, work.choices["width"] // space.blocks
+    block = space.width // space.blocks
     split = _SPLITS[work.choices["split"]]
     draws = stream(work.seed, "widen")
-    more = new - block
-    # Whole rounds copy every channel; what remains copies channels at random, each at most once more.
-    order = numpy.argsort(uniform(draws, (block,), 0, 1), kind="stable")
-    copies = numpy.concatenate([numpy.tile(numpy.arange(block), more // block), order[: more % block]])
-    within = numpy.concatenate([numpy.arange(block), copies]).astype(numpy.int64)
+    within = _copied(block, work.choices["width"] // space.blocks, draws)
     after: Index = numpy.bincount(within, minlength=block)[within] - _before(within)
     return change_width(work.graph, space, within, numpy.where(after == 1, 1.0, split(after, draws)), work.born)
+
+
+def copied(parent: Genome, record: Record) -> list[int]:
+    """For each channel of a block of the child's, the parent's channel that it is or copies.
+
+    Args:
+        parent: What was widened.
+        record: That of its widening.
+    """
+    space = space_at(parent.graph, record.site["space"])
+    block, new = space.width // space.blocks, record.choices["width"] // space.blocks
+    return [int(source) for source in _copied(block, new, stream(record.seed, "widen"))]
+
+
+def _copied(block: int, new: int, draws: numpy.random.PCG64) -> Index:
+    import numpy
+
+    # Whole rounds copy every channel; what remains copies channels at random, each at most once more.
+    order = numpy.argsort(uniform(draws, (block,), 0, 1), kind="stable")
+    more = new - block
+    copies = numpy.concatenate([numpy.tile(numpy.arange(block), more // block), order[: more % block]])
+    return numpy.concatenate([numpy.arange(block), copies]).astype(numpy.int64)
 
 
 def _uneven(after: Index, draws: numpy.random.PCG64) -> Take:

@@ -18,7 +18,7 @@ from graphs.kinds import KINDS
 from graphs.kinds.kind import Change
 from graphs.spaces import Space, Use, Value
 from graphs.structure import Graph, Shape
-from ops.axis_maps import AxisMap, AxisSum
+from ops.axis_maps import Axis, AxisMap, AxisSum, AxisTwins
 from ops.mutation import Build, Touched
 from ops.transfer import Extended, Mapped, Plan, Transfer
 
@@ -168,18 +168,18 @@ def merge_channels(graph: Graph, space: Space, into: Index, born: int) -> Build:
     draft = Draft(graph, born)
     _resize(draft, graph, [first])
     for tensor, axes in _by_axis([first]).items():
-        maps: list[AxisMap | AxisSum] = []
+        maps: list[Axis] = []
         copies: list[AxisMap] = []
         for axis, parts in axes.items():
             length = specs[tensor].shape[axis]
             remain = _axis_map(axis, length, parts)
             alike = _axis_map(axis, length, [(use, again) for use, _ in parts])
+            place = numpy.zeros(length, dtype=numpy.int64)
+            place[remain.index] = numpy.arange(len(remain.index))
             if parts[0][0].how == "read":
-                place = numpy.zeros(length, dtype=numpy.int64)
-                place[remain.index] = numpy.arange(len(remain.index))
                 maps.append(AxisSum(axis, place[alike.index]))
             else:
-                maps.append(remain)
+                maps.append(AxisTwins(axis, place[alike.index]))
                 copies.append(alike)
         plans[tensor] = Mapped(tensor, tuple(maps))
         if copies:

@@ -23,7 +23,7 @@ from graphs.genome import Genome
 from graphs.kinds import KINDS, TensorSpec, tensors
 from graphs.structure import Graph
 from ops import MUTATIONS, Site, certify
-from ops.axis_maps import AxisMap, AxisSum
+from ops.axis_maps import Axis, AxisMap, AxisSum, AxisTwins
 from ops.bypass import bypass
 from ops.mutation import Build, Work
 from ops.stirring import stir
@@ -153,13 +153,16 @@ def planted(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
             yield f"{name} off by a millionth", replace(build, tensors={**build.tensors, name: off})
 
 
-def wrong_axes(axis: AxisMap | AxisSum, size: int) -> Iterator[tuple[str, Any]]:
+def wrong_axes(axis: Axis, size: int) -> Iterator[tuple[str, Any]]:
     """The map with two entries swapped, with one entry from elsewhere, and with one share off by a millionth."""
     if isinstance(axis, AxisSum):
         into = axis.into.copy()
         twin = numpy.flatnonzero(numpy.bincount(into)[into] > 1)[-1]
         into[twin] = (into[twin] + 1) % (into.max() + 1)
         yield f"a share along axis {axis.axis} given to another", replace(axis, into=into)
+        return
+    if isinstance(axis, AxisTwins):
+        yield from wrong_axes(AxisMap(axis.axis, numpy.unique(axis.into, return_index=True)[1]), size)
         return
     index = axis.index
     different = numpy.flatnonzero(index != index[-1])

@@ -5,14 +5,20 @@ Which operator undoes which is said once, on the operator (`Mutation.undoes`).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphs import to_torch
 from graphs.genome import Genome
-from ops import MUTATIONS, Child, Site, certify, replay
+from ops import MUTATIONS, Child, Site, certify, optimizer_factors, replay, transfer_optimizer
+from ops.composition import compose
 from ops.mutation import PROMISES
+from ops.widen import copied
 from tests.strategies import MADE, SMALL_ZOO, budget, networks, small
 
 BACK = {mutation.undoes: name for name, mutation in MUTATIONS.items() if mutation.undoes}
@@ -47,6 +53,27 @@ def check_there_and_back(parent: Genome, there: str, site: Site, seed: int) -> N
     assert any(PROMISES.index(each.preserves) <= PROMISES.index(child.preserves) for each in found), site
     for each in returned:
         check_promise(child.genome, each)
+    for each in found:
+        check_training_goes_on(child, each)
+
+
+def check_training_goes_on(there: Child, back: Child) -> None:
+    """Moments and rates come back too: as numbers, since shares of a gradient are no shares of bits."""
+    parent = there.parent
+    whole = replace(back, parent=parent, transfer=compose(parent.graph, [there, back]))
+    for adaptive in (False, True):
+        factors = optimizer_factors(whole, adaptive)
+        assert all(isinstance(factor, float) and abs(factor - 1) <= 1e-12 for factor in factors.values()), factors
+    module, other = to_torch(parent), to_torch(back.genome)
+    state, expected = torch.optim.Adam(module.named_parameters()).state_dict(), {}
+    for number, (name, parameter) in enumerate(module.named_parameters()):
+        moment = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
+        state["state"][number] = expected[name] = {"exp_avg": moment, "exp_avg_sq": moment**2}
+    target = torch.optim.Adam(other.named_parameters()).state_dict()
+    found = transfer_optimizer(state, whole, target)["state"]
+    for number, (name, _) in enumerate(other.named_parameters()):
+        for key, value in expected[name].items():
+            assert torch.allclose(found[number][key], value, rtol=1e-12, atol=0), (whole.record, name, key)
 
 
 def check_promise(parent: Genome, child: Child) -> None:
@@ -97,6 +124,22 @@ def test_widening_again_and_again_is_merged_at_once(model: str) -> None:
     merged = MUTATIONS["merge_twins"].apply(wide, site, numpy.random.default_rng(0))
     assert same(parent, merged.genome)
     check_promise(wide, merged)
+
+
+@pytest.mark.parametrize("model", ["convnet", "resnet", "densenet"])
+def test_of_several_widenings_the_last_is_undone_by_its_record(model: str) -> None:
+    wide, widen, place = small(model), MUTATIONS["widen"], MUTATIONS["widen"].sites(small(model))[-1].place
+    for seed in range(3):
+        (site,) = [site for site in widen.sites(wide) if site.place == place]
+        parent, child = wide, widen.apply(wide, site, numpy.random.default_rng(seed))
+        wide = child.genome
+    (site,) = MUTATIONS["merge_twins"].sites(wide)
+    merged = MUTATIONS["merge_twins"].apply(
+        wide, site, numpy.random.default_rng(0), choices={"into": copied(parent, child.record)}
+    )
+    assert same(parent, merged.genome)
+    check_promise(wide, merged)
+    check_training_goes_on(child, merged)
 
 
 def test_twins_whose_weights_do_not_add_up_are_merged_without_a_promise() -> None:

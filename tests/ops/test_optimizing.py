@@ -141,6 +141,21 @@ def test_it_does_not_without_any_of_the_three(parent: Genome, wrong: str) -> Non
     assert apart(module, other) > 1e-6
 
 
+@pytest.mark.parametrize("name", ["a stream", "a block"])
+def test_a_network_of_merged_twins_follows_its_parent(parent: Genome, name: str) -> None:
+    """Twins that were trained side by side have each a part of the gradient, and what remains of them has all."""
+    now, module, optimizer = trained(WIDENINGS[name](parent).genome, sgd)
+    (site,) = MUTATIONS["merge_twins"].sites(now)
+    child = MUTATIONS["merge_twins"].apply(now, site, numpy.random.default_rng(0))
+    other = to_torch(child.genome)
+    follower = sgd(optimizer_groups(child, other, SGD["lr"], SGD["weight_decay"]))
+    assert {round(group["lr"] / SGD["lr"], 9) for group in follower.param_groups} >= {2.0, 0.5}
+    follower.load_state_dict(transfer_optimizer(optimizer.state_dict(), child, follower.state_dict()))
+    train(module, optimizer, 20, seed=2)
+    train(other, follower, 20, seed=2)
+    assert apart(module, other) <= 1e-10
+
+
 def test_an_unevenly_widened_network_follows_with_factors_for_each_entry(parent: Genome) -> None:
     now, module, optimizer = trained(parent, sgd)
     child = widened_everywhere(now, "uneven")
