@@ -123,7 +123,7 @@ def keep_side(work: Work) -> Build:
 
 
 def _united(genome: Genome, place: Mapping[str, Any], copies: _Copies) -> Transfer:
-    """What remains of two copies: its gradient is that of both, so what the larger share had, divided by that share.
+    """What remains of two copies: its gradient is that of both, so what its share had, divided by that share.
 
     Not of tensors on which more than this gate depends.
     """
@@ -137,5 +137,6 @@ def _united(genome: Genome, place: Mapping[str, Any], copies: _Copies) -> Transf
             alone.add(id)
     elsewhere = {name for node in graph.nodes.values() if node.id not in alone for name in node.tensors.values()}
     own = {source: name for name, source in copies.tensors.items() if {source, name}.isdisjoint(elsewhere)}
-    plans: dict[str, Plan] = {} if kept >= 0.5 else {source: Mapped(name) for source, name in own.items()}
-    return Transfer(plans, dict.fromkeys(own, 1 / max(kept, 1 - kept)))
+    # A side that had no share has learnt nothing.
+    plans: dict[str, Plan] = {} if kept else {source: Mapped(name) for source, name in own.items()}
+    return Transfer(plans, dict.fromkeys(own, 1 / (kept or 1.0)))
