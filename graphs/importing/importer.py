@@ -53,6 +53,8 @@ def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) ->
     _check_wrapped(module)
     check_hooks(module)
     given = examples(module, example_input)
+    if len({len(tensor) for tensor in given.values()}) > 1:
+        _check_runs(module, given)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

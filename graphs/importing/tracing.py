@@ -18,7 +18,7 @@ from graphs.importing.gradients import own_gradients_refused
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
-__all__ = ["IN_PLACE", "Trace", "Untraced", "examples", "trace", "where"]
+__all__ = ["IN_PLACE", "Trace", "Untraced", "batches", "examples", "trace", "where"]
 
 
 class Untraced(GraphError):
@@ -90,6 +90,19 @@ def examples(module: nn.Module, example: Any) -> dict[str, Tensor]:
     if not given:
         raise GraphError("expected an example of at least one input, a tensor (N, ...)")
     return given
+
+
+def batches(given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Two examples and one of what is given, in memory of their own; where there is but one, it is taken twice.
+
+    The second one is then the first one backwards.
+    """
+    import torch
+
+    two = {name: tensor if len(tensor) > 1 else torch.cat([tensor, tensor.flip(-1)]) for name, tensor in given.items()}
+    return {name: each[:2].clone() for name, each in two.items()}, {
+        name: each[:1].clone() for name, each in two.items()
+    }
 
 
 def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines: bool = False) -> Trace:

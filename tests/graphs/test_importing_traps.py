@@ -190,11 +190,84 @@ class TinyView(Base):
         return self.head(y)
 
 
+class Cast(Base):
+    """A cast that has nothing to do gives the very tensor, which is then changed."""
+
+    cast: Callable[[Tensor], Tensor] = Tensor.float
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        z = type(self).cast(y)
+        z.mul_(2)
+        return self.head(y) + z.mean((1, 2, 3))[:, None]
+
+
+def casting(how: Callable[[Tensor], Tensor]) -> Callable[[], nn.Module]:
+    return lambda: type("Casting", (Cast,), {"cast": staticmethod(how)})()
+
+
+SAME: dict[str, Callable[[Tensor], Tensor]] = {
+    "float()": Tensor.float,
+    "to(dtype)": lambda y: y.to(torch.float32),
+    "to(device)": lambda y: y.to("cpu"),
+    "type_as": lambda y: y.type_as(y),
+    "plus": lambda y: +y,
+    "positive()": Tensor.positive,
+    "contiguous()": Tensor.contiguous,
+    "dropout of nothing": lambda y: functional.dropout(y, 0.5, False),
+    "alpha dropout of nothing": lambda y: functional.alpha_dropout(y, 0.5, False),
+}
+"""Calls that give their very operand, if its type and place fit already."""
+
+
+class CastLayer(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return self.head(self.act(y.to(torch.float32))) + self.head(y)
+
+
+class Copied(Base):
+    """A copy is changed, and what it was made of is not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x).transpose(2, 3)
+        z, flat = y.contiguous(), y.flatten(1)
+        z.mul_(2)
+        flat.relu_()
+        return self.fc(y.amax((2, 3))) + self.fc(z.amax((2, 3))) + flat[:, :4]
+
+
+class Named(Base):
+    """What is changed in place is given by name."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        functional.relu(inplace=True, input=y)
+        return self.head(y)
+
+
+class Into(Base):
+    """A result is written into another tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        torch.mul(y, 2, out=y)
+        return self.head(y)
+
+
 RIGHT: dict[str, Callable[[], nn.Module]] = {
     "a view changed a little": TinyView,
     "a norm that stays in eval mode": Frozen,
     "a dropout that stays in eval mode": Undropped,
     "a dropout that stays in train mode": Sampling,
+    **{f"{name} changed in place": casting(how) for name, how in SAME.items()},
+    "a layer that changes a cast value": CastLayer,
+    "a changed copy": Copied,
+    "an operand by name changed in place": Named,
     "a body without gradients": Blind,
     "a part without gradients": Within,
     "a detached difference": Detached,
@@ -336,6 +409,46 @@ class DroppedView(Base):
         return self.head(y) + flat[:, :4]
 
 
+VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mT": lambda y: y.mT,
+    "broadcast_to": lambda y: y.broadcast_to(y.shape),
+    "expand_as": lambda y: y.expand_as(y),
+    "data": lambda y: y.data,
+    "detach": Tensor.detach,
+    "alpha dropout": lambda y: nn.AlphaDropout(0.5).eval()(y)[:, :, 1:],
+    "a view of a view": lambda y: y[:, :2].unflatten(1, (1, 2)).swapaxes(3, 4),
+}
+"""Calls that share their operand's memory."""
+
+
+class ViewRead(Base):
+    """A change that does nothing to an example without negative entries."""
+
+    view: Callable[[Tensor], Tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 1.5
+        type(self).view(y).relu_()  # here
+        return self.head(self.conv(y))
+
+
+def viewing(how: Callable[[Tensor], Tensor]) -> Callable[[], nn.Module]:
+    return lambda: type("Viewing", (ViewRead,), {"view": staticmethod(how)})()
+
+
+class TableView(Base):
+    """It changes its own table through a view of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.randn(4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        view = self.table.t()
+        view.mul_(0.5)  # here
+        return self.head(self.body(x)) + view[0]
+
+
 class Small(Base):
     """Outputs of a millionth, and a value that only the run shows."""
 
@@ -344,6 +457,13 @@ class Small(Base):
     def forward(self, x: Tensor) -> Tensor:
         Small.factor *= 1.5
         return super().forward(x) * 1e-6 * Small.factor
+
+
+class SingleOnly(Base):
+    """In double precision it is what a trace shows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (2.0 if self.conv.weight.dtype is torch.float32 else 1.0)
 
 
 class LayerDrop(Base):
@@ -457,7 +577,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a norm that stays in train mode": (LiveNorm, "'norm' is in train mode"),
     "a view changed in train mode": (View, "half.mul_(0.5)  # here"),
     "a view that dropout changes": (DroppedView, "self.drop(y.flatten(1))  # here"),
+    **{f"{name} changed": (viewing(how), ".relu_()  # here") for name, how in VIEWS.items()},
+    "its own tensor changed through a view": (TableView, "'table' of the module in place"),
     "small outputs that are others": (Small, "does not compute what the module does"),
+    "another function in single precision": (SingleOnly, "does not compute what the module does"),
     "a layer left out by chance": (LayerDrop, "torch.rand(()).item() > 0.1:  # here"),
     "chance of Python's": (Chance, "random.random() < 0.5"),
     "chance of NumPy's": (Draw, "numpy.random.rand()"),
@@ -479,7 +602,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 def test_it_is_refused_and_nothing_is_touched(name: str) -> None:
     make, message = REFUSED[name]
     module = made(make)
-    x = torch.randint(0, 9, (4, 6)) if make is Capped else torch.randn(4, 3, 6, 6)
+    x = torch.randint(0, 9, (4, 6)) if make is Capped else torch.rand(4, 3, 6, 6)
     kept, state = x.clone(), {key: tensor.clone() for key, tensor in module.state_dict().items()}
     with pytest.raises(GraphError) as caught:
         graphs.from_torch(module, x)
@@ -499,3 +622,29 @@ def test_example_and_generators_are_left_as_they_are(make: Callable[[], nn.Modul
         pass
     assert torch.equal(torch.get_rng_state(), before[0]) and torch.equal(x, kept)
     assert (random.getstate(), numpy.random.get_state()[1].tolist()) == before[1:]
+
+
+def test_a_module_that_fails_on_the_example_is_refused_with_its_reason() -> None:
+    with pytest.raises(GraphError, match="does not run on the example: mat1 and mat2 must have the same dtype"):
+        graphs.from_torch(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 4).double())
+    with pytest.raises(GraphError, match="the module does not run on the example: "):
+        graphs.from_torch(nn.Bilinear(4, 4, 3), (torch.randn(2, 4), torch.randn(3, 4)))
+
+
+class Amplified(nn.Module):
+    """What is rounded in the order of a sum is made much larger."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.fc = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.fc(self.attention(x, x, x, need_weights=True)[0].mean(1))
+        return torch.sin(y * 1e5)
+
+
+def test_amplified_rounding_is_no_difference() -> None:
+    x = torch.randn(2, 5, 8)
+    back = graphs.to_torch(graphs.from_torch(made(Amplified), x)).double()
+    module = made(Amplified).double()
+    torch.testing.assert_close(back(x.double()), module(x.double()), rtol=1e-6, atol=1e-6)
