@@ -12,6 +12,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
+from graphs.importing.asking import ASKING, Unanswered
 from graphs.importing.chance import nothing_drawn, own_file
 from graphs.importing.gradients import own_gradients_refused
 
@@ -125,6 +126,7 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
     writable = _writable()
     modes: dict[str, bool] = {}
     autocast = _autocast()
+    unanswered = Unanswered()
 
     class Tracer(fx.Tracer):
         proxy_buffer_attributes = True
@@ -146,6 +148,14 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
             node.meta["no gradient"] = not torch.is_grad_enabled()
             return node
 
+        def to_bool(self, obj: fx.Proxy) -> bool:
+            answer: bool = unanswered.put(super().to_bool, obj)
+            return answer
+
+        def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+            entries: Iterator[Any] = unanswered.put(super().iter, obj)
+            return entries
+
     module.train(training)
     if module._forward_hooks or module._forward_pre_hooks:
         _call_hooks(module)
@@ -163,7 +173,9 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
         except GraphError as error:
             raise GraphError(f"cannot trace {where(error) or 'this module'}: {error}") from error
         except Exception as error:
-            raise Untraced(where(error), str(error).split("\n")[0] + ADVICE) from error
+            raise _untraced(error) from error
+    if unanswered.errors:
+        raise _untraced(unanswered.errors[0])
     for path, part in module.named_modules():
         for name, buffer in part._buffers.items():
             if isinstance(buffer, fx.Proxy):
@@ -175,13 +187,20 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
     return Trace(graph, module, training, bool(asked), modes)
 
 
+def _untraced(error: Exception) -> Untraced:
+    return Untraced(where(error), str(error).split("\n")[0] + ADVICE)
+
+
 IN_PLACE = frozenset("add sub mul truediv floordiv pow mod and or xor matmul".split())
 """The operators that work in place too, as in `x += y`."""
 
 
 @functools.cache
 def _writable() -> type[fx.Proxy]:
-    """Stand-ins that note what is done to them in place: `x += y` and `x[i] = y`, which others do not."""
+    """Stand-ins that note what is done to them in place: `x += y` and `x[i] = y`, which others do not.
+
+    Whatever asks for their value is answered as what asks for their truth.
+    """
     from torch import fx
 
     def noted(name: str) -> Any:
@@ -193,7 +212,8 @@ def _writable() -> type[fx.Proxy]:
         return note
 
     names = (*(f"i{name}" for name in IN_PLACE), "setitem")
-    return type("Writable", (fx.Proxy,), {f"__{name}__": noted(name) for name in names})
+    asking = {name: lambda self: self.tracer.to_bool(self) for name in ASKING if name != "__bool__"}
+    return type("Writable", (fx.Proxy,), asking | {f"__{name}__": noted(name) for name in names})
 
 
 def _autocast() -> tuple[bool, ...]:

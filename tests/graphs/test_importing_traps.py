@@ -460,10 +460,12 @@ class Small(Base):
 
 
 class SingleOnly(Base):
-    """In double precision it is what a trace shows."""
+    """In double precision, and to all that traces, it is something else."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) * (2.0 if self.conv.weight.dtype is torch.float32 else 1.0)
+        weight = self.conv.weight
+        single = type(weight) is nn.Parameter and weight.dtype is torch.float32
+        return super().forward(x) * (2.0 if single else 1.0)
 
 
 class LayerDrop(Base):
@@ -490,6 +492,41 @@ class Draw(Base):
 class Noise(Base):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) + torch.randn(4)  # here
+
+
+class Swallowed(Base):
+    """It goes on without what a stand-in cannot answer."""
+
+    ask: Callable[[Tensor], Any]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        try:
+            if type(self).ask(y):  # here
+                y = y * 2
+        except Exception:
+            y = y + 0
+        return self.head(y)
+
+
+ASKED: dict[str, Callable[[Tensor], Any]] = {
+    "the truth": lambda y: y.max() > 1e3,
+    "a float": lambda y: float(y.max()) > 1e3,
+    "an integer": lambda y: int(y.max()) > 1e3,
+    "a complex number": lambda y: abs(complex(y.max())) > 1e3,
+    "a rounded number": lambda y: round(y.max().item()) > 1e3,
+    "an item": lambda y: y.max().item() > 1e3,
+    "a list": lambda y: y.tolist()[0][0][0][0] > 1e3,
+    "an array": lambda y: y.detach().numpy().max() > 1e3,
+    "a range": lambda y: len(range(y.max().long())) > 1e3,
+    "an index": lambda y: [False, False, False, False, False, False][y.argmax() * 0],
+    "what is within": lambda y: 1e3 in y,
+}
+"""Questions about values; of the example the answer is no."""
+
+
+def swallowing(ask: Callable[[Tensor], Any]) -> Callable[[], nn.Module]:
+    return lambda: type("Swallowing", (Swallowed,), {"ask": staticmethod(ask)})()
 
 
 class Reversal(torch.autograd.Function):
@@ -585,6 +622,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "chance of Python's": (Chance, "random.random() < 0.5"),
     "chance of NumPy's": (Draw, "numpy.random.rand()"),
     "noise of a fixed shape": (Noise, "torch.randn(4)  # here"),
+    **{f"{name} asked for in vain": (swallowing(ask), "test_importing_traps.py") for name, ask in ASKED.items()},
     "a gradient of its own": (Reversed, "Reversal.apply(self.body(x)))  # here"),
     "a hook on a tensor": (HookedTensor, "if y.requires_grad:  # here"),
     "a hook on a parameter": (hooked_parameter, "'conv.weight' has a hook"),
