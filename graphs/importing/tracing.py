@@ -59,6 +59,7 @@ def examples(module: nn.Module, example: Any) -> dict[str, Tensor]:
     Raises:
         GraphError: It does not fit the arguments, or is no batch of tensors.
     """
+    import torch
     from torch import Tensor
 
     signature = inspect.signature(module.forward).parameters
@@ -84,6 +85,10 @@ def examples(module: nn.Module, example: Any) -> dict[str, Tensor]:
             raise GraphError(f"forward has no argument '{name}'; it takes {', '.join(parameters)}")
         if not isinstance(value, Tensor) or value.ndim < 1 or len(value) < 1:
             raise GraphError(f"the example for '{name}' is no tensor with a batch axis; give one, or leave it out")
+        if value.layout != torch.strided or value.is_nested:
+            raise GraphError(f"the example for '{name}' is sparse or nested; give a dense tensor, as to_dense() does")
+        if value.is_meta:
+            raise GraphError(f"the example for '{name}' is on the meta device, where it has no numbers; give some")
         if value.is_complex():
             raise GraphError(
                 f"the example for '{name}' is complex; take in real and imaginary parts, as torch.view_as_real gives"

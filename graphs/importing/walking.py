@@ -17,7 +17,7 @@ from graphs.importing.held import reach
 from graphs.importing.layers import in_mode, layer_of
 from graphs.importing.lowering import Lowering
 from graphs.importing.memory import Memory
-from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref
+from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, Unknown
 from graphs.importing.tracing import IN_PLACE, Trace
 
 if TYPE_CHECKING:
@@ -70,6 +70,9 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
         raise low.error(f"it reads '{error.args[0]}' from outside of the forward pass that is traced") from None
     except ValueError as error:
         raise low.error(str(error)) from None
+    for each in (*arguments, *keywords.values()):
+        if isinstance(each, Unknown):
+            raise low.error(f"it uses {each.what}")
     if node.op == "placeholder":
         return low.input(str(node.target))
     if node.op == "get_attr":

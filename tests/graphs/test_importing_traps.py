@@ -669,6 +669,83 @@ def test_a_module_that_fails_on_the_example_is_refused_with_its_reason() -> None
         graphs.from_torch(nn.Bilinear(4, 4, 3), (torch.randn(2, 4), torch.randn(3, 4)))
 
 
+class Rectified(Base):
+    """A rectifier that only a run shows, and that shows where entries are negative only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(functional.relu(x) if type(self.conv.weight) is nn.Parameter else x)
+
+
+@pytest.mark.parametrize("x", [torch.rand(4, 3, 6, 6), torch.zeros(4, 3, 6, 6), torch.full((4, 3, 6, 6), torch.nan)])
+def test_an_example_that_hides_a_difference_is_not_the_only_one(x: Tensor) -> None:
+    with pytest.raises(GraphError, match="does not compute what the module does"):
+        graphs.from_torch(made(Rectified), x)
+
+
+def test_a_drawn_example_that_the_module_does_not_take_is_left_out() -> None:
+    class Indexed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.fc = nn.Embedding(9, 5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.words((x - 100 * (x < 0)).long()).mean(1))
+
+    x = torch.randint(0, 9, (4, 6)).float()
+    module = Indexed()
+    assert torch.equal(graphs.to_torch(graphs.from_torch(module, x))(x), module(x))
+
+
+class Weighing(nn.Module):
+    """It gives, or uses, the weights of an attention."""
+
+    def __init__(self, give: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.attention, self.give = nn.MultiheadAttention(8, 2, batch_first=True), give
+
+    def forward(self, x: Tensor) -> Any:
+        return self.give(*self.attention(x, x, x))
+
+
+@pytest.mark.parametrize(
+    "give", [lambda y, w: (y, w), lambda y, w: w, lambda y, w: y + w.mean()], ids=["given", "alone", "used"]
+)
+@pytest.mark.parametrize("verify", [True, False])
+def test_weights_of_an_attention_are_right_or_named(give: Callable[[Tensor, Tensor], Any], verify: bool) -> None:
+    x = torch.randn(3, 4, 8)
+    module = Weighing(give).eval()
+    try:
+        back = graphs.to_torch(graphs.from_torch(module, x, verify=verify)).eval()
+    except GraphError as error:
+        assert "the weights of the attention 'attention', which no node computes" in str(error)
+    else:
+        expected, found = module(x), back(x)
+        parts = found.values() if isinstance(found, dict) else [found]
+        for one, other in zip(expected if isinstance(expected, tuple) else [expected], parts, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def on_meta() -> nn.Module:
+    with torch.device("meta"):
+        return nn.Linear(4, 3)
+
+
+@pytest.mark.parametrize(
+    ("module", "x", "message"),
+    [
+        (nn.Sequential(nn.LazyLinear(4)), torch.randn(2, 4), "'0.weight' has no shape yet"),
+        (on_meta(), torch.randn(2, 4), "'weight' is on the meta device"),
+        (nn.Linear(4, 3), torch.randn(2, 4).to_sparse(), "the example for 'input' is sparse"),
+        (nn.Linear(4, 3), torch.randn(2, 4, device="meta"), "the example for 'input' is on the meta device"),
+    ],
+    ids=["lazy", "meta", "sparse example", "meta example"],
+)
+def test_what_has_no_numbers_is_refused_in_a_line(module: nn.Module, x: Tensor, message: str) -> None:
+    with pytest.raises(GraphError, match=message) as caught:
+        graphs.from_torch(module, x)
+    assert "\n" not in str(caught.value)
+
+
 class Amplified(nn.Module):
     """What is rounded in the order of a sum is made much larger."""
 
