@@ -704,7 +704,8 @@ class Weighing(nn.Module):
         self.attention, self.give = nn.MultiheadAttention(8, 2, batch_first=True), give
 
     def forward(self, x: Tensor) -> Any:
-        return self.give(*self.attention(x, x, x))
+        y, weights = self.attention(x, x, x)
+        return self.give(y, weights)
 
 
 @pytest.mark.parametrize(
