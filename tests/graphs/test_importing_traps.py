@@ -699,9 +699,9 @@ def test_a_drawn_example_that_the_module_does_not_take_is_left_out() -> None:
 class Weighing(nn.Module):
     """It gives, or uses, the weights of an attention."""
 
-    def __init__(self, give: Callable[[Tensor, Tensor], Any]) -> None:
+    def __init__(self, give: Callable[[Tensor, Tensor], Any], dropout: float) -> None:
         super().__init__()
-        self.attention, self.give = nn.MultiheadAttention(8, 2, batch_first=True), give
+        self.attention, self.give = nn.MultiheadAttention(8, 2, dropout, batch_first=True), give
 
     def forward(self, x: Tensor) -> Any:
         y, weights = self.attention(x, x, x)
@@ -711,10 +711,13 @@ class Weighing(nn.Module):
 @pytest.mark.parametrize(
     "give", [lambda y, w: (y, w), lambda y, w: w, lambda y, w: y + w.mean()], ids=["given", "alone", "used"]
 )
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("verify", [True, False])
-def test_weights_of_an_attention_are_right_or_named(give: Callable[[Tensor, Tensor], Any], verify: bool) -> None:
+def test_weights_of_an_attention_are_right_or_named(
+    give: Callable[[Tensor, Tensor], Any], dropout: float, verify: bool
+) -> None:
     x = torch.randn(3, 4, 8)
-    module = Weighing(give).eval()
+    module = Weighing(give, dropout).eval()
     try:
         back = graphs.to_torch(graphs.from_torch(module, x, verify=verify)).eval()
     except GraphError as error:
