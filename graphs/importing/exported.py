@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
+from graphs.importing.asking import Unanswered
 from graphs.importing.chance import nothing_drawn
 from graphs.importing.gradients import own_gradients_refused
 from graphs.importing.observing import quiet
@@ -39,8 +40,9 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
     batch = torch.export.Dim("batch", min=1, max=2**20)
     # An example of one would be taken for a size that is always 1.
     example = {name: tensor if len(tensor) > 1 else torch.cat([tensor, tensor]) for name, tensor in given.items()}
+    unanswered = Unanswered()
     try:
-        with nothing_drawn(), own_gradients_refused(), quiet():
+        with nothing_drawn(), own_gradients_refused(), quiet(), unanswered.heard():
             shapes = {name: {0: batch} for name in example}
             program = torch.export.export(module, (), dict(example), dynamic_shapes=shapes, strict=False)
             whole: Any = program.module(check_guards=False)
@@ -48,6 +50,8 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
         raise
     except Exception as error:
         raise Untraced(where(error), _reason(error)) from error
+    if unanswered.errors:
+        raise Untraced(where(unanswered.errors[0]), _reason(unanswered.errors[0]))
     (output,) = (node for node in whole.graph.nodes if node.op == "output")
     spec = program.call_spec.out_spec
     output.args = (pytree.tree_unflatten(list(output.args[0]), spec) if spec is not None else output.args[0],)

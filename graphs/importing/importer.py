@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,13 @@ def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) ->
     """The genome of a module, weights included; `graphs.to_torch` gives an ordinary module back.
 
     The forward pass is traced with `torch.fx`, or recorded by `torch.export` where that cannot be done, in train and in
-    eval mode: what exists in train mode only, such as auxiliary outputs, is marked so. Outputs in tuples, named tuples
-    and dictionaries become heads of their names. What the engine has no kind for becomes an opaque node. Batch sizes
-    are not baked in, other sizes are.
+    eval mode: what exists in train mode only, such as auxiliary outputs, is marked so. What the engine has no kind for
+    becomes an opaque node. Batch sizes are not baked in, other sizes are.
+
+    A network has named heads, so of the structure of the outputs only names and order stay: a lone tensor becomes
+    `logits`, the parts of a tuple `output_0`, `output_1`, those of named tuples and dictionaries what they are called
+    there (`_` for what is no letter or digit), and of what is nested the names are joined, `boxes_0`. `to_torch` gives
+    a tensor where there is one head, else a dictionary. Outputs that are no tensors, None or a number, are left out.
 
     Args:
         module: Any `torch.nn.Module` whose forward pass does not branch on the values of tensors. Left as it is.
@@ -51,8 +56,11 @@ def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) ->
     if not isinstance(module, torch.nn.Module):
         raise GraphError(f"expected a torch.nn.Module, got {type(module).__name__}")
     _check_wrapped(module)
+    _check_tensors(module)
     check_hooks(module)
     given = examples(module, example_input)
+    if len({len(tensor) for tensor in given.values()}) > 1:
+        _check_runs(module, given)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -119,6 +127,24 @@ def _check_wrapped(module: nn.Module) -> None:
     name = inside.get(type(module).__name__)
     if name and type(module).__module__.startswith("torch."):
         raise GraphError(f"the module is wrapped as {type(module).__name__}; give what is inside, the module's .{name}")
+
+
+def _check_tensors(module: nn.Module) -> None:
+    """Passes modules whose parameters and buffers have numbers.
+
+    Raises:
+        GraphError: One has none, or is sparse; names it.
+    """
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
+        if is_lazy(tensor):
+            raise GraphError(f"'{name}' has no shape yet; run the module once, which gives it one")
+        if tensor.is_meta:
+            raise GraphError(f"'{name}' is on the meta device, where it has no numbers; load its weights first")
+        if tensor.layout != torch.strided:
+            raise GraphError(f"'{name}' is sparse; give a module with dense tensors")
 
 
 def _taken_in(
@@ -188,12 +214,14 @@ def _name_heads(low: Lowering, trained: Any, evaluated: Any, parting: str) -> No
 
 
 def _outputs(low: Lowering, value: Any, name: str) -> dict[str, str]:
-    from graphs.importing.stand_ins import Held, Program, Ref, refs_of
+    from graphs.importing.stand_ins import Held, Program, Ref, Unknown, refs_of
 
     if isinstance(value, Mapping):
         parts = {str(key): part for key, part in value.items()}
     elif isinstance(value, list | tuple):
         parts = {str(place): part for place, part in enumerate(value)}
+    elif isinstance(value, Unknown):
+        raise low.error(f"it gives {value.what}")
     elif isinstance(value, Ref) and not value.bare:
         return {name or "logits": value.node}
     elif isinstance(value, Held) or (isinstance(value, Ref | Program) and not _made_of_inputs(low, refs_of(value))):

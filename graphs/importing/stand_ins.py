@@ -17,7 +17,19 @@ from graphs.importing.observing import Seen
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["TRAINING", "Decline", "Differing", "Held", "Program", "Ref", "Size", "Training", "any_of", "refs_of"]
+__all__ = [
+    "TRAINING",
+    "Decline",
+    "Differing",
+    "Held",
+    "Program",
+    "Ref",
+    "Size",
+    "Training",
+    "Unknown",
+    "any_of",
+    "refs_of",
+]
 
 
 class Decline(Exception):
@@ -72,6 +84,13 @@ class Program:
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any]
     seen: Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A value that no node computes, which may be given but not used; `what` names it, and what to do."""
+
+    what: str
 
 
 def any_of(what: Callable[[Any], bool], value: Any) -> bool:

@@ -12,13 +12,14 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
+from graphs.importing.asking import ASKING, Unanswered
 from graphs.importing.chance import nothing_drawn, own_file
 from graphs.importing.gradients import own_gradients_refused
 
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
-__all__ = ["IN_PLACE", "Trace", "Untraced", "examples", "trace", "where"]
+__all__ = ["IN_PLACE", "Trace", "Untraced", "batches", "examples", "trace", "where"]
 
 
 class Untraced(GraphError):
@@ -58,6 +59,7 @@ def examples(module: nn.Module, example: Any) -> dict[str, Tensor]:
     Raises:
         GraphError: It does not fit the arguments, or is no batch of tensors.
     """
+    import torch
     from torch import Tensor
 
     signature = inspect.signature(module.forward).parameters
@@ -83,6 +85,10 @@ def examples(module: nn.Module, example: Any) -> dict[str, Tensor]:
             raise GraphError(f"forward has no argument '{name}'; it takes {', '.join(parameters)}")
         if not isinstance(value, Tensor) or value.ndim < 1 or len(value) < 1:
             raise GraphError(f"the example for '{name}' is no tensor with a batch axis; give one, or leave it out")
+        if value.layout != torch.strided or value.is_nested:
+            raise GraphError(f"the example for '{name}' is sparse or nested; give a dense tensor, as to_dense() does")
+        if value.is_meta:
+            raise GraphError(f"the example for '{name}' is on the meta device, where it has no numbers; give some")
         if value.is_complex():
             raise GraphError(
                 f"the example for '{name}' is complex; take in real and imaginary parts, as torch.view_as_real gives"
@@ -90,6 +96,19 @@ def examples(module: nn.Module, example: Any) -> dict[str, Tensor]:
     if not given:
         raise GraphError("expected an example of at least one input, a tensor (N, ...)")
     return given
+
+
+def batches(given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Two examples and one of what is given, in memory of their own; where there is but one, it is taken twice.
+
+    The second one is then the first one backwards.
+    """
+    import torch
+
+    two = {name: tensor if len(tensor) > 1 else torch.cat([tensor, tensor.flip(-1)]) for name, tensor in given.items()}
+    return {name: each[:2].clone() for name, each in two.items()}, {
+        name: each[:1].clone() for name, each in two.items()
+    }
 
 
 def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines: bool = False) -> Trace:
@@ -112,6 +131,7 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
     writable = _writable()
     modes: dict[str, bool] = {}
     autocast = _autocast()
+    unanswered = Unanswered()
 
     class Tracer(fx.Tracer):
         proxy_buffer_attributes = True
@@ -133,6 +153,14 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
             node.meta["no gradient"] = not torch.is_grad_enabled()
             return node
 
+        def to_bool(self, obj: fx.Proxy) -> bool:
+            answer: bool = unanswered.put(super().to_bool, obj)
+            return answer
+
+        def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+            entries: Iterator[Any] = unanswered.put(super().iter, obj)
+            return entries
+
     module.train(training)
     if module._forward_hooks or module._forward_pre_hooks:
         _call_hooks(module)
@@ -150,7 +178,9 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
         except GraphError as error:
             raise GraphError(f"cannot trace {where(error) or 'this module'}: {error}") from error
         except Exception as error:
-            raise Untraced(where(error), str(error).split("\n")[0] + ADVICE) from error
+            raise _untraced(error) from error
+    if unanswered.errors:
+        raise _untraced(unanswered.errors[0])
     for path, part in module.named_modules():
         for name, buffer in part._buffers.items():
             if isinstance(buffer, fx.Proxy):
@@ -162,13 +192,20 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
     return Trace(graph, module, training, bool(asked), modes)
 
 
+def _untraced(error: Exception) -> Untraced:
+    return Untraced(where(error), str(error).split("\n")[0] + ADVICE)
+
+
 IN_PLACE = frozenset("add sub mul truediv floordiv pow mod and or xor matmul".split())
 """The operators that work in place too, as in `x += y`."""
 
 
 @functools.cache
 def _writable() -> type[fx.Proxy]:
-    """Stand-ins that note what is done to them in place: `x += y` and `x[i] = y`, which others do not."""
+    """Stand-ins that note what is done to them in place: `x += y` and `x[i] = y`, which others do not.
+
+    Whatever asks for their value is answered as what asks for their truth.
+    """
     from torch import fx
 
     def noted(name: str) -> Any:
@@ -180,7 +217,8 @@ def _writable() -> type[fx.Proxy]:
         return note
 
     names = (*(f"i{name}" for name in IN_PLACE), "setitem")
-    return type("Writable", (fx.Proxy,), {f"__{name}__": noted(name) for name in names})
+    asking = {name: lambda self: self.tracer.to_bool(self) for name in ASKING if name != "__bool__"}
+    return type("Writable", (fx.Proxy,), asking | {f"__{name}__": noted(name) for name in names})
 
 
 def _autocast() -> tuple[bool, ...]:

@@ -16,7 +16,8 @@ from graphs.importing.chance import own_file
 from graphs.importing.held import reach
 from graphs.importing.layers import in_mode, layer_of
 from graphs.importing.lowering import Lowering
-from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref
+from graphs.importing.memory import Memory
+from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, Unknown
 from graphs.importing.tracing import IN_PLACE, Trace
 
 if TYPE_CHECKING:
@@ -41,11 +42,12 @@ def walk(low: Lowering, trace: Trace, other: Trace | None) -> Any:
     """
     low.begin(trace, alone=other is None)
     values: dict[fx.Node, Any] = {}
-    memory = Memory()
+    memory = Memory([trace] if other is None else [trace, other], low.given)
     for node, twin in zip(trace.graph.nodes, (other or trace).graph.nodes, strict=True):
         low.at(line_of(node))
         if node.op == "output":
             return _value(node.args[0], values, node.args[0])
+        memory.note(node, own=node.op == "call_module" and _is_weighted(low, str(node.target)))
         try:
             values[node] = _step(low, node, twin, values, memory)
         except GraphError:
@@ -56,6 +58,8 @@ def walk(low: Lowering, trace: Trace, other: Trace | None) -> Any:
 
 
 def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any], memory: Memory) -> Any:
+    from torch import fx
+
     (own, own_names), (others, other_names) = _called(node, twin), _called(twin, node)
     if len(own) != len(others) or own_names.keys() != other_names.keys():
         raise low.error("it is called with other arguments in train mode than in eval mode")
@@ -66,6 +70,9 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
         raise low.error(f"it reads '{error.args[0]}' from outside of the forward pass that is traced") from None
     except ValueError as error:
         raise low.error(str(error)) from None
+    for each in (*arguments, *keywords.values()):
+        if isinstance(each, Unknown):
+            raise low.error(f"it uses {each.what}")
     if node.op == "placeholder":
         return low.input(str(node.target))
     if node.op == "get_attr":
@@ -75,39 +82,50 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
         return {**dict(zip(fields, arguments, strict=False)), **keywords}
     if node.op == "call_module":
         result, in_place = _layer(low, str(node.target), arguments, keywords)
-        memory.note(node, type(low.module.get_submodule(str(node.target))).__name__.lower())
     else:
         target, in_place = _target(node)
         called: Any = _method(str(node.target)) if node.op == "call_method" else node.target
         low.about(called, arguments, keywords)
         arguments, keywords, asked = _without_in_place(node.target, arguments, keywords)
-        in_place = in_place or asked
+        in_place = in_place or asked or node.kwargs.get("out") is not None
         if target.partition(".")[2].startswith("_assert"):
             return None
         result = convert(low, target, arguments, keywords)
-        memory.note(node, target.rpartition(".")[2])
-    if in_place and arguments and arguments[0] is not None:
-        if isinstance(arguments[0], Held):
-            raise low.error(f"it changes the tensor '{arguments[0].name}' of the module in place")
-        if node.meta.get("no gradient"):
-            raise low.error("it changes a tensor in place where no gradients are kept")
-        sharing = memory.others(node, values)
-        whole = memory.whole(node.all_input_nodes[0])
-        if sharing and whole and all(values[other] == values[whole] for other in sharing):
-            index = node.all_input_nodes[0].args[1]
-            old = values[whole]
-            changed = written(low, old, _value(index, values, index), result)
-            values.update({held: changed for held, value in values.items() if value == old})
-        elif sharing:
-            raise low.error(
-                f"it changes in place what shares memory with '{sharing[0].name}', which is read later; "
-                "work on a copy, such as x = x * 2 for x.mul_(2)"
-            )
-        # From here on, whoever holds the old value sees the new one.
-        values.update({held: result for held, value in values.items() if value == arguments[0]})
+    changed = node.kwargs.get("out") or next(iter(node.all_input_nodes), None) if in_place else None
+    if isinstance(changed, fx.Node) and values[changed] is not None:
+        _change(low, node, changed, result, values, memory)
     if node.meta.get("no gradient") and any(not user.meta.get("no gradient") for user in node.users):
         result = _detached(low, result)
     return result
+
+
+def _change(
+    low: Lowering, node: fx.Node, changed: fx.Node, result: Any, values: dict[fx.Node, Any], memory: Memory
+) -> None:
+    """Gives a value that a call changes in place its new value, wherever that is read from here on."""
+    old = values[changed]
+    if isinstance(old, Held):
+        raise low.error(f"it changes the tensor '{old.name}' of the module in place")
+    if node.meta.get("no gradient"):
+        raise low.error("it changes a tensor in place where no gradients are kept")
+    sharing = memory.sharing(changed, node)
+    twins = [each for each, same in sharing.items() if same or (values[each] == old and memory.alike(each, changed))]
+    parts = [each for each in sharing if each not in twins]
+    held = next((each for each in sharing if isinstance(values[each], Held)), None)
+    if held:
+        raise low.error(f"it changes the tensor '{values[held].name}' of the module in place")
+    # What is a part of another by an index alone is written back into it.
+    whole = next(iter(changed.all_input_nodes), None) if changed.target is operator.getitem else None
+    if parts and whole in parts and all(values[each] == values[whole] for each in parts):
+        index = changed.args[1]
+        written_into = written(low, values[whole], _value(index, values, index), result)
+        values.update(dict.fromkeys(parts, written_into))
+    elif parts:
+        raise low.error(
+            f"it changes in place what shares memory with '{parts[0].name}', which is read later; "
+            "work on a copy, such as x = x * 2 for x.mul_(2)"
+        )
+    values.update(dict.fromkeys([changed, *twins], result))
 
 
 def _called(node: fx.Node, other: fx.Node) -> tuple[list[Any], dict[str, Any]]:
@@ -129,46 +147,6 @@ def _detached(low: Lowering, value: Any) -> Any:
     if isinstance(value, Program):
         raise low.error("it gives several values that are computed without gradients; take them apart there")
     return type(value)(_detached(low, each) for each in value) if type(value) in (list, tuple) else value
-
-
-class Memory:
-    """Which traced values share their memory: views of one another."""
-
-    def __init__(self) -> None:
-        self.base: dict[fx.Node, fx.Node] = {}
-
-    def note(self, node: fx.Node, name: str) -> None:
-        """Takes down that a call of that name gives a view of its first operand, if it does."""
-        first = next(iter(node.all_input_nodes), None)
-        if name in _VIEWS and first is not None:
-            self.base[node] = self.base.get(first, first)
-
-    def whole(self, part: fx.Node) -> fx.Node | None:
-        """What a value is a part of by an index alone, if it is."""
-        source = next(iter(part.all_input_nodes), None)
-        return source if part.target is operator.getitem and source not in self.base else None
-
-    def others(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> list[fx.Node]:
-        """Traced values that are changed by a call that works in place, and that are read after it."""
-        changed, done = node.all_input_nodes[0], set(values)
-        base = self.base.get(changed, changed)
-        return [
-            other
-            for other, value in values.items()
-            if self.base.get(other, other) is base
-            and value != values[changed]
-            and any(user not in done and user is not node for user in other.users)
-        ]
-
-
-_VIEWS = frozenset(
-    """
-    chunk detach diagonal dropout dropout1d dropout2d dropout3d expand expand_as flatten getitem identity movedim
-    moveaxis mT narrow permute reshape select slice split squeeze swapaxes swapdims t T tensor_split transpose unbind
-    unflatten unfold unsqueeze view view_as
-    """.split()
-)
-"""Calls whose result may share memory with their first operand, dropout in eval mode among them."""
 
 
 def _without_in_place(
@@ -291,6 +269,11 @@ def _layer(low: Lowering, path: str, arguments: Sequence[Any], keywords: Mapping
             getattr(layer, "inplace", False)
         )
     raise low.error(f"the layer '{path}' is not given a tensor")
+
+
+def _is_weighted(low: Lowering, path: str) -> bool:
+    """Whether a layer has weights: what it computes is in memory of its own."""
+    return any(True for _ in low.module.get_submodule(path).parameters())
 
 
 def line_of(node: fx.Node) -> str:

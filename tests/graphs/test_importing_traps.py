@@ -190,11 +190,84 @@ class TinyView(Base):
         return self.head(y)
 
 
+class Cast(Base):
+    """A cast that has nothing to do gives the very tensor, which is then changed."""
+
+    cast: Callable[[Tensor], Tensor] = Tensor.float
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        z = type(self).cast(y)
+        z.mul_(2)
+        return self.head(y) + z.mean((1, 2, 3))[:, None]
+
+
+def casting(how: Callable[[Tensor], Tensor]) -> Callable[[], nn.Module]:
+    return lambda: type("Casting", (Cast,), {"cast": staticmethod(how)})()
+
+
+SAME: dict[str, Callable[[Tensor], Tensor]] = {
+    "float()": Tensor.float,
+    "to(dtype)": lambda y: y.to(torch.float32),
+    "to(device)": lambda y: y.to("cpu"),
+    "type_as": lambda y: y.type_as(y),
+    "plus": lambda y: +y,
+    "positive()": Tensor.positive,
+    "contiguous()": Tensor.contiguous,
+    "dropout of nothing": lambda y: functional.dropout(y, 0.5, False),
+    "alpha dropout of nothing": lambda y: functional.alpha_dropout(y, 0.5, False),
+}
+"""Calls that give their very operand, if its type and place fit already."""
+
+
+class CastLayer(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return self.head(self.act(y.to(torch.float32))) + self.head(y)
+
+
+class Copied(Base):
+    """A copy is changed, and what it was made of is not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x).transpose(2, 3)
+        z, flat = y.contiguous(), y.flatten(1)
+        z.mul_(2)
+        flat.relu_()
+        return self.fc(y.amax((2, 3))) + self.fc(z.amax((2, 3))) + flat[:, :4]
+
+
+class Named(Base):
+    """What is changed in place is given by name."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        functional.relu(inplace=True, input=y)
+        return self.head(y)
+
+
+class Into(Base):
+    """A result is written into another tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        torch.mul(y, 2, out=y)
+        return self.head(y)
+
+
 RIGHT: dict[str, Callable[[], nn.Module]] = {
     "a view changed a little": TinyView,
     "a norm that stays in eval mode": Frozen,
     "a dropout that stays in eval mode": Undropped,
     "a dropout that stays in train mode": Sampling,
+    **{f"{name} changed in place": casting(how) for name, how in SAME.items()},
+    "a layer that changes a cast value": CastLayer,
+    "a changed copy": Copied,
+    "an operand by name changed in place": Named,
     "a body without gradients": Blind,
     "a part without gradients": Within,
     "a detached difference": Detached,
@@ -336,6 +409,46 @@ class DroppedView(Base):
         return self.head(y) + flat[:, :4]
 
 
+VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mT": lambda y: y.mT,
+    "broadcast_to": lambda y: y.broadcast_to(y.shape),
+    "expand_as": lambda y: y.expand_as(y),
+    "data": lambda y: y.data,
+    "detach": Tensor.detach,
+    "alpha dropout": lambda y: nn.AlphaDropout(0.5).eval()(y)[:, :, 1:],
+    "a view of a view": lambda y: y[:, :2].unflatten(1, (1, 2)).swapaxes(3, 4),
+}
+"""Calls that share their operand's memory."""
+
+
+class ViewRead(Base):
+    """A change that does nothing to an example without negative entries."""
+
+    view: Callable[[Tensor], Tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 1.5
+        type(self).view(y).relu_()  # here
+        return self.head(self.conv(y))
+
+
+def viewing(how: Callable[[Tensor], Tensor]) -> Callable[[], nn.Module]:
+    return lambda: type("Viewing", (ViewRead,), {"view": staticmethod(how)})()
+
+
+class TableView(Base):
+    """It changes its own table through a view of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.randn(4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        view = self.table.t()
+        view.mul_(0.5)  # here
+        return self.head(self.body(x)) + view[0]
+
+
 class Small(Base):
     """Outputs of a millionth, and a value that only the run shows."""
 
@@ -344,6 +457,15 @@ class Small(Base):
     def forward(self, x: Tensor) -> Tensor:
         Small.factor *= 1.5
         return super().forward(x) * 1e-6 * Small.factor
+
+
+class SingleOnly(Base):
+    """In double precision, and to all that traces, it is something else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.conv.weight
+        single = type(weight) is nn.Parameter and weight.dtype is torch.float32
+        return super().forward(x) * (2.0 if single else 1.0)
 
 
 class LayerDrop(Base):
@@ -370,6 +492,41 @@ class Draw(Base):
 class Noise(Base):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) + torch.randn(4)  # here
+
+
+class Swallowed(Base):
+    """It goes on without what a stand-in cannot answer."""
+
+    ask: Callable[[Tensor], Any]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        try:
+            if type(self).ask(y):  # here
+                y = y * 2
+        except Exception:
+            y = y + 0
+        return self.head(y)
+
+
+ASKED: dict[str, Callable[[Tensor], Any]] = {
+    "the truth": lambda y: y.max() > 1e3,
+    "a float": lambda y: float(y.max()) > 1e3,
+    "an integer": lambda y: int(y.max()) > 1e3,
+    "a complex number": lambda y: abs(complex(y.max())) > 1e3,
+    "a rounded number": lambda y: round(y.max().item()) > 1e3,
+    "an item": lambda y: y.max().item() > 1e3,
+    "a list": lambda y: y.tolist()[0][0][0][0] > 1e3,
+    "an array": lambda y: y.detach().numpy().max() > 1e3,
+    "a range": lambda y: len(range(y.max().long())) > 1e3,
+    "an index": lambda y: [False, False, False, False, False, False][y.argmax() * 0],
+    "what is within": lambda y: 1e3 in y,
+}
+"""Questions about values; of the example the answer is no."""
+
+
+def swallowing(ask: Callable[[Tensor], Any]) -> Callable[[], nn.Module]:
+    return lambda: type("Swallowing", (Swallowed,), {"ask": staticmethod(ask)})()
 
 
 class Reversal(torch.autograd.Function):
@@ -457,11 +614,15 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a norm that stays in train mode": (LiveNorm, "'norm' is in train mode"),
     "a view changed in train mode": (View, "half.mul_(0.5)  # here"),
     "a view that dropout changes": (DroppedView, "self.drop(y.flatten(1))  # here"),
+    **{f"{name} changed": (viewing(how), ".relu_()  # here") for name, how in VIEWS.items()},
+    "its own tensor changed through a view": (TableView, "'table' of the module in place"),
     "small outputs that are others": (Small, "does not compute what the module does"),
+    "another function in single precision": (SingleOnly, "does not compute what the module does"),
     "a layer left out by chance": (LayerDrop, "torch.rand(()).item() > 0.1:  # here"),
     "chance of Python's": (Chance, "random.random() < 0.5"),
     "chance of NumPy's": (Draw, "numpy.random.rand()"),
     "noise of a fixed shape": (Noise, "torch.randn(4)  # here"),
+    **{f"{name} asked for in vain": (swallowing(ask), "test_importing_traps.py") for name, ask in ASKED.items()},
     "a gradient of its own": (Reversed, "Reversal.apply(self.body(x)))  # here"),
     "a hook on a tensor": (HookedTensor, "if y.requires_grad:  # here"),
     "a hook on a parameter": (hooked_parameter, "'conv.weight' has a hook"),
@@ -479,7 +640,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 def test_it_is_refused_and_nothing_is_touched(name: str) -> None:
     make, message = REFUSED[name]
     module = made(make)
-    x = torch.randint(0, 9, (4, 6)) if make is Capped else torch.randn(4, 3, 6, 6)
+    x = torch.randint(0, 9, (4, 6)) if make is Capped else torch.rand(4, 3, 6, 6)
     kept, state = x.clone(), {key: tensor.clone() for key, tensor in module.state_dict().items()}
     with pytest.raises(GraphError) as caught:
         graphs.from_torch(module, x)
@@ -499,3 +660,110 @@ def test_example_and_generators_are_left_as_they_are(make: Callable[[], nn.Modul
         pass
     assert torch.equal(torch.get_rng_state(), before[0]) and torch.equal(x, kept)
     assert (random.getstate(), numpy.random.get_state()[1].tolist()) == before[1:]
+
+
+def test_a_module_that_fails_on_the_example_is_refused_with_its_reason() -> None:
+    with pytest.raises(GraphError, match="does not run on the example: mat1 and mat2 must have the same dtype"):
+        graphs.from_torch(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 4).double())
+    with pytest.raises(GraphError, match="the module does not run on the example: "):
+        graphs.from_torch(nn.Bilinear(4, 4, 3), (torch.randn(2, 4), torch.randn(3, 4)))
+
+
+class Rectified(Base):
+    """A rectifier that only a run shows, and that shows where entries are negative only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(functional.relu(x) if type(self.conv.weight) is nn.Parameter else x)
+
+
+@pytest.mark.parametrize("x", [torch.rand(4, 3, 6, 6), torch.zeros(4, 3, 6, 6), torch.full((4, 3, 6, 6), torch.nan)])
+def test_an_example_that_hides_a_difference_is_not_the_only_one(x: Tensor) -> None:
+    with pytest.raises(GraphError, match="does not compute what the module does"):
+        graphs.from_torch(made(Rectified), x)
+
+
+def test_a_drawn_example_that_the_module_does_not_take_is_left_out() -> None:
+    class Indexed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.fc = nn.Embedding(9, 5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.words((x - 100 * (x < 0)).long()).mean(1))
+
+    x = torch.randint(0, 9, (4, 6)).float()
+    module = Indexed()
+    assert torch.equal(graphs.to_torch(graphs.from_torch(module, x))(x), module(x))
+
+
+class Weighing(nn.Module):
+    """It gives, or uses, the weights of an attention."""
+
+    def __init__(self, give: Callable[[Tensor, Tensor], Any], dropout: float) -> None:
+        super().__init__()
+        self.attention, self.give = nn.MultiheadAttention(8, 2, dropout, batch_first=True), give
+
+    def forward(self, x: Tensor) -> Any:
+        y, weights = self.attention(x, x, x)
+        return self.give(y, weights)
+
+
+@pytest.mark.parametrize(
+    "give", [lambda y, w: (y, w), lambda y, w: w, lambda y, w: y + w.mean()], ids=["given", "alone", "used"]
+)
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("verify", [True, False])
+def test_weights_of_an_attention_are_right_or_named(
+    give: Callable[[Tensor, Tensor], Any], dropout: float, verify: bool
+) -> None:
+    x = torch.randn(3, 4, 8)
+    module = Weighing(give, dropout).eval()
+    try:
+        back = graphs.to_torch(graphs.from_torch(module, x, verify=verify)).eval()
+    except GraphError as error:
+        assert "the weights of the attention 'attention', which no node computes" in str(error)
+    else:
+        expected, found = module(x), back(x)
+        parts = found.values() if isinstance(found, dict) else [found]
+        for one, other in zip(expected if isinstance(expected, tuple) else [expected], parts, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def on_meta() -> nn.Module:
+    with torch.device("meta"):
+        return nn.Linear(4, 3)
+
+
+@pytest.mark.parametrize(
+    ("module", "x", "message"),
+    [
+        (nn.Sequential(nn.LazyLinear(4)), torch.randn(2, 4), "'0.weight' has no shape yet"),
+        (on_meta(), torch.randn(2, 4), "'weight' is on the meta device"),
+        (nn.Linear(4, 3), torch.randn(2, 4).to_sparse(), "the example for 'input' is sparse"),
+        (nn.Linear(4, 3), torch.randn(2, 4, device="meta"), "the example for 'input' is on the meta device"),
+    ],
+    ids=["lazy", "meta", "sparse example", "meta example"],
+)
+def test_what_has_no_numbers_is_refused_in_a_line(module: nn.Module, x: Tensor, message: str) -> None:
+    with pytest.raises(GraphError, match=message) as caught:
+        graphs.from_torch(module, x)
+    assert "\n" not in str(caught.value)
+
+
+class Amplified(nn.Module):
+    """What is rounded in the order of a sum is made much larger."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.fc = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.fc(self.attention(x, x, x, need_weights=True)[0].mean(1))
+        return torch.sin(y * 1e5)
+
+
+def test_amplified_rounding_is_no_difference() -> None:
+    x = torch.randn(2, 5, 8)
+    back = graphs.to_torch(graphs.from_torch(made(Amplified), x)).double()
+    module = made(Amplified).double()
+    torch.testing.assert_close(back(x.double()), module(x.double()), rtol=1e-6, atol=1e-6)

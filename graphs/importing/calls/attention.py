@@ -8,7 +8,7 @@ from typing import Any
 from graphs.importing.calls.layers import linear
 from graphs.importing.calls.values import axis_of, cut, first, ordered, several
 from graphs.importing.lowering import Lowering
-from graphs.importing.stand_ins import Decline, Differing, Ref
+from graphs.importing.stand_ins import Decline, Differing, Ref, Unknown
 
 __all__ = ["ATTENTION_CALLS", "apart", "attention_layer", "together"]
 
@@ -52,14 +52,8 @@ def attention_layer(
     out = layer.out_proj
     held = low.hold(out.weight, f"{path}.out_proj.weight")
     out_bias = None if out.bias is None else low.hold(out.bias, f"{path}.out_proj.bias")
-    return (linear(low, mixed, held, out_bias), _Unknown(path))
-
-
-class _Unknown:
-    """The attention's weights, which no node computes."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
+    weights = f"the weights of the attention '{path}', which no node computes; use its first output only"
+    return (linear(low, mixed, held, out_bias), Unknown(weights))
 
 
 def apart(low: Lowering, value: Ref, heads: int) -> Ref:
