@@ -1,4 +1,4 @@
-"""Layers that are given a value in which the batch is not the first axis, such as windows of images: as functions.
+"""Layers as functions: within windows of images, where the batch is not the first axis, and without some tensors.
 
 What comes of them goes on as a program until its batch is the first axis again.
 """
@@ -9,16 +9,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from graphs.importing.lowering import Lowering
-from graphs.importing.stand_ins import TRAINING, Held, Program
+from graphs.importing.stand_ins import TRAINING, Held
 
 __all__ = ["layer_elsewhere"]
 
 _Arguments = Callable[[Mapping[str, Any], Callable[[str], Held | None]], list[Any]]
 
 
-def layer_elsewhere(
-    low: Lowering, kind: str, value: Program, settings: Mapping[str, Any], held: Mapping[str, Held]
-) -> Any:
+def layer_elsewhere(low: Lowering, kind: str, value: Any, settings: Mapping[str, Any], held: Mapping[str, Held]) -> Any:
     """What a layer gives.
 
     Args:
@@ -36,7 +34,8 @@ def layer_elsewhere(
     if kind not in _FUNCTIONS:
         raise low.error("its batch is not the first axis; keep examples along the first axis")
     named = {name: settings[name] for name in _NAMED.get(kind, ())}
-    return low.call_anew(f"functional.{kind}", [value, *_FUNCTIONS[kind](settings, held.get)], **named)
+    function = f"functional.{kind.removeprefix('frozen_')}"
+    return low.call_anew(function, [value, *_FUNCTIONS[kind](settings, held.get)], **named)
 
 
 def _plain(*names: str) -> _Arguments:
@@ -57,15 +56,19 @@ def _layer_norm(settings: Mapping[str, Any], held: Callable[[str], Held | None])
     return [tuple(weight.tensor.shape) if weight else (), weight, held("bias"), settings["eps"]]
 
 
-def _batch_norm(settings: Mapping[str, Any], held: Callable[[str], Held | None]) -> list[Any]:
-    tensors = [held(role) for role in ("running_mean", "running_var", "weight", "bias")]
-    return [*tensors, TRAINING, settings["momentum"], settings["eps"]]
+def _batch_norm(training: Any) -> _Arguments:
+    def arguments(settings: Mapping[str, Any], held: Callable[[str], Held | None]) -> list[Any]:
+        tensors = [held(role) for role in ("running_mean", "running_var", "weight", "bias")]
+        return [*tensors, training, settings["momentum"], settings["eps"]]
+
+    return arguments
 
 
 _FUNCTIONS: dict[str, _Arguments] = {
     "linear": _linear,
     "layer_norm": _layer_norm,
-    "batch_norm": _batch_norm,
+    "batch_norm": _batch_norm(TRAINING),
+    "frozen_batch_norm": _batch_norm(False),
     "dropout": lambda settings, held: [settings["p"], TRAINING],
     "leaky_relu": _plain("negative_slope"),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
