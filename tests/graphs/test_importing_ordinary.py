@@ -138,6 +138,16 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     ),
     "norms without weights": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False)), IMAGE),
     "directions in windows": (lambda: Whole(turned, fc=nn.Linear(16, 16)), WORDS[:, :4]),
+    "random numbers for each example": (
+        lambda: Whole(
+            lambda s, x: s.fc(x) * (torch.rand(x.shape[0], 1) < 0.8) + torch.randn(x.shape), fc=nn.Linear(6, 6)
+        ),
+        ROW,
+    ),
+    "zeros of the input's type": (
+        lambda: Whole(lambda s, x: s.fc(x) + torch.ones(x.shape[0], 6, dtype=x.dtype), fc=nn.Linear(6, 6)),
+        ROW,
+    ),
     "weights that are pruned": (pruned, ROW),
     "weights with a norm": (normed, ROW),
 }
@@ -307,6 +317,18 @@ def test_stochastic_depth_in_its_usual_spellings(name: str, kept: bool) -> None:
             torch.manual_seed(4)
             outputs.append(each.train(mode)(x))
         torch.testing.assert_close(*outputs, rtol=1e-6, atol=1e-6)
+
+
+def recurrent() -> nn.Module:
+    return Whole(lambda s, x: s.fc(s.layer(x)[0]), layer=nn.LSTM(16, 8, batch_first=True), fc=nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("name", ["a cell in a loop", "a recurrent layer", "zeros for each example"])
+def test_what_comes_out_follows_to_another_precision(name: str) -> None:
+    module, example = (recurrent(), WORDS) if name not in TAKEN else (TAKEN[name][0](), TAKEN[name][1])
+    made = graphs.to_torch(graphs.from_torch(module, example)).eval()
+    expected = made(example)
+    torch.testing.assert_close(made.double()(example.double()), expected.double(), rtol=1e-4, atol=1e-4)
 
 
 def made_of(name: str) -> graphs.Genome:

@@ -47,6 +47,8 @@ def attribute(low: Lowering, value: Any, name: str, *default: Any) -> Any:
             return low.call("operator.getitem", [value, value.seen.names.index(name)], {})
         if name == "dtype" and isinstance(value, Held):
             return value.tensor.dtype
+        if name == "dtype":
+            return low.types[value.node] if isinstance(value, Ref) else value.seen.dtype
         raise low.error(f"it asks for the attribute '{name}' of a tensor")
     return getattr(value, name, *default)
 
