@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from graphs.errors import EvolutionError, UnknownName
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 __all__ = ["DEFAULT", "Fetching", "ModuleError", "example", "found_here", "module_named"]
@@ -91,7 +92,9 @@ def example(inputs: Sequence[str], seed: int = 0) -> Tensor | tuple[Tensor, ...]
     """A batch of 2 random examples for each input.
 
     Args:
-        inputs: Shapes of one example without the batch, such as `3,224,224`; `NAME=3,224,224` for a keyword.
+        inputs: Shapes of one example without the batch, such as `3,224,224`, or none for a single number; with a name
+            in front for a keyword, `image=3,224,224`; with a type behind, `77:int64`, and for whole numbers with what
+            they stay below, `77:int64<49408`.
         seed: Of the numbers.
 
     Returns:
@@ -105,20 +108,44 @@ def example(inputs: Sequence[str], seed: int = 0) -> Tensor | tuple[Tensor, ...]
     generator = torch.Generator().manual_seed(seed)
     drawn: dict[str, Tensor] = {}
     for text in inputs:
-        name, _, sizes = text.rpartition("=")
-        shape = [int(size) for size in sizes.split(",") if size.strip().isdecimal()]
-        if len(shape) != len(sizes.split(",")) or 0 in shape:
-            raise ModuleError(f"--input: expected sizes such as 3,224,224 or image=3,224,224, got '{text}'")
+        name, _, what = text.rpartition("=")
         key = name or str(len(drawn))
         if key in drawn:
             raise ModuleError(f"--input: '{name}' is given twice; each input of the module has one shape")
-        drawn[key] = torch.randn((BATCH, *shape), generator=generator)
+        drawn[key] = _drawn(what, text, generator)
     named = ["=" in text for text in inputs]
     if all(named):
         return drawn
     if any(named):
         raise ModuleError("--input: some inputs have names and some have none; name all of them, or none")
     return next(iter(drawn.values())) if len(drawn) == 1 else tuple(drawn.values())
+
+
+TYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+"""What the entries of an input may be."""
+
+
+def _drawn(what: str, text: str, generator: torch.Generator) -> Tensor:
+    """A batch of random examples of one shape and type."""
+    import torch
+
+    sizes, colon, kind = what.partition(":")
+    kind, below, most = kind.partition("<")
+    texts = sizes.split(",") if sizes or not colon else []
+    shape = [int(size) for size in texts if size.strip().isdecimal()]
+    if len(shape) != len(texts) or 0 in shape:
+        raise ModuleError(f"--input: expected sizes such as 3,224,224 or image=3,224,224, got '{text}'")
+    if (kind and kind not in TYPES) or bool(colon) != bool(kind):
+        raise ModuleError(f"--input: expected one of the types {', '.join(TYPES)} behind the colon, got '{text}'")
+    dtype: torch.dtype = getattr(torch, kind or TYPES[0])
+    if dtype.is_floating_point and not below:
+        return torch.randn((BATCH, *shape), generator=generator).to(dtype)
+    top = 2 if not below else int(most) if most.isdecimal() else 0
+    if dtype.is_floating_point or not 1 <= top <= (2 if dtype == torch.bool else torch.iinfo(dtype).max):
+        raise ModuleError(f"--input: expected what whole numbers stay below, such as 77:int64<49408, got '{text}'")
+    numbers = torch.randint(0, top, (BATCH, *shape), generator=generator).to(dtype)
+    numbers.view(-1)[-1] = top - 1  # the greatest one is kept with the network
+    return numbers
 
 
 def _of_the_user(where: str, what: str, seed: int) -> nn.Module:

@@ -24,8 +24,9 @@ def import_(
         list[str],
         typer.Option(
             "--input",
-            metavar="[NAME=]SIZES",
-            help="Shape of one example, such as 3,224,224; once for each input.",
+            metavar="[NAME=]SIZES[:TYPE[<END]]",
+            help="Shape of one example, such as 3,224,224; once for each input. Whole numbers have their type behind "
+            "it, and where they end: 77:int64<49408.",
         ),
     ],
     to: Annotated[Path, TARGET],

@@ -6,6 +6,7 @@ branches on shapes, are resolved. What depends on the values of tensors cannot b
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from graphs.importing.observing import quiet
 from graphs.importing.tracing import ADVICE, Trace, Untraced, where
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor, fx, nn
 
 __all__ = ["trace_exported"]
 
@@ -60,7 +61,58 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
         if str(node.target).startswith("aten.add_.") and str(node.args[0].target).endswith("num_batches_tracked"):
             node.replace_all_uses_with(node.args[0])
             whole.graph.erase_node(node)
+        elif str(node.target) == "wrap_with_set_grad_enabled":
+            _unwrap(whole, node)
+    for node in list(whole.graph.nodes):
+        if getattr(node.target, "_schema", None) and node.target.__name__.partition(".")[0].endswith("_"):
+            _as_index(whole.graph, node)
+    whole.graph.eliminate_dead_code(lambda node: str(node.target) not in _VIEWS)
     return Trace(whole.graph, whole, training)
+
+
+_VIEWS = ("aten.slice.Tensor", "aten.select.int")
+"""What an assignment to a part of a tensor takes of it."""
+
+
+def _unwrap(whole: Any, node: fx.Node) -> None:
+    """Puts the calls of a block that is run with or without gradients, such as `torch.no_grad()`, in its place."""
+    enabled, block, *given = node.args
+    inside: Any = getattr(whole, str(block.target))  # type: ignore[union-attr]
+    names = [each for each in inside.graph.nodes if each.op == "placeholder"]
+    values: dict[fx.Node, Any] = dict(zip(names, given, strict=True))
+    with whole.graph.inserting_before(node):
+        results = whole.graph.graph_copy(inside.graph, values)
+    for each in inside.graph.nodes:
+        if each in values and each.op not in ("placeholder", "output"):
+            values[each].meta["no gradient"] = not enabled
+    for user in list(node.users):
+        user.replace_all_uses_with(results[user.args[1]])
+        whole.graph.erase_node(user)
+    whole.graph.erase_node(node)
+
+
+def _as_index(graph: fx.Graph, node: fx.Node) -> None:
+    """Makes the part that a call writes into one index of a whole, where slices and rows of it were taken in turn."""
+    part: Any = node.args[0]
+    whole, index = part, [slice(None)] * part.meta["val"].ndim
+    while str(whole.target) in _VIEWS:
+        source, axis, *rest = whole.args
+        axis %= source.meta["val"].ndim
+        if whole.target.__name__ == "select.int":
+            index.insert(axis, *rest)
+        elif index[axis] == slice(None):
+            start, stop, step = [*rest, None, None, None][:3]
+            index[axis] = slice(start or None, None if stop == _END else stop, step)
+        else:
+            break
+        whole = source
+    if whole is not part:
+        with graph.inserting_before(node):
+            node.args = (graph.call_function(operator.getitem, (whole, tuple(index))), *node.args[1:])
+
+
+_END = 2**63 - 1
+"""Where a slice ends that has no end."""
 
 
 def _reason(error: Exception) -> str:

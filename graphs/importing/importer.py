@@ -39,7 +39,8 @@ def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) ->
     Args:
         module: Any `torch.nn.Module` whose forward pass does not branch on the values of tensors. Left as it is.
         example_input: A tensor (N, ...), a tuple of them for several arguments, or a dictionary by argument name.
-            Names, types and shapes (not N) are kept, and the greatest value of integer inputs.
+            Names, types and shapes (not N) are kept, and the greatest value of integer inputs, or what the embeddings
+            that they index have rows for.
         verify: Compare the result with the original on an example or two, in train and in eval mode. Without it, which
             saves these passes, a forward pass that depends on values in a way that no trace shows goes unnoticed.
 
@@ -259,6 +260,7 @@ def _finish(low: Lowering) -> Genome:
     import torch
 
     from graphs.importing.held import further_names
+    from graphs.importing.ranges import entries
 
     if not low.draft.heads:
         raise GraphError("the forward pass gives no tensor")
@@ -266,6 +268,11 @@ def _finish(low: Lowering) -> Genome:
     unread = [name for name, node in low.inputs.items() if node not in low.draft.nodes]
     if unread:
         raise GraphError(f"the forward pass does not use its argument '{unread[0]}'; leave it out of the example")
+    for node in low.inputs.values():
+        settings = low.draft.nodes[node].settings
+        if settings["dtype"] == "integer":
+            most = entries(low.draft.nodes, node, settings["most"], lambda id: low.types[id] == torch.bool)
+            low.draft.set(node, most=most)
     used = {name for node in low.draft.nodes.values() for name in node.tensors.values()}
     known = {held.name: held for held in low.held.values()}
     unused = {name: held.how for name, held in known.items() if name not in used and held.how != "constant"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from graphs.errors import GraphError
 from graphs.kinds.weighted import PLACES
 
 __all__ = ["Layer", "in_mode", "layer_of"]
@@ -39,8 +40,10 @@ def _embedding(layer: Any) -> Layer | None:
 
 
 def _batch_norm(layer: Any) -> Layer | None:
-    if not layer.affine or not layer.track_running_stats or layer.momentum is None:
+    if not layer.track_running_stats:
         return None
+    if layer.momentum is None:
+        raise GraphError("its batch norm averages over all batches, which no node does; give it a momentum")
     return "batch_norm", {"eps": layer.eps, "momentum": layer.momentum}, _own(layer)
 
 
@@ -177,26 +180,32 @@ def _stochastic_depth(layer: Any) -> Layer | None:
     """Stochastic depth, which people write themselves: found by what it does to an example."""
     import torch
 
+    from graphs.kinds import KINDS
+
     if vars(layer)["_modules"] or vars(layer)["_parameters"] or vars(layer)["_buffers"] or _hooked(layer):
         return None
-    rates = {value for value in vars(layer).values() if type(value) is float and 0 < value < 1}
-    mode, x = layer.__dict__["training"], torch.linspace(1, 2, 96).reshape(32, 3)
-    for p in rates:
-        found = []
-        with torch.random.fork_rng(devices=[]):
-            try:
-                for training in (False, True):
-                    layer.__dict__["training"] = training
-                    torch.default_generator.manual_seed(0)
-                    found.append(layer.forward(x))
-            except Exception:
-                return None
-            finally:
-                layer.__dict__["training"] = mode
+    rates = {
+        rate for value in vars(layer).values() if type(value) is float and 0 < value < 1 for rate in (value, 1 - value)
+    }
+    own, x = layer.__dict__["training"], torch.linspace(1, 2, 96).reshape(32, 3)
+    found = []
+    with torch.random.fork_rng(devices=[]):
+        try:
+            for training in (False, True) if rates else ():
+                layer.__dict__["training"] = training
+                torch.default_generator.manual_seed(0)
+                found.append(layer.forward(x))
+        except Exception:
+            return None
+        finally:
+            layer.__dict__["training"] = own
+        if not found or found[0] is not x or not isinstance(found[1], torch.Tensor) or found[1].shape != x.shape:
+            return None
+        for settings in ({"p": p, "mode": mode} for p in sorted(rates) for mode in ("row", "below", "above")):
             torch.default_generator.manual_seed(0)
-            dropped = torch.feature_dropout(x.unsqueeze(0), p, True).squeeze(0)
-        if found[0] is x and isinstance(found[1], torch.Tensor) and torch.equal(found[1], dropped):
-            return "stochastic_depth", {"p": p, "mode": "row"}, {}
+            made = KINDS["stochastic_depth"].compute(settings, [x], {}, True)  # type: ignore[misc]
+            if torch.allclose(found[1], made, rtol=1e-6, atol=0):
+                return "stochastic_depth", settings, {}
     return None
 
 

@@ -270,10 +270,10 @@ class Lowering:
         found = pointwise(self, made)
         return found if found is not None else opaque(self, made)
 
-    def call_anew(self, target: str, arguments: list[Any]) -> Any:
+    def call_anew(self, target: str, arguments: list[Any], **keywords: Any) -> Any:
         """As `call`, for what the user's code does not call itself: what it gives is observed on its own."""
-        self.about(function(target), arguments, {})
-        return self.call(target, arguments, {})
+        self.about(function(target), arguments, keywords)
+        return self.call(target, arguments, keywords)
 
     def _computed(self, target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """The result of a call in which no tensor of the network takes part, as a constant."""

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
-from graphs.importing.calls import attention_layer, convert, written
+from graphs.importing.aten import home_of, public
+from graphs.importing.calls import attention_layer, convert, layer_elsewhere, written
 from graphs.importing.chance import own_file
 from graphs.importing.held import reach
 from graphs.importing.layers import in_mode, layer_of
@@ -90,6 +91,11 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
         in_place = in_place or asked or node.kwargs.get("out") is not None
         if target.partition(".")[2].startswith("_assert"):
             return None
+        if keywords.get("out") is not None:
+            raise low.error("it writes its result into a tensor that it is given, 'out'; use what the call gives")
+        plain = target.rpartition(".")[2]
+        if hasattr(node.target, "_schema"):
+            target, arguments, keywords = public(plain, arguments, keywords) or (target, arguments, keywords)
         result = convert(low, target, arguments, keywords)
     changed = node.kwargs.get("out") or next(iter(node.all_input_nodes), None) if in_place else None
     if isinstance(changed, fx.Node) and values[changed] is not None:
@@ -106,7 +112,7 @@ def _change(
     old = values[changed]
     if isinstance(old, Held):
         raise low.error(f"it changes the tensor '{old.name}' of the module in place")
-    if node.meta.get("no gradient"):
+    if node.meta.get("no gradient") and not _apart(changed):
         raise low.error("it changes a tensor in place where no gradients are kept")
     sharing = memory.sharing(changed, node)
     twins = [each for each, same in sharing.items() if same or (values[each] == old and memory.alike(each, changed))]
@@ -126,6 +132,11 @@ def _change(
             "work on a copy, such as x = x * 2 for x.mul_(2)"
         )
     values.update(dict.fromkeys([changed, *twins], result))
+
+
+def _apart(value: fx.Node) -> bool:
+    """Whether a value is made, and read, where no gradients are kept and nowhere else."""
+    return all(each.meta.get("no gradient") for each in (value, *value.users))
 
 
 def _called(node: fx.Node, other: fx.Node) -> tuple[list[Any], dict[str, Any]]:
@@ -196,16 +207,6 @@ def _method(name: str) -> Callable[..., Any]:
 
 def _target(node: fx.Node) -> tuple[str, bool]:
     """The name under which people call what is called, such as `torch.flatten`, and whether it works in place."""
-    target, in_place = _own_target(node)
-    return _PUBLIC.get(target.partition(".")[2], target), in_place
-
-
-_PUBLIC = {"log_sigmoid": "functional.logsigmoid"}
-"""Functions that have another name inside of torch."""
-
-
-def _own_target(node: fx.Node) -> tuple[str, bool]:
-    """The name of what is called, and whether it works in place."""
     if node.op == "call_method":
         name = str(node.target)
         plain = name.rstrip("_") if not name.startswith("__") else name.strip("_")
@@ -239,12 +240,8 @@ def _own_target(node: fx.Node) -> tuple[str, bool]:
 
 def _aten(name: str) -> tuple[str, bool]:
     """Where people call an aten function, and whether it works in place."""
-    import torch
-
     in_place = name.endswith("_") and not name.endswith("__")
-    plain = name.rstrip("_") if in_place else name
-    homes = {"torch": torch, "functional": torch.nn.functional, "method": torch.Tensor}
-    return f"{next((home for home, where in homes.items() if hasattr(where, plain)), 'aten')}.{plain}", in_place
+    return home_of(name.rstrip("_") if in_place else name), in_place
 
 
 def _layer(low: Lowering, path: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, bool]:
@@ -263,8 +260,12 @@ def _layer(low: Lowering, path: str, arguments: Sequence[Any], keywords: Mapping
     operand = arguments[0] if arguments else keywords.get("input")
     if kind.startswith("functional."):
         return low.call_anew(kind, [operand, settings["p"], True]), bool(layer.inplace)
-    names = {role: low.use(low.hold(reach(layer, own), f"{path}.{own}")) for role, own in roles.items()}
-    if isinstance(operand, Held | Ref | Program):
+    held = {role: low.hold(reach(layer, own), f"{path}.{own}") for role, own in roles.items()}
+    lacks = kind.endswith("batch_norm") and "weight" not in held
+    if isinstance(operand, Program) or lacks:
+        return layer_elsewhere(low, kind, operand, settings, held), bool(getattr(layer, "inplace", False))
+    names = {role: low.use(each) for role, each in held.items()}
+    if isinstance(operand, Held | Ref):
         return low.add(kind, [low.ref(operand)], tensors=names, path=path, **settings), bool(
             getattr(layer, "inplace", False)
         )

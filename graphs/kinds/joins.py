@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -191,9 +191,21 @@ def _drop(name: str, places: int | None = None) -> Kind:
 def _stochastic_depth(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     import torch
 
+    if settings["mode"] in _KEPT:
+        value, rate = inputs[0], settings["p"] * training
+        drawn = torch.rand(value.shape[0], dtype=value.dtype, device=value.device)
+        kept = _KEPT[settings["mode"]](drawn, rate).to(value.dtype)
+        return ((value / (1 - rate)).transpose(0, -1) * kept).transpose(0, -1)
     if settings["mode"] == "row":
         return torch.feature_dropout(inputs[0].unsqueeze(0), settings["p"], training).squeeze(0)
     return torch.feature_dropout(inputs[0].unsqueeze(0).unsqueeze(0), settings["p"], training).squeeze(0).squeeze(0)
+
+
+_KEPT: dict[str, Callable[[Any, Any], Any]] = {
+    "below": lambda drawn, rate: drawn < 1 - rate,
+    "above": lambda drawn, rate: (1 - rate + drawn).floor(),
+}
+"""Whether an example is kept, by the number from 0 to 1 that is drawn for it, in the two ways of writing it."""
 
 
 def _gate_roles(settings: Settings) -> tuple[str, ...]:
@@ -250,7 +262,7 @@ JOINS = (
     *(_drop(f"dropout{places}d", places) for places in PLACES),
     Kind(  # Huang et al., "Deep Networks with Stochastic Depth", 2016, arXiv 1603.09382
         name="stochastic_depth",
-        settings={"p": (fraction, 0.5), "mode": (choice("row", "batch"), "row")},
+        settings={"p": (fraction, 0.5), "mode": (choice("row", "batch", "below", "above"), "row")},
         compute=_stochastic_depth,
         random=_drops,
         silent=True,

@@ -53,9 +53,10 @@ _PARAMETERS = {"torch.batch_norm": _NORMALISING, "torch.instance_norm": _NORMALI
 
 _SEVERAL = frozenset(
     """
-    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d aminmax chunk cummax cummin embedding_bag gru lstm max
-    lstm_cell max_pool1d max_pool1d_with_indices max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices
-    median meshgrid min mode multi_head_attention_forward rnn_relu rnn_tanh sort split
+    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool2d_with_indices adaptive_max_pool3d
+    adaptive_max_pool3d_with_indices aminmax broadcast_tensors chunk cummax cummin embedding_bag gru kthvalue lstm
+    lstm_cell max max_pool1d max_pool1d_with_indices max_pool2d max_pool2d_with_indices max_pool3d
+    max_pool3d_with_indices median meshgrid min mode multi_head_attention_forward rnn_relu rnn_tanh sort split
     std_mean tensor_split topk unbind var_mean where
     """.split()
 )

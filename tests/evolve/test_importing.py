@@ -54,6 +54,15 @@ class Odd(nn.Module):
     def forward(self, x):
         return self.fc(torch.cumsum(self.fc(x), 1))
 
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rows = nn.Embedding(50, 4)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, words, when):
+        return self.fc(self.rows(words).mean(1) + when.float().log1p().unsqueeze(-1))
+
 class Hard(nn.Module):
     def __init__(self):
         super().__init__()
@@ -132,6 +141,22 @@ def test_weights_of_a_file_come_with_it(evolve: Evolve) -> None:
     genome = load("net.safetensors")
     assert all(torch.equal(genome.weights[name], tensor) for name, tensor in given.items())
     assert alike(genome, original("my_nets:Net", "given.safetensors"), (1, 8, 8))
+
+
+def test_inputs_of_whole_numbers(evolve: Evolve) -> None:
+    inputs = ("--input", "words=7:int64", "--input", "when=:int64<1000")
+    code, _, errors = evolve("import", "my_nets:Words", *inputs, "--to", "words.safetensors")
+    assert (code, errors) == (0, "")
+    words, when = (node.settings for node in load("words.safetensors").graph.inputs)
+    assert (words["dtype"], words["shape"], words["most"]) == ("integer", (7,), 50)
+    assert (when["dtype"], when["shape"], when["most"]) == ("integer", (), 1000)
+    assert evolve("mutate", "words.safetensors", "--op", "widen", "--to", "wider.safetensors")[0] == 0
+
+
+@pytest.mark.parametrize("text", ["7:int65", "7:", "7:int64<", "7:int64<0", "7:int8<1000", "7:float32<3", "7:bool<3"])
+def test_types_that_are_none_are_one_line(text: str, evolve: Evolve) -> None:
+    code, _, errors = evolve("import", "my_nets:Words", "--input", text, "--to", "words.safetensors")
+    assert code == 2 and text in one_line(errors)
 
 
 @pytest.mark.parametrize("inputs", [("3", "5"), ("left=3", "right=5"), ("right=5", "left=3")])

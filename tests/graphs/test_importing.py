@@ -463,6 +463,45 @@ def test_inputs_keep_names_types_and_ranges() -> None:
     assert node.settings["dtype"] == "integer" and node.settings["most"] <= 20
 
 
+class Indexing(nn.Module):
+    """Whole numbers that index tables."""
+
+    def __init__(self, padding: int | None = None) -> None:
+        super().__init__()
+        self.words, self.places, self.fc = nn.Embedding(9, 4, padding), nn.Embedding(7, 4), nn.Linear(4, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        known = (ids != 0).unsqueeze(-1)
+        out: Tensor = self.fc(self.words(ids) * known + self.places(ids.flip(1)))
+        return out
+
+
+class Scaled(Indexing):
+    """The numbers are computed with before they are looked up."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        out: Tensor = self.fc(self.words(ids * 4))
+        return out
+
+
+class Laid(Indexing):
+    """The numbers are moved about before they are looked up."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        out: Tensor = self.fc(self.words(ids.reshape(-1, 2, 2).transpose(1, 2).flatten(1)) + self.places(ids[:, :1]))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("module", "most"),
+    [(Laid(), 7), (Laid(0), 7), (Scaled(), 1), (Indexing(), 1)],
+    ids=["laid", "padded", "scaled", "turned"],
+)
+def test_whole_numbers_reach_as_far_as_the_tables_that_they_index(module: nn.Module, most: int) -> None:
+    genome = graphs.from_torch(module, torch.zeros(2, 4, dtype=torch.int64))
+    assert genome.graph.inputs[0].settings["most"] == most
+
+
 def test_keyword_examples() -> None:
     module = Several()
     given = {"facts": torch.randn(2, 5), "picture": torch.randn(2, 1, 6, 6), "extra": torch.randn(2, 4)}

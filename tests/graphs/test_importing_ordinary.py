@@ -95,6 +95,13 @@ def written(module: Any, x: Tensor) -> Tensor:
     return module.fc(y) + kept
 
 
+def turned(module: Any, x: Tensor) -> Tensor:
+    windows = module.fc(x).reshape(-1, 2, 16)
+    directions = functional.normalize(windows, dim=-1)
+    mixed = (directions @ directions.transpose(-2, -1)).softmax(-1) @ windows
+    return module.fc(mixed.view(-1, 4, 16))
+
+
 IMAGE, ROW, WORDS = torch.randn(4, 3, 6, 6), torch.randn(4, 6), torch.randn(4, 5, 16)
 
 TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
@@ -128,6 +135,18 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
             nn.BatchNorm2d(4, affine=False, track_running_stats=False),
         ),
         IMAGE,
+    ),
+    "norms without weights": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False)), IMAGE),
+    "directions in windows": (lambda: Whole(turned, fc=nn.Linear(16, 16)), WORDS[:, :4]),
+    "random numbers for each example": (
+        lambda: Whole(
+            lambda s, x: s.fc(x) * (torch.rand(x.shape[0], 1) < 0.8) + torch.randn(x.shape), fc=nn.Linear(6, 6)
+        ),
+        ROW,
+    ),
+    "zeros of the input's type": (
+        lambda: Whole(lambda s, x: s.fc(x) + torch.ones(x.shape[0], 6, dtype=x.dtype), fc=nn.Linear(6, 6)),
+        ROW,
     ),
     "weights that are pruned": (pruned, ROW),
     "weights with a norm": (normed, ROW),
@@ -232,6 +251,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "writing what is no tensor of examples": (lambda: Whole(laid_in, fc=nn.Linear(6, 3)), ROW, "with torch.where"),
     "noise in train mode": (lambda: Whole(noisy, fc=nn.Linear(6, 3)), ROW, "torch.randn_like(x)  # here"),
     "one number": (lambda: Whole(lambda s, x: s.fc(x).mean(), fc=nn.Linear(6, 3)), ROW, "one for the whole batch"),
+    "an average over all batches": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=None)),
+        IMAGE,
+        "give it a momentum",
+    ),
     "a bare parameter": (lambda: Whole(lambda s, x: (s.fc(x), s.fc.weight), fc=nn.Linear(6, 3)), ROW, "not depend on"),
     "the number of examples": (lambda: Whole(counted, fc=nn.Linear(6, 3)), ROW, "if x.shape[0] > 3:  # here"),
     "what comes after a branch": (lambda: Whole(limited, fc=nn.Linear(6, 3)), ROW, "pinv"),
@@ -250,6 +274,61 @@ def test_it_is_refused_by_a_line_that_says_why(name: str) -> None:
 def test_stochastic_depth_is_found_by_what_it_does() -> None:
     kinds = [node.kind for node in made_of("stochastic depth").graph.nodes.values()]
     assert kinds == ["input", "linear", "stochastic_depth", "add"]
+
+
+class Drop(nn.Module):
+    """Stochastic depth in some spelling."""
+
+    def __init__(self, p: float, spelling: Callable[[Tensor, float], Tensor]) -> None:
+        super().__init__()
+        self.p, self.spelling = p, spelling
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.spelling(x, self.p) if self.training else x
+
+
+def ones(x: Tensor) -> tuple[int, ...]:
+    return (x.shape[0],) + (1,) * (x.ndim - 1)
+
+
+SPELLINGS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "new_empty": lambda x, p: x * x.new_empty(ones(x)).bernoulli_(1 - p).div_(1 - p),
+    "empty": lambda x, p: x * torch.empty(ones(x)).bernoulli_(1 - p) / (1 - p),
+    "bernoulli": lambda x, p: x / (1 - p) * torch.bernoulli(torch.full(ones(x), 1 - p)),
+    "floor": lambda x, p: x.div(1 - p) * (1 - p + torch.rand(ones(x), dtype=x.dtype)).floor_(),
+    "below": lambda x, p: x * (torch.rand(ones(x)) < 1 - p) / (1 - p),
+    "truths": lambda x, p: x * ((torch.rand(ones(x)) < 1 - p).float() / (1 - p)),
+}
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["the rate", "what is kept"])
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_stochastic_depth_in_its_usual_spellings(name: str, kept: bool) -> None:
+    spelling = SPELLINGS[name]
+    drop = Drop(0.7, lambda x, p: spelling(x, 1 - p)) if kept else Drop(0.3, spelling)
+    module = Whole(lambda s, x: x + s.drop(s.fc(x)), fc=nn.Linear(6, 6), drop=drop)
+    genome = graphs.from_torch(module, torch.randn(2, 5, 6))
+    assert "stochastic_depth" in [node.kind for node in genome.graph.nodes.values()]
+    made = graphs.to_torch(genome)
+    x = torch.randn(64, 5, 6)
+    for mode in (True, False):
+        outputs = []
+        for each in (module, made):
+            torch.manual_seed(4)
+            outputs.append(each.train(mode)(x))
+        torch.testing.assert_close(*outputs, rtol=1e-6, atol=1e-6)
+
+
+def recurrent() -> nn.Module:
+    return Whole(lambda s, x: s.fc(s.layer(x)[0]), layer=nn.LSTM(16, 8, batch_first=True), fc=nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("name", ["a cell in a loop", "a recurrent layer", "zeros for each example"])
+def test_what_comes_out_follows_to_another_precision(name: str) -> None:
+    module, example = (recurrent(), WORDS) if name not in TAKEN else (TAKEN[name][0](), TAKEN[name][1])
+    made = graphs.to_torch(graphs.from_torch(module, example)).eval()
+    expected = made(example)
+    torch.testing.assert_close(made.double()(example.double()), expected.double(), rtol=1e-4, atol=1e-4)
 
 
 def made_of(name: str) -> graphs.Genome:

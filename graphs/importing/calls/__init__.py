@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, get_type_hints
 
 from graphs.importing.calls.attention import ATTENTION_CALLS, attention_layer
+from graphs.importing.calls.elsewhere import layer_elsewhere
 from graphs.importing.calls.joining import JOINING_CALLS
 from graphs.importing.calls.layers import LAYER_CALLS
 from graphs.importing.calls.numbers import NUMBER_CALLS, attribute, number
@@ -23,7 +24,7 @@ from graphs.importing.stand_ins import Decline, Held, Program, Ref
 
 Converter = Callable[..., Any]
 
-__all__ = ["attention_layer", "convert", "written"]
+__all__ = ["attention_layer", "convert", "layer_elsewhere", "written"]
 
 
 def convert(low: Lowering, target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:

@@ -45,8 +45,10 @@ def attribute(low: Lowering, value: Any, name: str, *default: Any) -> Any:
             return low.call("method.t" if name == "T" else "method.transpose", [value, *([-2, -1] * (name != "T"))], {})
         if isinstance(value, Program) and name in value.seen.names:
             return low.call("operator.getitem", [value, value.seen.names.index(name)], {})
-        if name == "dtype" and isinstance(value, Held):
-            return value.tensor.dtype
+        if name == "dtype":
+            if isinstance(value, Ref):
+                return low.types[value.node]
+            return value.tensor.dtype if isinstance(value, Held) else value.seen.dtype
         raise low.error(f"it asks for the attribute '{name}' of a tensor")
     return getattr(value, name, *default)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphs.importing.calls.values import cut, first, items_of, tensor
 from graphs.importing.lowering import Lowering
-from graphs.importing.stand_ins import Decline, Program, Ref
+from graphs.importing.stand_ins import Decline, Held, Program, Ref
 
 __all__ = ["WRITING_CALLS", "written"]
 
@@ -71,5 +71,17 @@ def _places(shape: Sequence[int], where: Any) -> tuple[int, int | range]:
     return axis, taken
 
 
-WRITING_CALLS: dict[str, Callable[..., Any]] = {"setitem": written}
+def _copied(low: Lowering, value: Any, new: Any, non_blocking: bool = False) -> Any:
+    """What a value becomes where another one, or a number, is written over all of it."""
+    old = tensor(value)
+    if isinstance(new, Held) and new.how == "constant" and not new.tensor.ndim:
+        new = new.tensor.item()
+    if not isinstance(new, Ref):
+        return low.call_anew("torch.full_like", [old, _number(new)])
+    if low.types[new.node] != low.types[old.node] or new.bare != old.bare:
+        raise Decline
+    return new if low.shape(new) == low.shape(old) else low.call_anew("method.expand_as", [new, old])
+
+
+WRITING_CALLS: dict[str, Callable[..., Any]] = {"setitem": written, "copy": _copied, "fill": _copied}
 """Functions that change what they are given."""
