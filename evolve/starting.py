@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +24,15 @@ class StartError(EvolutionError, ValueError):
     """Network, data and run do not fit each other."""
 
 
-def starting_task(settings: Settings, recorded: Mapping[str, Any] | None = None) -> Task:
+def starting_task(
+    settings: Settings, recorded: Mapping[str, Any] | None = None, report: Callable[[int, int], None] | None = None
+) -> Task:
     """The task of the settings.
 
     Args:
         settings: What to train on and where it lies.
         recorded: For a run that exists, the task's `spec` at its start.
+        report: Called while images are decoded, with how many are done and how many there are.
 
     Raises:
         StartError: The data is not what the run started with.
@@ -37,7 +40,7 @@ def starting_task(settings: Settings, recorded: Mapping[str, Any] | None = None)
     """
     from runners.task import Task
 
-    task = Task.named(settings.data, settings.data_root, settings.download, settings.limit)
+    task = Task.named(settings.data, settings.data_root, settings.download, settings.limit, settings.image_size, report)
     if recorded is not None and task.spec["digest"] != recorded["digest"]:
         raise StartError(
             f"data set '{task.name}' is not the one that this run started with: SHA-256 "

@@ -19,13 +19,14 @@ from torch import Tensor
 from graphs.errors import UnknownName
 from runners import npz
 from runners.arrays import Arrays, DataError, checked
-from runners.datasets import DATASETS, load
+from runners.datasets import DATASETS, is_path, load
+from runners.decoding import Progress, decoded
+from runners.folders import scan
+from runners.normalising import histogram, moments
+from runners.prepared import SPLITS, Prepared
 from runners.splits import stratified, validation_size
 
 __all__ = ["SPLITS", "Split", "Task"]
-
-SPLITS = ("train", "validation", "test")
-"""Names of the splits."""
 
 SEED = 0
 """Of the draw that sets the validation split apart; the same for every run, so that runs can be compared."""
@@ -33,10 +34,14 @@ SEED = 0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Examples: `images` `(N, C, H, W)` of uint8 and `labels` `(N,)` of int64."""
+    """Examples: `images` `(N, C, H, W)` of uint8 and `labels` `(N,)` of int64.
+
+    `mapped` images come from the disk when they are asked for, and may be more than fit into memory.
+    """
 
     images: Tensor
     labels: Tensor
+    mapped: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -75,21 +80,37 @@ class Task:
         return channels, height, width
 
     @classmethod
-    def named(cls, name: str, root: str | Path | None = None, download: bool = False, limit: int | None = None) -> Task:
-        """The task of a data set with a name, or of an `.npz` file.
+    def named(
+        cls,
+        name: str,
+        root: str | Path | None = None,
+        download: bool = False,
+        limit: int | None = None,
+        size: int | None = None,
+        report: Progress | None = None,
+    ) -> Task:
+        """The task of a data set with a name, of an `.npz` file, or of a folder of images.
 
         Args:
-            name: Key of `runners.datasets.DATASETS`, or the path of a file that ends in `.npz`.
+            name: Key of `runners.datasets.DATASETS`, the path of a file that ends in `.npz`, or of a folder that holds
+                a folder of images for each class (`runners.folders`).
             root: Folder in which a named data set is looked for.
             download: Fetch a named data set that is not there; without it the network is never used.
             limit: Use at most this many training images, and as many for validation, chosen evenly over the classes.
+            size: Height and width to which the images of a folder are brought; None where they have one size.
+            report: Called while the images of a folder are decoded, with how many are done and how many there are.
 
         Raises:
             UnknownName: There is no data set of that name.
             DataError: Its files are missing, damaged or not of the expected form.
+            MissingExtra: Pillow is not installed, which a folder of images needs.
         """
-        if str(name).endswith(".npz"):
-            path = Path(name).expanduser().resolve()
+        path = Path(name).expanduser().resolve()
+        if is_path(name) and path.suffix != ".npz":
+            return cls._of_folder(path, limit, size, report)
+        if size is not None:
+            raise DataError(f"an image size is for a folder of images, and {name} has its own; leave it out")
+        if is_path(name):
             arrays = checked(npz.read(path), str(path))
             return cls._made(arrays, path.stem, {"name": str(path), "root": None}, limit)
         folder = None if root is None else Path(root).expanduser().resolve()
@@ -135,13 +156,34 @@ class Task:
                 "this task was made from arrays in memory, which another process does not have; write them to a file "
                 "with numpy.savez and name that file"
             )
-        task = cls.named(spec["name"], spec["root"], limit=spec["limit"])
+        task = cls.named(spec["name"], spec["root"], limit=spec["limit"], size=spec.get("size"))
         if task.spec["digest"] != spec["digest"]:
             raise DataError(
                 f"data set '{spec['name']}' has changed: its images have the SHA-256 {task.spec['digest'][:12]}…, "
                 f"expected {str(spec['digest'])[:12]}…; put the earlier files back, or start a new run"
             )
         return task
+
+    @classmethod
+    def _of_folder(cls, path: Path, limit: int | None, size: int | None, report: Progress | None) -> Task:
+        found = decoded(scan(path, limit), size, report)
+        spec = {"name": str(path), "root": None, "limit": limit, "size": size, "digest": found.digest}
+        return cls._of_prepared(found, path.name, spec)
+
+    @classmethod
+    def _of_prepared(cls, found: Prepared, name: str, spec: Mapping[str, Any]) -> Task:
+        splits = {split: Split(found.inputs[split], found.targets[split], mapped=True) for split in SPLITS}
+        labels = tuple(found.facts["labels"])
+        assert found.pixels is not None  # noqa: S101 - for the type checker: images of uint8 have been counted
+        return cls(
+            name=name,
+            **splits,
+            classes=len(labels),
+            labels=labels,
+            normalisation=moments(found.pixels),
+            mirror=False,
+            spec=spec,
+        )
 
     @classmethod
     def _made(
@@ -172,7 +214,7 @@ class Task:
             test=_split(arrays.x_test, arrays.y_test, np.arange(len(arrays.y_test))),
             classes=arrays.classes,
             labels=labels,
-            normalisation=_moments(taken.images),
+            normalisation=moments(histogram(taken.images)),
             mirror=mirror,
             spec=spec | {"limit": limit, "digest": arrays.digest()},
         )
@@ -205,17 +247,3 @@ def _split(images: Any, labels: Any, rows: Any) -> Split:
     """The examples at `rows`, in the order of the data set."""
     rows = np.sort(rows)
     return Split(torch.from_numpy(images[rows]), torch.from_numpy(labels[rows]))
-
-
-def _moments(images: Tensor) -> dict[str, list[float]]:
-    """Mean and deviation of each channel from exact sums, so that every machine gets the same bits."""
-    mean, std = [], []
-    for channel in images.unbind(1):
-        counts = torch.bincount(channel.reshape(-1), minlength=256).tolist()
-        total = sum(counts)
-        first = sum(value * count for value, count in enumerate(counts))
-        second = sum(value * value * count for value, count in enumerate(counts))
-        variance = (second * total - first * first) / (total * 255) ** 2
-        mean.append(first / (total * 255))
-        std.append(variance**0.5 or 1.0)
-    return {"mean": mean, "std": std}

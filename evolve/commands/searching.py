@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evolve.commands.options import RunFolder
+from evolve.commands.options import ImageSize, RunFolder
 from graphs.errors import EvolutionError
 
 if TYPE_CHECKING:
@@ -26,11 +26,12 @@ def search(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FILE.npz",
-            help="What to train on: digits, mnist, fashion-mnist, cifar10, cifar100, or a file with the arrays "
-            "x_train, y_train, x_test, y_test.",
+            metavar="NAME|FILE.npz|FOLDER",
+            help="What to train on: digits, mnist, fashion-mnist, cifar10, cifar100, a file with the arrays x_train, "
+            "y_train, x_test, y_test, or a folder with one of images for each class.",
         ),
     ] = None,
+    image_size: ImageSize = None,
     data_root: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where data sets lie; never written to without --download."),
@@ -75,6 +76,7 @@ def search(
 
     flags = _given(
         data=data,
+        image_size=image_size,
         data_root=data_root,
         download=download,
         model=model,

@@ -32,7 +32,7 @@ def digits() -> Task:
 
 def evolve(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "evolve", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": f"{folder}/cache"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -136,6 +136,30 @@ def test_a_failure_says_why_and_leaves_the_folder_usable(tmp_path: Path, digits:
     for path in tmp_path.glob("checkpoint*"):
         path.unlink()
     assert train_into(tmp_path, good, Recipe(epochs=1), digits, threads=1)["val_accuracy"] is not None
+
+
+def test_a_folder_of_images_is_trained_on_and_searched(tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    for name, level in (("dark", 40), ("light", 200)):
+        (tmp_path / "marks" / name).mkdir(parents=True)
+        for place in range(30):
+            noise = np.random.default_rng(place + level).integers(0, 40, (12, 12, 3))
+            Image.fromarray((level + noise).astype(np.uint8)).save(tmp_path / "marks" / name / f"{place}.png")
+    data = ("--data", "marks", "--image-size", "8")
+    done = evolve("train", "convnet", *data, "--epochs", "1", "--out", "out", "--json", folder=tmp_path)
+    assert done.returncode == 0 and done.stderr == "decoding images: 60 of 60\n"
+    assert json.loads(done.stdout.splitlines()[-1])["data"]["size"] == 8
+    made = load(tmp_path / "out" / "model.safetensors")
+    assert made.about["labels"] == ("dark", "light") and made.graph.inputs[0].settings["shape"] == (3, 8, 8)
+    options = ("--candidates", "2", "--epochs", "1", "--pool", "local", "--workers", "1", "--run", "run")
+    done = evolve("search", *data, *options, folder=tmp_path)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert done.stdout.splitlines()[0] == "run" and "complete" not in done.stderr
+    (tmp_path / "marks" / "dark" / "0.png").write_bytes(b"no image")
+    done = evolve("train", "convnet", *data, folder=tmp_path)
+    assert done.returncode == 2 and "marks/dark/0.png: broken" in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
