@@ -33,7 +33,7 @@ class Settings(CheckedModel):
     """What to search, from where, how, and with what means.
 
     Attributes:
-        data: Name of a data set, or path of an `.npz` file or of a folder of images.
+        data: Name of a data set, or path of an `.npz` file, of one that `Task.save` wrote, or of a folder of images.
         image_size: Height and width to which the images of a folder are brought.
         data_root: Folder in which a named data set is looked for.
         download: Fetch a named data set that is not there.

@@ -99,7 +99,7 @@ def told(genome: Genome, task: Task) -> Genome:
     """The network, knowing the normalisation and the labels of `task`."""
     about = {
         **genome.about,
-        "normalisation": {name: list(values) for name, values in task.normalisation.items()},
+        "normalisation": {name: list(values) for name, values in task.normalisation.items()} or None,
         "labels": list(task.labels),
     }
     return replace(genome, about=about)

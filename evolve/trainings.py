@@ -152,7 +152,8 @@ def _measured(outcome: Outcome, recipe: Recipe, task: Task, device: str) -> dict
     networks = [*outcome.members, outcome.genome]
     heads = sum(not head.training_only for head in outcome.genome.graph.heads)
     if len(networks) == 1 and heads == 1:
-        return {"test_accuracy": evaluate(outcome.genome, task, "test", device=device)["accuracy"]}
+        found = evaluate(outcome.genome, task, "test", device=device)
+        return {f"test_{name}": found[name] for name in ("accuracy", task.objective.metric.name)}
     of = recipe.hydra.average if recipe.hydra is not None else "probabilities"
     logits = {
         split: [head for each in networks for head in head_logits(each, task, split, device=device).values()]

@@ -19,7 +19,11 @@ from runners.arrays import DataError
 from runners.download import Remote, fetch
 from runners.layouts import CifarFiles, IdxFiles, Layout
 
-__all__ = ["DATASETS", "DataSet", "is_path", "load"]
+__all__ = ["DATASETS", "FILES", "DataSet", "is_path", "load"]
+
+
+FILES = (".npz", ".safetensors")
+"""How the names of files that hold a data set end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,7 @@ def is_path(name: str) -> bool:
     """Whether a person who writes `name` means a file or a folder of their own, and no key of `DATASETS`."""
     if name in DATASETS:
         return False
-    return name.endswith(".npz") or os.sep in name or name.startswith("~") or Path(name).is_dir()
+    return name.endswith(FILES) or os.sep in name or name.startswith("~") or Path(name).is_dir()
 
 
 def load(name: str, root: Path | None, download: bool = False, base: str | None = None) -> tuple[dict[str, Any], str]:

@@ -26,7 +26,8 @@ class Feed:
     def __init__(self, task: Task, split: Split, device: str, memory_format: torch.memory_format) -> None:
         self._images = split.images if split.mapped else split.images.to(device)
         self._labels = split.labels.to(device)
-        self._scale, self._shift = task.scale_and_shift(device)
+        if task.normalisation:
+            self._scale, self._shift = task.scale_and_shift(device)
         self._format = memory_format
 
     def __len__(self) -> int:
@@ -34,7 +35,7 @@ class Feed:
 
     @property
     def labels(self) -> Tensor:
-        """Of all examples, `(N,)`."""
+        """Of all examples."""
         return self._labels
 
     @property
@@ -45,7 +46,7 @@ class Feed:
     def take(
         self, rows: Tensor, flip: bool, crop: int, generator: torch.Generator, cutout: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """Augmented and normalised images `(N, C, H, W)` of float32, and labels `(N,)`, of the examples at `rows`."""
+        """Augmented and normalised images `(N, C, H, W)` of float32, and labels, of the examples at `rows`."""
         images = self._images.index_select(0, rows.to(self._images.device)).to(self.device)
         images = augment(images, flip, crop, generator)
         images = self._normalised(images)
@@ -62,6 +63,8 @@ class Feed:
             )
 
     def _normalised(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8:
+            return images
         return images.to(torch.float32, memory_format=self._format).mul_(self._scale).sub_(self._shift)
 
 

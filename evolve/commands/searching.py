@@ -26,7 +26,7 @@ def search(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FILE.npz|FOLDER",
+            metavar="NAME|FILE|FOLDER",
             help="What to train on: digits, mnist, fashion-mnist, cifar10, cifar100, a file with the arrays x_train, "
             "y_train, x_test, y_test, or a folder with one of images for each class.",
         ),

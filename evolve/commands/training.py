@@ -21,7 +21,7 @@ def train(
     model: Annotated[str, NETWORK],
     *,
     data: Annotated[
-        str, typer.Option(metavar="NAME|FILE.npz|FOLDER", help="What to train on; a folder has one for each class.")
+        str, typer.Option(metavar="NAME|FILE|FOLDER", help="What to train on; a folder has one for each class.")
     ] = "digits",
     image_size: ImageSize = None,
     data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where named data sets lie.")] = None,

@@ -162,6 +162,30 @@ def test_a_folder_of_images_is_trained_on_and_searched(tmp_path: Path) -> None:
     assert done.returncode == 2 and "marks/dark/0.png: broken" in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_examples_of_one_s_own_are_trained_on_from_a_file(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+    from torch.utils.data import TensorDataset
+
+    from graphs import from_torch, save
+
+    inputs = torch.randn(120, 4, generator=torch.Generator().manual_seed(0))
+    Task(TensorDataset(inputs, inputs.sum(1)), loss="regression").save(tmp_path / "sums.safetensors")
+    save(
+        from_torch(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)), inputs[:2]), tmp_path / "net.safetensors"
+    )
+    arguments = ("train", "net.safetensors", "--data", "sums.safetensors")
+    done = evolve(*arguments, "--epochs", "3", "--set", "lr=0.05", folder=tmp_path)
+    assert done.returncode == 0 and ", r2 " in done.stdout.splitlines()[2], done.stderr
+    result = json.loads((tmp_path / "trained" / "result.json").read_text())
+    assert result["test_accuracy"] == pytest.approx(1 / (2 - result["test_r2"]))
+    assert load(tmp_path / "trained" / "model.safetensors").about["normalisation"] is None
+    done = evolve("train", "convnet", "--data", "sums.safetensors", folder=tmp_path)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    done = evolve(*arguments, "--set", "flip=true", "--out", "other", folder=tmp_path)
+    assert done.returncode == 2 and "flip is for images" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -232,7 +232,7 @@ def test_a_network_learns_from_a_folder_to_the_bits_of_the_same_arrays(tmp_path:
     genome = zoo.create("convnet", classes=2, input_shape=task.input_shape)
     outcome = train(genome, Recipe(epochs=2), task)
     assert outcome.val_accuracy == 1.0
-    held = Task(
+    held = Task.of(
         **{
             **{name: getattr(task, name) for name in ("name", "classes", "labels", "normalisation", "mirror", "spec")},
             **{split: prepared_copy(task.split(split)) for split in prepared.SPLITS},
