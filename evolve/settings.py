@@ -38,7 +38,8 @@ class Settings(CheckedModel):
         data_root: Folder in which a named data set is looked for.
         download: Fetch a named data set that is not there.
         limit: Use at most this many training images.
-        model: The starting network: a name of the zoo, or path of a `.safetensors` file.
+        model: The starting network: a name of the zoo, path of a `.safetensors` file, or `torchvision:NAME`.
+        weights: For `torchvision:NAME`: `DEFAULT` for those that it publishes, or path of a `.safetensors` file.
         model_settings: Settings of the zoo's network.
         strategy: Key of `evolve.STRATEGIES`.
         candidates: How many networks to train, the starting one included.
@@ -80,6 +81,7 @@ class Settings(CheckedModel):
     download: bool = False
     limit: int | None = Field(default=None, ge=1)
     model: str = Field(default="convnet", min_length=1)
+    weights: str | None = Field(default=None, min_length=1)
     model_settings: dict[str, Any] = Field(default_factory=dict)
     strategy: str = "aging"
     candidates: int = Field(default=24, ge=1, le=1_000_000)
@@ -157,6 +159,7 @@ class Settings(CheckedModel):
             data=_absolute(self.data) if is_path(self.data) else self.data,
             data_root=None if self.data_root is None else _absolute(self.data_root),
             model=_absolute(self.model) if self.model.endswith(".safetensors") else self.model,
+            weights=_absolute(self.weights) if self.weights and self.weights.endswith(".safetensors") else self.weights,
         )
 
     def resolved(self, task: Task) -> Settings:

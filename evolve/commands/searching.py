@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evolve.commands.options import ImageSize, RunFolder
+from evolve.commands.options import ImageSize, RunFolder, Weights
 from graphs.errors import EvolutionError
 
 if TYPE_CHECKING:
@@ -41,8 +41,12 @@ def search(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="ZOO-NAME|FILE.safetensors", help="The starting network; 'evolve zoo' lists names."),
+        typer.Option(
+            metavar="ZOO-NAME|FILE.safetensors|torchvision:NAME",
+            help="The starting network; 'evolve zoo' lists names.",
+        ),
     ] = None,
+    weights: Weights = None,
     strategy: Annotated[str | None, typer.Option(metavar="NAME", help="Who becomes a parent: aging, random.")] = None,
     candidates: Annotated[
         str | None, typer.Option(metavar="N", help="How many networks to train, the starting one included.")
@@ -80,6 +84,7 @@ def search(
         data_root=data_root,
         download=download,
         model=model,
+        weights=weights,
         strategy=strategy,
         candidates=candidates,
         population=population,

@@ -8,18 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from evolve.commands.options import ImageSize, Json, Seed
+from evolve.commands.options import ImageSize, Json, Seed, Weights
 
 __all__ = ["freezeout_speedup", "train"]
 
 NETWORK = typer.Argument(
-    metavar="ZOO-NAME|FILE.safetensors|RUN:ID", help="The network; 'evolve zoo' lists names, RUN:ID is a candidate."
+    metavar="ZOO-NAME|FILE.safetensors|RUN:ID|torchvision:NAME",
+    help="The network; 'evolve zoo' lists names, RUN:ID is a candidate.",
 )
 
 
 def train(
     model: Annotated[str, NETWORK],
     *,
+    weights: Weights = None,
     data: Annotated[
         str, typer.Option(metavar="NAME|FILE|FOLDER", help="What to train on; a folder has one for each class.")
     ] = "digits",
@@ -78,7 +80,7 @@ def train(
         task = Task.named(data, data_root, download, limit, image_size, decoding)
     finally:
         decoding.close()
-    genome = named_network(model, task, seed, start == "scratch")
+    genome = named_network(model, task, seed, start == "scratch", weights)
     teachers = [named_network(each, task, seed) for each in teacher or []]
     arguments: dict[str, Any] = {"seed": seed, "threads": threads, "device": device}
     with progress(page, as_json) as report:

@@ -186,6 +186,40 @@ def test_examples_of_one_s_own_are_trained_on_from_a_file(tmp_path: Path) -> Non
     assert done.returncode == 2 and "flip is for images" in done.stderr
 
 
+def test_a_network_of_torchvision_starts_from_weights_with_a_last_layer_for_the_classes(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from evolve.settings import Settings
+    from evolve.starting import starting_network
+    from evolve.vision import torchvision_models
+
+    module = torchvision_models().get_model("squeezenet1_1")
+    state = module.state_dict()
+    save_file(state, tmp_path / "trained.safetensors")
+    task = Task.from_arrays(**_coloured())
+    file = str(tmp_path / "trained.safetensors")
+    found = named_network("torchvision:squeezenet1_1", task, 5, weights=file)
+    assert found.graph.shapes[found.graph.heads[0].node] == (3,) and found.about["labels"] == ()
+    assert found.weights.keys() == state.keys()
+    new = {name for name, tensor in found.weights.items() if not tensor.equal(state[name])}
+    assert new == {name for name in state if found.weights[name].shape != state[name].shape} and len(new) == 2
+    settings = Settings(model="torchvision:squeezenet1_1", weights=file)
+    searched = starting_network(settings, task)
+    assert all(searched.weights[name].equal(tensor) for name, tensor in state.items() if name not in new)
+    trained = train(found, Recipe(epochs=1, lr=0.01), task, threads=1)
+    assert trained.failure is None and trained.genome is not None
+    fresh = named_network("torchvision:squeezenet1_1", task, 5, weights=file, scratch=True)
+    assert not any(fresh.weights[name].equal(tensor) for name, tensor in state.items() if name.endswith("3.weight"))
+
+
+def _coloured() -> dict[str, Any]:
+    import numpy as np
+
+    images = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(30) % 3
+    return {"x_train": images, "y_train": labels, "x_test": images[:6], "y_test": labels[:6]}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -197,6 +231,13 @@ def test_examples_of_one_s_own_are_trained_on_from_a_file(tmp_path: Path) -> Non
         (["train", "runs/0001:3"], "runs/0001"),
         (["train", "convnet", "--from", "parent"], "expected inherited or scratch"),
         (["train", "convnet", "--distill-into", "self"], "keeps no snapshots"),
+        (["train", "convnet", "--weights", "DEFAULT"], "weights are for torchvision:NAME, and convnet has its own"),
+        (["train", "runs/1:3", "--weights", "DEFAULT"], "weights are for torchvision:NAME"),
+        (["search", "--weights", "DEFAULT"], "weights are for torchvision:NAME, and convnet has its own"),
+        (["train", "torchvision:resnet17"], "did you mean 'resnet1"),
+        (["train", "torchvision:resnet18", "--weights", "a.pth"], "only .safetensors files"),
+        (["train", "torchvision:resnet18"], "torchvision:resnet18 does not fit inputs of 1×8×8"),
+        (["search", "--model", "torchvision:resnet18"], "torchvision:resnet18 does not fit inputs of 1×8×8"),
         (["freezeout-speedup", "convnet", "--how", "cubed"], "'linear', 'squared' or 'cubic'"),
         (["freezeout-speedup", "convnet", "--published"], "for a densenet of the zoo"),
         (["freezeout-speedup", "convnet", "--t0", "0"], "t0 is 0"),
