@@ -12,10 +12,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from evolve.events import Watcher
+from evolve.events import Decoding, Watcher
 from evolve.finale import conclude
 from evolve.interrupts import Stop
 from evolve.lineage import Proposal
@@ -57,7 +57,7 @@ def search(settings: Settings, on_event: Watcher | None = None, *, through: Pool
     """
     with Stop() as stop:
         RunFolder.check_free(settings.run)
-        task = starting_task(settings)
+        task = starting_task(settings, report=_decoding(on_event))
         settings = settings.resolved(task)
         start = starting_network(settings, task)
         stop.check("the run had not begun, nothing was kept")
@@ -99,7 +99,13 @@ def resume(
         settings = Settings(**{**meta["settings"], **moved}).located()
         if "ended" in meta:
             return _drive(folder, settings, None, on_event, through, stop)
-        return _drive(folder, settings, starting_task(settings, meta["task"]), on_event, through, stop)
+        task = starting_task(settings, meta["task"], _decoding(on_event))
+        return _drive(folder, settings, task, on_event, through, stop)
+
+
+def _decoding(on_event: Watcher | None) -> Callable[[int, int], None] | None:
+    """What tells how far the decoding of images is."""
+    return None if on_event is None else lambda done, total: on_event(Decoding(done, total))
 
 
 def _begin(folder: RunFolder, settings: Settings, task: Task, start: Genome) -> None:

@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from evolve.strategies import STRATEGIES
 from graphs.errors import UnknownName
+from runners.datasets import is_path
 from runners.pools import POOLS
 from runners.recipe import Recipe
 from runners.settings_errors import CheckedModel, SettingsError
@@ -32,11 +33,13 @@ class Settings(CheckedModel):
     """What to search, from where, how, and with what means.
 
     Attributes:
-        data: Name of a data set, or path of an `.npz` file.
+        data: Name of a data set, or path of an `.npz` file, of one that `Task.save` wrote, or of a folder of images.
+        image_size: Height and width to which the images of a folder are brought.
         data_root: Folder in which a named data set is looked for.
         download: Fetch a named data set that is not there.
         limit: Use at most this many training images.
-        model: The starting network: a name of the zoo, or path of a `.safetensors` file.
+        model: The starting network: a name of the zoo, path of a `.safetensors` file, or `torchvision:NAME`.
+        weights: For `torchvision:NAME`: `DEFAULT` for those that it publishes, or path of a `.safetensors` file.
         model_settings: Settings of the zoo's network.
         strategy: Key of `evolve.STRATEGIES`.
         candidates: How many networks to train, the starting one included.
@@ -73,10 +76,12 @@ class Settings(CheckedModel):
     what: ClassVar[str] = "settings"
 
     data: str = Field(default="digits", min_length=1)
+    image_size: int | None = Field(default=None, ge=1, le=4096)
     data_root: str | None = None
     download: bool = False
     limit: int | None = Field(default=None, ge=1)
     model: str = Field(default="convnet", min_length=1)
+    weights: str | None = Field(default=None, min_length=1)
     model_settings: dict[str, Any] = Field(default_factory=dict)
     strategy: str = "aging"
     candidates: int = Field(default=24, ge=1, le=1_000_000)
@@ -151,9 +156,10 @@ class Settings(CheckedModel):
     def located(self) -> Settings:
         """The same with absolute paths of data and model, so that they hold in another working directory."""
         return self.changed(
-            data=_absolute(self.data) if self.data.endswith(".npz") else self.data,
+            data=_absolute(self.data) if is_path(self.data) else self.data,
             data_root=None if self.data_root is None else _absolute(self.data_root),
             model=_absolute(self.model) if self.model.endswith(".safetensors") else self.model,
+            weights=_absolute(self.weights) if self.weights and self.weights.endswith(".safetensors") else self.weights,
         )
 
     def resolved(self, task: Task) -> Settings:

@@ -37,27 +37,29 @@ class TrainingFailed(EvolutionError, RuntimeError):
     exit_code = 1
 
 
-def named_network(name: str, task: Task, seed: int, scratch: bool = False) -> Genome:
-    """The network that a person names: of the zoo, made for the task, of a file, or `RUN:ID`, a candidate of a run.
+def named_network(name: str, task: Task, seed: int, scratch: bool = False, weights: str | None = None) -> Genome:
+    """The network that a person names: of the zoo or of torchvision, made for the task, of a file, or `RUN:ID`.
 
     Args:
         name: What the person has typed.
         task: For whose images and classes a network of the zoo is made.
         seed: Of fresh weights.
         scratch: Whether a network that has weights gets fresh ones.
+        weights: See `evolve.starting.network`.
 
     Raises:
         EvolutionError: There is no such network.
     """
     from evolve.runs import open_run
-    from evolve.starting import network, told
+    from evolve.starting import check_weights, network, told
     from graphs.initial import fresh_weights
 
     folder, colon, number = name.rpartition(":")
     if colon and number.isdecimal():
+        check_weights(name, weights)
         found = open_run(Path(folder)).candidate(int(number)).genome()
     else:
-        found = network(name, classes=task.classes, input_shape=task.input_shape, seed=seed)
+        found = network(name, weights, classes=task.classes, input_shape=task.input_shape, seed=seed)
     if scratch:
         found = replace(found, weights=fresh_weights(found, seed))
     return told(found, task)
@@ -152,7 +154,8 @@ def _measured(outcome: Outcome, recipe: Recipe, task: Task, device: str) -> dict
     networks = [*outcome.members, outcome.genome]
     heads = sum(not head.training_only for head in outcome.genome.graph.heads)
     if len(networks) == 1 and heads == 1:
-        return {"test_accuracy": evaluate(outcome.genome, task, "test", device=device)["accuracy"]}
+        found = evaluate(outcome.genome, task, "test", device=device)
+        return {f"test_{name}": found[name] for name in ("accuracy", task.objective.metric.name)}
     of = recipe.hydra.average if recipe.hydra is not None else "probabilities"
     logits = {
         split: [head for each in networks for head in head_logits(each, task, split, device=device).values()]

@@ -5,6 +5,7 @@ Adding one is adding an entry to `DATASETS`. `load` looks for `ROOT/NAME.npz` fi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,11 @@ from runners.arrays import DataError
 from runners.download import Remote, fetch
 from runners.layouts import CifarFiles, IdxFiles, Layout
 
-__all__ = ["DATASETS", "DataSet", "load"]
+__all__ = ["DATASETS", "FILES", "DataSet", "is_path", "load"]
+
+
+FILES = (".npz", ".safetensors")
+"""How the names of files that hold a data set end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,13 @@ DATASETS: dict[str, DataSet] = {
 """All data sets with a name. Checksums are the ones that their authors publish."""
 
 
+def is_path(name: str) -> bool:
+    """Whether a person who writes `name` means a file or a folder of their own, and no key of `DATASETS`."""
+    if name in DATASETS:
+        return False
+    return name.endswith(FILES) or os.sep in name or name.startswith("~") or Path(name).is_dir()
+
+
 def load(name: str, root: Path | None, download: bool = False, base: str | None = None) -> tuple[dict[str, Any], str]:
     """The four arrays of the data set called `name`, and where they were found.
 
@@ -168,7 +180,7 @@ def load(name: str, root: Path | None, download: bool = False, base: str | None 
     """
     if name not in DATASETS:
         error = UnknownName.of("data set", name, DATASETS)
-        raise UnknownName(f"{error}, or the path of an .npz file with {', '.join(npz.NAMES)}")
+        raise UnknownName(f"{error}, or the path of a folder of images, or of an .npz file with {', '.join(npz.NAMES)}")
     source = DATASETS[name].source
     if callable(source):
         return source(), name

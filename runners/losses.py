@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from runners.objectives import OBJECTIVES, Objective
+
 __all__ = ["TEACHINGS", "Targets", "candidate_loss", "example_losses", "soft_loss"]
 
 
@@ -20,17 +22,19 @@ class Targets:
         labels: Classes `(N,)`.
         others: Classes of the images that are mixed into these `(N,)`; None where none are.
         share: Share of an image that is its own.
+        objective: What they are.
     """
 
     labels: Tensor
     others: Tensor | None = None
     share: float = 1.0
+    objective: Objective = OBJECTIVES["classification"]
 
     def losses(self, logits: Tensor, smoothing: float = 0.0) -> Tensor:
-        """Cross-entropy of each example, `(N,)`, with the share `smoothing` of the target spread over all classes."""
+        """The objective's loss of each example, `(N,)`: cross-entropy, with `smoothing` of the target spread evenly."""
 
         def one(labels: Tensor) -> Tensor:
-            return functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+            return self.objective.losses(logits, labels, smoothing)
 
         if self.others is None:
             return one(self.labels)

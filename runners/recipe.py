@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from runners.freezeout import FreezeOut
 from runners.hydra import Hydra
-from runners.settings_errors import CheckedModel
+from runners.settings_errors import CheckedModel, SettingsError
 
 if TYPE_CHECKING:
     from runners.task import Task
@@ -155,10 +155,28 @@ class Recipe(CheckedModel):
         """The recipe with every None replaced by what it stands for, on this machine and for `task`.
 
         A run does this once, at its start, and records the result, so that another machine trains in the same way.
+        Where the task is not one of classes, a teacher's outputs are met as they are, as `logits` says.
+
+        Raises:
+            SettingsError: The recipe asks for what there is for images or for classes alone.
         """
         from runners.precision import fastest_precision
 
+        self._check_for(task)
         return self.changed(
+            distill=self.distill if task.objective.classes else self.distill.changed(how="logits"),
             flip=task.mirror if self.flip is None else self.flip,
             precision=self.precision or fastest_precision(device),
         )
+
+    def _check_for(self, task: Task) -> None:
+        """Raises `SettingsError` for what the task's examples cannot bear."""
+        moved = [name for name in ("flip", "crop", "cutout", "mixup") if getattr(self, name)]
+        if moved and not task.normalisation:
+            raise SettingsError(f"recipe: {moved[0]} is for images, and inputs of {task.name} are none; leave it out")
+        joint = [name for name in ("hydra", "snapshots") if getattr(self, name)]
+        if joint and not task.objective.classes:
+            raise SettingsError(
+                f"recipe: {joint[0]} averages probabilities of classes, and {task.name} is a task of "
+                f"{task.objective.name}; leave it out"
+            )

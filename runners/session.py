@@ -75,6 +75,7 @@ class Session:
         self._device = torch.device(device)
         self._order = torch.Generator().manual_seed(order)
         self._moves = torch.Generator().manual_seed(moves)
+        self._objective = task.objective
         self._averaged: AveragedModel | None = None
         self._stages: list[Stage] = []
         self._weights: Weights | None = None
@@ -153,6 +154,8 @@ class Session:
             "val_accuracy": accuracy,
             "lr": rate,
         }
+        if self._objective.metric.name in found:
+            entry[f"val_{self._objective.metric.name}"] = found[self._objective.metric.name]
         if self._stages:
             entry["frozen"] = sum(stage.frozen(self._step, steps) for stage in self._stages)
         if "members" in found:
@@ -197,10 +200,10 @@ class Session:
         """One step; returns the batch's loss."""
         recipe = self.recipe
         images, labels = self._train.take(rows, bool(recipe.flip), recipe.crop, self._moves, recipe.cutout)
-        targets = Targets(labels)
+        targets = Targets(labels, objective=self._objective)
         if recipe.mixup:
             images, others, share = mixed(images, recipe.mixup, self._moves)
-            targets = Targets(labels, labels[others], share)
+            targets = Targets(labels, labels[others], share, self._objective)
         weight = recipe.distill.weight_at(progress)
         weights = None if self._weights is None else self._weights.of(rows)
         if weights is not None:
@@ -240,8 +243,7 @@ class Session:
         """Accuracy and loss on the validation split; of several heads, together and each alone."""
         graph, module = self._genome.graph, self._measured()
         if self.recipe.hydra is None:
-            accuracy, loss = measure(module, graph, self._validation)
-            return {"accuracy": accuracy, "loss": loss}
+            return measure(module, graph, self._validation, self._objective)
         members = list(every_head(module, graph, self._validation).values())
         return report(members, self._validation.labels.cpu(), of=self.recipe.hydra.average)
 

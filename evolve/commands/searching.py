@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evolve.commands.options import RunFolder
+from evolve.commands.options import ImageSize, RunFolder, Weights
 from graphs.errors import EvolutionError
 
 if TYPE_CHECKING:
@@ -26,11 +26,12 @@ def search(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FILE.npz",
-            help="What to train on: digits, mnist, fashion-mnist, cifar10, cifar100, or a file with the arrays "
-            "x_train, y_train, x_test, y_test.",
+            metavar="NAME|FILE|FOLDER",
+            help="What to train on: digits, mnist, fashion-mnist, cifar10, cifar100, a file with the arrays x_train, "
+            "y_train, x_test, y_test, or a folder with one of images for each class.",
         ),
     ] = None,
+    image_size: ImageSize = None,
     data_root: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where data sets lie; never written to without --download."),
@@ -40,8 +41,12 @@ def search(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="ZOO-NAME|FILE.safetensors", help="The starting network; 'evolve zoo' lists names."),
+        typer.Option(
+            metavar="ZOO-NAME|FILE.safetensors|torchvision:NAME",
+            help="The starting network; 'evolve zoo' lists names.",
+        ),
     ] = None,
+    weights: Weights = None,
     strategy: Annotated[str | None, typer.Option(metavar="NAME", help="Who becomes a parent: aging, random.")] = None,
     candidates: Annotated[
         str | None, typer.Option(metavar="N", help="How many networks to train, the starting one included.")
@@ -75,9 +80,11 @@ def search(
 
     flags = _given(
         data=data,
+        image_size=image_size,
         data_root=data_root,
         download=download,
         model=model,
+        weights=weights,
         strategy=strategy,
         candidates=candidates,
         population=population,

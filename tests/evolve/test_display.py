@@ -220,6 +220,16 @@ def happenings(path: Any) -> list[events.Event]:
     ]
 
 
+def test_decoding_is_told_on_the_error_stream_and_a_tenth_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    with Watching(Page()) as watching:
+        for done in range(1, 201):
+            watching(events.Decoding(done, 200))
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.splitlines() == [
+        f"decoding images: {done} of 200" for done in range(20, 201, 20)
+    ]
+
+
 def test_plain_output_is_one_line_an_event(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
