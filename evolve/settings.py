@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, field_validator
 
 from evolve.strategies import STRATEGIES
+from evolve.teachers import TEACHERS, is_network
 from graphs.errors import UnknownName
 from runners.pools import POOLS
 from runners.recipe import Recipe
@@ -47,6 +48,9 @@ class Settings(CheckedModel):
         retries: How often a proposal is made again that is too large or was tried before.
         probe: Examples on which a certificate is measured.
         recipe: How each candidate is trained.
+        teacher: Whom candidates are distilled from, as `recipe.distill` says: a key of `evolve.teachers.TEACHERS`, the
+            path of a `.safetensors` file, or `RUN:ID`.
+        ensemble: How many of the population's best the teacher `ensemble` is made of.
         epochs: Epochs of each candidate; None leaves it to the recipe.
         order: `arrival` takes outcomes as they come and never waits. `strict` takes them in the order of proposal,
             which makes the lineage depend on nothing but these settings.
@@ -87,6 +91,8 @@ class Settings(CheckedModel):
     retries: int = Field(default=50, ge=1, le=1_000_000)
     probe: int = Field(default=16, ge=4, le=65_536)
     recipe: Recipe = Field(default_factory=lambda: Recipe.model_validate({}))
+    teacher: str = "parent"
+    ensemble: int = Field(default=3, ge=2, le=64)
     epochs: int | None = Field(default=None, ge=1, le=100_000)
     order: Literal["strict", "arrival"] = "arrival"
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -111,6 +117,14 @@ class Settings(CheckedModel):
     def _known_pool(cls, name: str) -> str:
         if name not in POOLS:
             raise UnknownName.of("pool", name, POOLS)
+        return name
+
+    @field_validator("teacher")
+    @classmethod
+    def _known_teacher(cls, name: str) -> str:
+        if name not in TEACHERS and not is_network(name):
+            error = UnknownName.of("teacher", name, TEACHERS)
+            raise UnknownName(f"{error}, or the path of a .safetensors file, or RUN:ID")
         return name
 
     @field_validator("odds")
@@ -149,11 +163,15 @@ class Settings(CheckedModel):
         return cls(**overrides) if path is None else cls.from_yaml(path, overrides)
 
     def located(self) -> Settings:
-        """The same with absolute paths of data and model, so that they hold in another working directory."""
+        """The same with absolute paths of data and networks, so that they hold in another working directory."""
+        place, colon, number = self.teacher.rpartition(":")
         return self.changed(
             data=_absolute(self.data) if self.data.endswith(".npz") else self.data,
             data_root=None if self.data_root is None else _absolute(self.data_root),
             model=_absolute(self.model) if self.model.endswith(".safetensors") else self.model,
+            teacher=(_absolute(place) + colon + number if number.isdecimal() else _absolute(self.teacher))
+            if is_network(self.teacher)
+            else self.teacher,
         )
 
     def resolved(self, task: Task) -> Settings:

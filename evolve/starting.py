@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from graphs import Genome, Graph
     from runners.task import Task
 
-__all__ = ["StartError", "network", "starting_network", "starting_task", "told"]
+__all__ = ["StartError", "named_teacher", "network", "starting_network", "starting_task", "told"]
 
 FILE = ".safetensors"
 """By this end of its name a network's file is told from a name of the zoo."""
@@ -90,6 +90,28 @@ def starting_network(settings: Settings, task: Task) -> Genome:
     if not parameters(graph):
         raise StartError(f"model {settings.model} has no parameters, so there is nothing to train; choose another one")
     return told(genome, task)
+
+
+def named_teacher(settings: Settings, task: Task) -> Genome | None:
+    """The network that the settings name as the teacher of all candidates; None where candidates teach.
+
+    Raises:
+        StartError: It does not fit the task.
+        EvolutionError: There is no such network, or its file is damaged.
+    """
+    from evolve.teachers import is_network
+    from evolve.trainings import named_network
+    from graphs.errors import ShapeError
+    from runners.measuring import check_fit
+
+    if not is_network(settings.teacher):
+        return None
+    genome = named_network(settings.teacher, task, settings.seed)
+    try:
+        check_fit(genome.graph, task)
+    except ShapeError as error:
+        raise StartError(f"teacher {settings.teacher}: {error}") from None
+    return genome
 
 
 def told(genome: Genome, task: Task) -> Genome:
