@@ -2,7 +2,8 @@
 
 The control is the starting network trained for as many epochs as the winner's whole line got, with the same
 recipe and the same named teacher, its schedule stretched over all of them. Without it nobody could say whether
-the search found a better network, or merely trained longer. Both measurements are durable, so that a resumed run does not repeat them.
+the search found a better network, or merely trained longer. Both measurements are durable, so
+that a resumed run does not repeat them.
 """
 
 from __future__ import annotations

@@ -72,9 +72,9 @@ TABLES = MappingProxyType(
     }
 )
 """`meta`: format, settings, digests of the starting network and of a named teacher, how the search ended.
-`dispatches`: each handing over to a pool. `outcomes.finished` numbers the outcomes in the order in which decisions take them.
-`controls`: what was measured at the end. `weights` and `tensors` are names of files in the run's folder, by
-content."""
+`dispatches`: each handing over to a pool. `outcomes.finished` numbers the outcomes in the order in which
+decisions take them. `controls`: what was measured at the end. `weights` and `tensors` are names of files in the
+run's folder, by content."""
 
 
 @dataclass(frozen=True, slots=True)

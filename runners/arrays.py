@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from graphs.errors import EvolutionError
 
-__all__ = ["MOST_CHANNELS", "Arrays", "DataError", "checked", "refuse_bomb"]
+__all__ = ["MOST_CHANNELS", "Arrays", "DataError", "checked", "checked_images", "refuse_bomb"]
 
 MOST_CHANNELS = 4
 """More channels than this are taken for a sign that the axes are in another order."""
@@ -78,7 +78,7 @@ def checked(given: dict[str, Any], where: str, classes: int | None = None) -> Ar
     Raises:
         DataError: Anything is missing, of the wrong type or size, or out of range.
     """
-    images = {split: _images(given[f"x_{split}"], f"x_{split}", where) for split in ("train", "test")}
+    images = {split: checked_images(given[f"x_{split}"], f"x_{split}", where) for split in ("train", "test")}
     labels = {split: _labels(given[f"y_{split}"], f"y_{split}", where) for split in ("train", "test")}
     for split in ("train", "test"):
         if len(images[split]) != len(labels[split]):
@@ -104,8 +104,12 @@ def checked(given: dict[str, Any], where: str, classes: int | None = None) -> Ar
     return Arrays(images["train"], labels["train"], images["test"], labels["test"], found)
 
 
-def _images(value: Any, name: str, where: str) -> NDArray[np.uint8]:
-    """Images in the form `(N, C, H, W)`."""
+def checked_images(value: Any, name: str, where: str) -> NDArray[np.uint8]:
+    """Images in the form `(N, C, H, W)`.
+
+    Raises:
+        DataError: They are of another type or form.
+    """
     array = np.asarray(value)
     if array.dtype != np.uint8:
         raise DataError(

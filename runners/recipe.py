@@ -6,6 +6,7 @@ Nesterov's SGD with a cosine schedule that ends at 0, where the learning rate is
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -38,6 +39,9 @@ class Distillation(CheckedModel):
         weight: α of the loss (1-α)·(labels) + α·(teacher); without a teacher it is 0.
         temperature: T of `soft`, whose loss is multiplied by T², which keeps the size of its gradient.
         ramp: Share of training in which α falls along a line to 0; 0 keeps it as it is.
+        transfer: Images without labels that a student sees beside the others, where it has a teacher: a data set's
+            name, or the path of an `.npz` file with the array `x_train`. Only the teacher's part of the loss is theirs.
+        transfer_digest: The SHA-256 of those images; None for whatever they are.
     """
 
     what: ClassVar[str] = "distillation"
@@ -46,6 +50,28 @@ class Distillation(CheckedModel):
     weight: float = Field(0.5, ge=0, le=1)
     temperature: float = Field(4.0, gt=0, le=1000)
     ramp: float = Field(0.0, ge=0, le=1)
+    transfer: str | None = None
+    transfer_digest: str | None = None
+
+    @model_validator(mode="after")
+    def _listens(self) -> Distillation:
+        if self.transfer is not None and not self.weight:
+            raise ValueError(f"transfer is {self.transfer}, but weight is 0, so nothing would be learnt from it")
+        return self
+
+    def resolved(self, task: Task) -> Distillation:
+        """The same, bound to the images that `transfer` names now, wherever it is read again.
+
+        Raises:
+            EvolutionError: There are no such images, or they do not fit the task.
+        """
+        from runners.transfer import transfer_images
+
+        if self.transfer is None:
+            return self
+        name = str(Path(self.transfer).expanduser().resolve()) if self.transfer.endswith(".npz") else self.transfer
+        _, digest = transfer_images(name, task, self.transfer_digest)
+        return self.changed(transfer=name, transfer_digest=digest)
 
     def weight_at(self, progress: float) -> float:
         """α after a share of training, from 0 to 1."""
@@ -159,6 +185,7 @@ class Recipe(CheckedModel):
         from runners.precision import fastest_precision
 
         return self.changed(
+            distill=self.distill.resolved(task),
             flip=task.mirror if self.flip is None else self.flip,
             precision=self.precision or fastest_precision(device),
         )

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from graphs.genome import Genome
 from graphs.modules import genome_from_module
 from runners.augmentation import mixed
-from runners.ensembles import agreed, every_head, report
+from runners.ensembles import every_head, report
 from runners.faults import CandidateFault, candidate_faults
 from runners.feeding import Feed, shuffled
 from runners.freezeout import Stage, speedup
@@ -31,6 +31,8 @@ from runners.optimizers import load_moments, make_optimizer, moments
 from runners.recipe import Recipe
 from runners.schedules import cycle, learning_rate
 from runners.task import Task
+from runners.teaching import Teachers
+from runners.transfer import transfer_images, widened
 from runners.warm_start import shrunk
 
 __all__ = ["Session"]
@@ -86,7 +88,10 @@ class Session:
                     genome, recipe.hydra.heads, recipe.hydra.split_point, recipe.hydra.start, seed=order % 2**63
                 )
             layout = memory_format(genome.graph)
-            self._train = Feed(task, task.train, device, layout)
+            train, distill = task.train, recipe.distill
+            if teachers and distill.transfer is not None:
+                train = widened(train, transfer_images(distill.transfer, task, distill.transfer_digest)[0])
+            self._train = Feed(task, train, device, layout)
             self._validation = Feed(task, task.validation, device, layout)
             if recipe.freezeout is not None:
                 self._stages = recipe.freezeout.stages(genome.graph, newest)
@@ -98,19 +103,16 @@ class Session:
             if recipe.hydra is not None:
                 self._body = body(genome.graph)
                 self._norms = weighted_norms(genome, self._module)
-                count, most = len(task.train), recipe.batch
+                count, most = len(train), recipe.batch
                 self._weights = Weights(recipe.hydra, len(genome.graph.heads), count, most, order % 2**63, device)
             self._freezer = Freezer(genome, self._module)
             self._optimizer = make_optimizer(genome, self._module, recipe, self._groups())
             if recipe.ema:
                 average = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
                 self._averaged = AveragedModel(self._module, multi_avg_fn=average, use_buffers=True)
-        self._teachers: list[nn.Module] = []
-        if recipe.distill.weight > 0:
-            with candidate_faults("building the teacher"):
-                for teacher in teachers:
-                    check_fit(teacher.graph, task)
-                    self._teachers.append(built(teacher, device).eval().requires_grad_(False))
+        with candidate_faults("building the teacher"):
+            asked = teachers if recipe.distill.weight else ()
+            self._teachers = Teachers(asked, recipe, task, train, self._train)
         self._step = 0
         self.curves: list[dict[str, Any]] = []
         self.kept: list[Genome] = []
@@ -208,10 +210,7 @@ class Session:
                 for norm in norms:
                     norm.weights = mine
         with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            wanted = None
-            if self._teachers and weight:
-                with torch.no_grad():
-                    wanted = agreed([head for each in self._teachers for head in logits(each(images))])
+            wanted = self._teachers.say(rows, images) if self._teachers and weight else None
             heads = logits(self._module(images))
         loss = candidate_loss(
             [

@@ -68,6 +68,8 @@ def train(
         chosen = chosen.changed(epochs=epochs)
     if distill_into is not None and not chosen.snapshots:
         raise typer.BadParameter("the recipe keeps no snapshots; add --recipe snapshot", param_hint="--distill-into")
+    if chosen.distill.transfer is not None and not teacher and distill_into is None:
+        raise typer.BadParameter("distill.transfer needs a teacher; add --distill-from", param_hint="--set")
     task = Task.named(data, data_root, download, limit)
     genome = named_network(model, task, seed, start == "scratch")
     teachers = [named_network(each, task, seed) for each in teacher or []]

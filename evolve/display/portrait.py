@@ -81,9 +81,8 @@ def _taught(teaching: Mapping[str, Any]) -> str:
     >>> _taught({"teachers": [3, 5], "reason": None})
     'by 3, 5'
     """
-    return clean(
-        f"by {', '.join(map(str, teaching['teachers']))}" if teaching["teachers"] else f"by nobody: {teaching['reason']}"
-    )
+    names = ", ".join(map(str, teaching["teachers"]))
+    return clean(f"by {names}" if names else f"by nobody: {teaching['reason']}")
 
 
 def _proof(certificate: Mapping[str, Any]) -> Iterator[str | Table]:
