@@ -37,7 +37,7 @@ class Settings(CheckedModel):
         data_root: Folder in which a named data set is looked for.
         download: Fetch a named data set that is not there.
         limit: Use at most this many training images.
-        model: The starting network: a name of the zoo, or path of a `.safetensors` file.
+        model: The starting network: a name of the zoo, the path of a `.safetensors` file, or `RUN:ID`.
         model_settings: Settings of the zoo's network.
         strategy: Key of `evolve.STRATEGIES`.
         candidates: How many networks to train, the starting one included.
@@ -164,14 +164,11 @@ class Settings(CheckedModel):
 
     def located(self) -> Settings:
         """The same with absolute paths of data and networks, so that they hold in another working directory."""
-        place, colon, number = self.teacher.rpartition(":")
         return self.changed(
             data=_absolute(self.data) if self.data.endswith(".npz") else self.data,
             data_root=None if self.data_root is None else _absolute(self.data_root),
-            model=_absolute(self.model) if self.model.endswith(".safetensors") else self.model,
-            teacher=(_absolute(place) + colon + number if number.isdecimal() else _absolute(self.teacher))
-            if is_network(self.teacher)
-            else self.teacher,
+            model=_located(self.model),
+            teacher=_located(self.teacher),
         )
 
     def resolved(self, task: Task) -> Settings:
@@ -203,3 +200,11 @@ class Settings(CheckedModel):
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve())
+
+
+def _located(network: str) -> str:
+    """What names a network, a file's or a run's path being absolute."""
+    place, colon, number = network.rpartition(":")
+    if place and number.isdecimal():
+        return f"{_absolute(place)}{colon}{number}"
+    return _absolute(network) if network.endswith(".safetensors") else network

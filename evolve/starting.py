@@ -48,17 +48,21 @@ def starting_task(settings: Settings, recorded: Mapping[str, Any] | None = None)
 
 
 def network(model: str, **settings: Any) -> Genome:
-    """The network that a person names: that of a file, or one of the zoo.
+    """The network that a person names: that of a file, the trained one of a candidate, or one of the zoo.
 
     Args:
-        model: Path that ends in `.safetensors`, or a name of the zoo.
-        **settings: What `graphs.zoo.create` takes; a file has its own.
+        model: Path that ends in `.safetensors`, `RUN:ID`, or a name of the zoo.
+        **settings: What `graphs.zoo.create` takes; others have their own.
 
     Raises:
         EvolutionError: There is no such network, or its file is damaged.
     """
+    from evolve.runs import open_run
     from graphs import load, zoo
 
+    folder, _, number = model.rpartition(":")
+    if folder and number.isdecimal():
+        return open_run(folder).candidate(int(number)).genome()
     return load(model) if model.endswith(FILE) else zoo.create(model, **settings)
 
 
@@ -71,8 +75,8 @@ def starting_network(settings: Settings, task: Task) -> Genome:
     """
     from graphs import parameters
 
-    if settings.model_settings and settings.model.endswith(FILE):
-        raise StartError(f"model_settings are for networks of the zoo; {settings.model} is a file, so leave them out")
+    if settings.model_settings and (settings.model.endswith(FILE) or ":" in settings.model):
+        raise StartError(f"model_settings are for networks of the zoo; {settings.model} is none, so leave them out")
     genome = network(
         settings.model,
         classes=task.classes,

@@ -52,7 +52,8 @@ TEACHERS: Mapping[str, Choice] = MappingProxyType(
 
 def is_network(teacher: str) -> bool:
     """Whether `settings.teacher` names a network of its own, a file or `RUN:ID`, and no key of `TEACHERS`."""
-    return teacher.endswith(".safetensors") or teacher.rpartition(":")[2].isdecimal()
+    place, _, number = teacher.rpartition(":")
+    return teacher.endswith(".safetensors") or bool(place and number.isdecimal())
 
 
 def teaching(

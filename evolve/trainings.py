@@ -49,15 +49,10 @@ def named_network(name: str, task: Task, seed: int, scratch: bool = False) -> Ge
     Raises:
         EvolutionError: There is no such network.
     """
-    from evolve.runs import open_run
     from evolve.starting import network, told
     from graphs.initial import fresh_weights
 
-    folder, colon, number = name.rpartition(":")
-    if colon and number.isdecimal():
-        found = open_run(Path(folder)).candidate(int(number)).genome()
-    else:
-        found = network(name, classes=task.classes, input_shape=task.input_shape, seed=seed)
+    found = network(name, classes=task.classes, input_shape=task.input_shape, seed=seed)
     if scratch:
         found = replace(found, weights=fresh_weights(found, seed))
     return told(found, task)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from graphs.genome import Genome
     from graphs.structure import Graph
 
-__all__ = ["Hydra", "Weights", "body", "split", "split_point", "weighted_norms"]
+__all__ = ["Hydra", "Weights", "body", "split", "split_point", "weighted_norms", "with_body"]
 
 _LEFT = 0.25
 """`split_point` leaves at most this share of the network's MACs to a head."""
@@ -69,6 +69,40 @@ def split_point(graph: Graph) -> int:
         if left <= _LEFT * whole:
             return count
     return max(1, len(found) - 1)
+
+
+def with_body(genome: Genome, donor: Genome, point: int | Literal["auto"] = "auto") -> Genome:
+    """The network with the weights that another one has in its first units.
+
+    Args:
+        genome: The network.
+        donor: A network that is the same up to there; a HydraNet may be, too.
+        point: Number of units that make up the body.
+
+    Raises:
+        GraphError: It is not the same; the message names the first node.
+    """
+    from graphs.unit import units
+
+    graph = genome.graph
+    count = split_point(graph) if point == "auto" else point
+    shared = [graph[node] for unit in units(graph)[:count] for node in unit.nodes]
+    for node in shared:
+        other = donor.graph.nodes.get(node.id)
+        alike = other is not None and (node.kind, node.settings, node.inputs, node.tensors) == (
+            other.kind,
+            other.settings,
+            other.inputs,
+            other.tensors,
+        )
+        shapes = [None if name not in donor.weights else donor.weights[name].shape for name in node.tensors.values()]
+        if not alike or shapes != [genome.weights[name].shape for name in node.tensors.values()]:
+            raise GraphError(
+                f"the body cannot be taken from that network: node '{node.id}' of the first {count} units is another "
+                "one there; name the network that it was trained as, or split earlier"
+            )
+    given = {name: donor.weights[name] for node in shared for name in node.tensors.values()}
+    return replace(genome, weights={**genome.weights, **given})
 
 
 def split(

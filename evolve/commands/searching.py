@@ -40,7 +40,9 @@ def search(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="ZOO-NAME|FILE.safetensors", help="The starting network; 'evolve zoo' lists names."),
+        typer.Option(
+            metavar="ZOO-NAME|FILE.safetensors|RUN:ID", help="The starting network; 'evolve zoo' lists names."
+        ),
     ] = None,
     strategy: Annotated[str | None, typer.Option(metavar="NAME", help="Who becomes a parent: aging, random.")] = None,
     candidates: Annotated[

@@ -43,6 +43,12 @@ def train(
         list[str] | None,
         typer.Option("--distill-from", metavar="FILE|RUN:ID", help="A teacher; several are averaged."),
     ] = None,
+    body: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|RUN:ID", help="A trained network of the same structure, for the body of a HydraNet."
+        ),
+    ] = None,
     distill_into: Annotated[
         str | None,
         typer.Option(metavar="self|NETWORK", help="Then teach one network what the ensemble of snapshots says."),
@@ -58,6 +64,7 @@ def train(
     from evolve.display.training import progress, summary
     from evolve.trainings import named_network, train_into
     from graphs import load
+    from runners.hydra import with_body
     from runners.presets import assigned, preset
     from runners.task import Task
 
@@ -72,6 +79,10 @@ def train(
         raise typer.BadParameter("distill.transfer needs a teacher; add --distill-from", param_hint="--set")
     task = Task.named(data, data_root, download, limit)
     genome = named_network(model, task, seed, start == "scratch")
+    if body is not None:
+        if chosen.hydra is None:
+            raise typer.BadParameter("the recipe makes no heads; add --recipe hydranet", param_hint="--body")
+        genome = with_body(genome, named_network(body, task, seed), chosen.hydra.split_point)
     teachers = [named_network(each, task, seed) for each in teacher or []]
     page = Page()
     arguments: dict[str, Any] = {"seed": seed, "threads": threads, "device": device}
