@@ -22,7 +22,7 @@ BATCH = {"cpu": 128, "cuda": 1024}
 
 
 def check_fit(graph: Graph, task: Task) -> None:
-    """Checks that a network reads the task's images and that each of its heads tells the task's classes apart.
+    """Checks that a network reads the task's images and that each of its heads tells its classes apart.
 
     Raises:
         ShapeError: It does not.
@@ -35,10 +35,9 @@ def check_fit(graph: Graph, task: Task) -> None:
         )
     for head in graph.heads:
         shape = graph.shapes[head.node]
-        if shape != (task.classes,):
-            raise ShapeError(
-                f"head '{head.name}' of the network gives {shape}, but {task.name} has {task.classes} classes"
-            )
+        classes = task.classes_of(head.name)
+        if shape != (classes,):
+            raise ShapeError(f"head '{head.name}' of the network gives {shape}, but {task.name} has {classes} classes")
 
 
 def memory_format(graph: Graph) -> torch.memory_format:
@@ -67,7 +66,7 @@ def measure(module: nn.Module, graph: Graph, feed: Feed, batch: int | None = Non
     module.eval()
     right = loss = 0.0
     with torch.inference_mode():
-        for images, labels in feed.batches(size):
+        for (images, _), labels in zip(feed.batches(size), torch.split(feed.labels_of(first), size), strict=True):
             output = module(images)
             found = output if isinstance(output, Tensor) else output[first]
             right += (found.argmax(1) == labels).sum().item()

@@ -1,5 +1,7 @@
 """Image sets in one `.npz` file, in the layout of `keras.datasets`: x_train, y_train, x_test, y_test.
 
+Beside `y_train` and `y_test` there may be further label sets, `y_train_NAME` and `y_test_NAME`.
+
 What a file claims is checked against its size before memory is taken: an archive can claim petabytes in a few bytes.
 Arrays of Python objects, which only pickle can read, are refused.
 """
@@ -16,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from runners.arrays import DataError, refuse_bomb
+from runners.arrays import OTHERS, DataError, refuse_bomb
 
 __all__ = ["NAMES", "read"]
 
@@ -25,7 +27,7 @@ NAMES = ("x_train", "y_train", "x_test", "y_test")
 
 
 def read(path: Path, names: Sequence[str] = NAMES) -> dict[str, Any]:
-    """The arrays `names` of the file at `path`.
+    """The arrays `names` of the file at `path`, and further label sets where labels are among them.
 
     Raises:
         DataError: The file is missing, damaged, no `.npz`, lacks an array, holds objects, or claims a size that it
@@ -41,6 +43,7 @@ def read(path: Path, names: Sequence[str] = NAMES) -> dict[str, Any]:
                     f"{path}: no array {' and no array '.join(missing)}; it holds {shown}; expected "
                     f"{', '.join(names)}, the layout of keras.datasets"
                 )
+            names = [*names, *(name for name in members if "y_train" in names and OTHERS.fullmatch(name))]
             total = sum(members[name].file_size for name in names)
             size = os.path.getsize(path)
             refuse_bomb(total, size, str(path))

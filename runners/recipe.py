@@ -181,9 +181,14 @@ class Recipe(CheckedModel):
         """The recipe with every None replaced by what it stands for, on this machine and for `task`.
 
         A run does this once, at its start, and records the result, so that another machine trains in the same way.
+
+        Raises:
+            EvolutionError: The task lacks a label set or a transfer set that the recipe names.
         """
         from runners.precision import fastest_precision
 
+        if self.hydra is not None:
+            self.hydra.classes(task)
         return self.changed(
             distill=self.distill.resolved(task),
             flip=task.mirror if self.flip is None else self.flip,

@@ -24,7 +24,8 @@ from runners.faults import CandidateFault, candidate_faults
 from runners.feeding import Feed, shuffled
 from runners.freezeout import Stage, speedup
 from runners.freezing import Freezer
-from runners.hydra import Weights, body, split, weighted_norms
+from runners.hydra import Weights, body, weighted_norms
+from runners.label_sets import scores
 from runners.losses import Targets, candidate_loss, example_losses
 from runners.measuring import built, check_fit, logits, measure, memory_format
 from runners.optimizers import load_moments, make_optimizer, moments
@@ -84,13 +85,13 @@ class Session:
         with candidate_faults("building the network"):
             check_fit(genome.graph, task)
             if recipe.hydra is not None and len(genome.graph.heads) == 1:
-                genome = split(
-                    genome, recipe.hydra.heads, recipe.hydra.split_point, recipe.hydra.start, seed=order % 2**63
-                )
+                genome = recipe.hydra.heads_of(genome, task, order % 2**63)
             layout = memory_format(genome.graph)
             train, distill = task.train, recipe.distill
             if teachers and distill.transfer is not None:
                 train = widened(train, transfer_images(distill.transfer, task, distill.transfer_digest)[0])
+            self._heads = [head.name for head in genome.graph.heads]
+            self._others = frozenset(task.others).intersection(self._heads)
             self._train = Feed(task, train, device, layout)
             self._validation = Feed(task, task.validation, device, layout)
             if recipe.freezeout is not None:
@@ -159,6 +160,7 @@ class Session:
             entry["frozen"] = sum(stage.frozen(self._step, steps) for stage in self._stages)
         if "members" in found:
             entry |= {"heads": found["members"], "oracle": found["oracle"], "disagreement": found["disagreement"]}
+        entry |= {f"val_accuracy_{name}": accuracy for name, accuracy in found.get("tasks", {}).items()}
         self.curves.append(entry)
         return entry
 
@@ -198,11 +200,13 @@ class Session:
     def _learn(self, rows: Tensor, progress: float) -> Tensor:
         """One step; returns the batch's loss."""
         recipe = self.recipe
-        images, labels = self._train.take(rows, bool(recipe.flip), recipe.crop, self._moves, recipe.cutout)
-        targets = Targets(labels)
+        images, _ = self._train.take(rows, bool(recipe.flip), recipe.crop, self._moves, recipe.cutout)
+        places = rows.to(self._device)
+        labels = [self._train.labels_of(head).index_select(0, places) for head in self._heads]
+        targets = [Targets(each) for each in labels]
         if recipe.mixup:
             images, others, share = mixed(images, recipe.mixup, self._moves)
-            targets = Targets(labels, labels[others], share)
+            targets = [Targets(each, each[others], share) for each in labels]
         weight = recipe.distill.weight_at(progress)
         weights = None if self._weights is None else self._weights.of(rows)
         if weights is not None:
@@ -216,14 +220,14 @@ class Session:
             [
                 example_losses(
                     head,
-                    targets,
-                    wanted,
+                    target,
+                    None if name in self._others else wanted,
                     smoothing=recipe.label_smoothing,
                     how=recipe.distill.how,
                     weight=weight,
                     temperature=recipe.distill.temperature,
                 )
-                for head in heads
+                for name, head, target in zip(self._heads, heads, targets, strict=True)
             ],
             () if weights is None else list(weights),
         )
@@ -238,11 +242,21 @@ class Session:
     def _measure(self) -> Mapping[str, Any]:
         """Accuracy and loss on the validation split; of several heads, together and each alone."""
         graph, module = self._genome.graph, self._measured()
-        if self.recipe.hydra is None:
+        if self.recipe.hydra is None and not self._others:
             accuracy, loss = measure(module, graph, self._validation)
             return {"accuracy": accuracy, "loss": loss}
-        members = list(every_head(module, graph, self._validation).values())
-        return report(members, self._validation.labels.cpu(), of=self.recipe.hydra.average)
+        heads = every_head(module, graph, self._validation)
+        if self._others:
+            found = scores(heads, self._validation)
+            accuracies = {name: accuracy for name, (accuracy, _) in found.items()}
+            return {
+                "accuracy": next(iter(accuracies.values())),
+                "loss": sum(loss for _, loss in found.values()),
+                "tasks": accuracies,
+            }
+        average = "logits" if self.recipe.hydra is None else self.recipe.hydra.average
+        members = list(heads.values())
+        return report(members, self._validation.labels.cpu(), of=average)
 
     def _measured(self) -> nn.Module:
         return self._module if self._averaged is None else self._averaged.module

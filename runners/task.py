@@ -8,8 +8,9 @@ batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from graphs.errors import UnknownName
 from runners import npz
 from runners.arrays import Arrays, DataError, checked
 from runners.datasets import DATASETS, load
+from runners.label_sets import LabelSet
 from runners.splits import stratified, validation_size
 
 __all__ = ["SPLITS", "Split", "Task"]
@@ -27,16 +29,19 @@ __all__ = ["SPLITS", "Split", "Task"]
 SPLITS = ("train", "validation", "test")
 """Names of the splits."""
 
+_NONE: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+
 SEED = 0
 """Of the draw that sets the validation split apart; the same for every run, so that runs can be compared."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Examples: `images` `(N, C, H, W)` of uint8 and `labels` `(N,)` of int64."""
+    """Examples: `images` `(N, C, H, W)` of uint8 and `labels` `(N,)` of int64; `others`, labels of further sets."""
 
     images: Tensor
     labels: Tensor
+    others: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,6 +61,8 @@ class Task:
         normalisation: `mean` and `std` of each channel of the training split, of pixels scaled to 0 to 1.
         mirror: A mirrored image belongs to the same class.
         spec: From which `Task.from_spec` makes the same task in another process, of JSON types.
+        main: Name of the label set that the classes are.
+        others: The further label sets of the same images, by name.
     """
 
     name: str
@@ -67,6 +74,12 @@ class Task:
     normalisation: Mapping[str, list[float]]
     mirror: bool
     spec: Mapping[str, Any]
+    main: str = "labels"
+    others: Mapping[str, LabelSet] = field(default_factory=dict)
+
+    def classes_of(self, head: str) -> int:
+        """How many classes a head with that name tells apart: those of its label set, or the main ones."""
+        return self.others[head].classes if head in self.others else self.classes
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -97,7 +110,7 @@ class Task:
         known = DATASETS[name]
         arrays = checked(given, where, classes=len(known.labels))
         spec = {"name": name, "root": None if folder is None else str(folder)}
-        return cls._made(arrays, name, spec, limit, known.labels, known.mirror)
+        return cls._made(arrays, name, spec, limit, known.labels, known.mirror, known.main, known.others)
 
     @classmethod
     def from_arrays(
@@ -136,7 +149,7 @@ class Task:
                 "with numpy.savez and name that file"
             )
         task = cls.named(spec["name"], spec["root"], limit=spec["limit"])
-        if task.spec["digest"] != spec["digest"]:
+        if task.spec["digest"] != spec["digest"] or spec.get("others") not in (None, task.spec.get("others")):
             raise DataError(
                 f"data set '{spec['name']}' has changed: its images have the SHA-256 {task.spec['digest'][:12]}…, "
                 f"expected {str(spec['digest'])[:12]}…; put the earlier files back, or start a new run"
@@ -152,6 +165,8 @@ class Task:
         limit: int | None,
         labels: tuple[str, ...] = (),
         mirror: bool = False,
+        main: str = "labels",
+        names: Mapping[str, tuple[str, ...]] = _NONE,
     ) -> Task:
         count = len(arrays.y_train)
         held_out = validation_size(count)
@@ -164,17 +179,22 @@ class Task:
             raise DataError(f"{name}: {count} training images are too few; expected 3 or more")
         order = stratified(arrays.y_train, SEED)
         validation, train = order[:held_out][:limit], order[held_out:][:limit]
-        taken = _split(arrays.x_train, arrays.y_train, train)
+        taught, asked = ({name: pair[which] for name, pair in arrays.others.items()} for which in (0, 1))
+        taken = _split(arrays.x_train, arrays.y_train, train, taught)
         return cls(
             name=name,
             train=taken,
-            validation=_split(arrays.x_train, arrays.y_train, validation),
-            test=_split(arrays.x_test, arrays.y_test, np.arange(len(arrays.y_test))),
+            validation=_split(arrays.x_train, arrays.y_train, validation, taught),
+            test=_split(arrays.x_test, arrays.y_test, np.arange(len(arrays.y_test)), asked),
             classes=arrays.classes,
             labels=labels,
             normalisation=_moments(taken.images),
             mirror=mirror,
-            spec=spec | {"limit": limit, "digest": arrays.digest()},
+            spec=spec
+            | {"limit": limit, "digest": arrays.digest()}
+            | ({"others": arrays.others_digest()} if arrays.others else {}),
+            main=main,
+            others={name: LabelSet(int(labels.max()) + 1, names.get(name, ())) for name, labels in taught.items()},
         )
 
     def split(self, name: str) -> Split:
@@ -201,10 +221,11 @@ class Task:
         return self.train.images[torch.from_numpy(rows)].float() * scale - shift
 
 
-def _split(images: Any, labels: Any, rows: Any) -> Split:
+def _split(images: Any, labels: Any, rows: Any, others: Mapping[str, Any]) -> Split:
     """The examples at `rows`, in the order of the data set."""
     rows = np.sort(rows)
-    return Split(torch.from_numpy(images[rows]), torch.from_numpy(labels[rows]))
+    further = {name: torch.from_numpy(each[rows]) for name, each in others.items()}
+    return Split(torch.from_numpy(images[rows]), torch.from_numpy(labels[rows]), further)
 
 
 def _moments(images: Tensor) -> dict[str, list[float]]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from graphs.errors import ShapeError
 from graphs.genome import Genome
 from runners.ensembles import agreed
 from runners.feeding import Feed
@@ -34,7 +35,7 @@ _kept: OrderedDict[tuple[Any, ...], tuple[Tensor, ...]] = OrderedDict()
 
 
 class Teachers:
-    """Networks to distil from.
+    """Networks to distil from; what they say is of the main classes.
 
     Args:
         genomes: The networks.
@@ -50,7 +51,9 @@ class Teachers:
     def __init__(self, genomes: Sequence[Genome], recipe: Recipe, task: Task, examples: Split, feed: Feed) -> None:
         for genome in genomes:
             check_fit(genome.graph, task)
-        self._genomes, self._feed = genomes, feed
+            if all(head.name in task.others for head in genome.graph.heads):
+                raise ShapeError(f"no head of a teacher tells the {task.classes} classes of {task.name} apart")
+        self._genomes, self._feed, self._strange = genomes, feed, frozenset(task.others)
         self._bfloat16 = recipe.precision == "bfloat16"
         size = 4 * len(feed) * task.classes
         self._same = not (recipe.flip or recipe.crop or recipe.cutout or recipe.mixup) and size <= LARGEST
@@ -91,4 +94,7 @@ class Teachers:
 
     def _ask(self, module: nn.Module, images: Tensor) -> list[Tensor]:
         with torch.no_grad(), torch.autocast(self._feed.device.type, torch.bfloat16, enabled=self._bfloat16):
-            return logits(module(images))
+            output = module(images)
+        if isinstance(output, dict):
+            output = {name: head for name, head in output.items() if name not in self._strange}
+        return logits(output)

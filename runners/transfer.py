@@ -68,7 +68,8 @@ def widened(split: Split, images: Tensor) -> Split:
     from runners.task import Split
 
     nothing = torch.full((len(images),), UNLABELLED, dtype=split.labels.dtype)
-    return Split(torch.cat([split.images, images]), torch.cat([split.labels, nothing]))
+    others = {name: torch.cat([labels, nothing]) for name, labels in split.others.items()}
+    return Split(torch.cat([split.images, images]), torch.cat([split.labels, nothing]), others)
 
 
 @lru_cache(maxsize=1)
