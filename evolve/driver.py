@@ -25,7 +25,8 @@ from evolve.run_folder import RunFolder
 from evolve.runs import Run
 from evolve.seeds import seed_of
 from evolve.settings import Settings
-from evolve.starting import starting_network, starting_task
+from evolve.starting import named_teacher, starting_network, starting_task
+from evolve.teachers import teaching
 
 if TYPE_CHECKING:
     from graphs import Genome
@@ -59,11 +60,11 @@ def search(settings: Settings, on_event: Watcher | None = None, *, through: Pool
         RunFolder.check_free(settings.run)
         task = starting_task(settings, report=_decoding(on_event))
         settings = settings.resolved(task)
-        start = starting_network(settings, task)
+        start, teacher = starting_network(settings, task), named_teacher(settings, task)
         stop.check("the run had not begun, nothing was kept")
 
         def fill(folder: RunFolder) -> None:
-            _begin(folder, settings, task, start)
+            _begin(folder, settings, task, start, teacher)
 
         with RunFolder.create(settings.run, fill) as folder:
             return _drive(folder, settings, task, on_event, through, stop, fresh=True)
@@ -108,15 +109,20 @@ def _decoding(on_event: Watcher | None) -> Callable[[int, int], None] | None:
     return None if on_event is None else lambda done, total: on_event(Decoding(done, total))
 
 
-def _begin(folder: RunFolder, settings: Settings, task: Task, start: Genome) -> None:
-    """Writes what a new run has: its settings, the starting network, and the lineage with candidate 0."""
+def _begin(folder: RunFolder, settings: Settings, task: Task, start: Genome, teacher: Genome | None) -> None:
+    """Writes what a new run has: its settings, the networks that it was given, and the lineage with candidate 0."""
     from graphs import fingerprint, macs, parameters
 
     recorded = settings.model_dump(mode="json", exclude={"run"})
     folder.write_settings(recorded)
+    given = {"start": start} if teacher is None else {"start": start, "teacher": teacher}
     Writer.create(
         folder.lineage.path,
-        {"settings": recorded, "task": dict(task.spec), "start": folder.save_genome(start)},
+        {
+            "settings": recorded,
+            "task": dict(task.spec),
+            **{name: folder.save_genome(genome) for name, genome in given.items()},
+        },
         Proposal(
             id=0,
             seed=seed_of(settings.seed, 0),
@@ -124,6 +130,7 @@ def _begin(folder: RunFolder, settings: Settings, task: Task, start: Genome) -> 
             parameters=parameters(start.graph),
             macs=macs(start.graph),
             untrained=start.digest,
+            teaching=teaching(settings, (), None, None),
         ),
     )
 

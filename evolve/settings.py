@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, field_validator
 
 from evolve.strategies import STRATEGIES
+from evolve.teachers import TEACHERS, is_network
 from graphs.errors import UnknownName
 from runners.datasets import is_path
 from runners.pools import POOLS
@@ -38,7 +39,8 @@ class Settings(CheckedModel):
         data_root: Folder in which a named data set is looked for.
         download: Fetch a named data set that is not there.
         limit: Use at most this many training images.
-        model: The starting network: a name of the zoo, path of a `.safetensors` file, or `torchvision:NAME`.
+        model: The starting network: a name of the zoo, the path of a `.safetensors` file, `RUN:ID`, or
+            `torchvision:NAME`.
         weights: For `torchvision:NAME`: `DEFAULT` for those that it publishes, or path of a `.safetensors` file.
         model_settings: Settings of the zoo's network.
         strategy: Key of `evolve.STRATEGIES`.
@@ -50,6 +52,9 @@ class Settings(CheckedModel):
         retries: How often a proposal is made again that is too large or was tried before.
         probe: Examples on which a certificate is measured.
         recipe: How each candidate is trained.
+        teacher: Whom candidates are distilled from, as `recipe.distill` says: a key of `evolve.teachers.TEACHERS`, the
+            path of a `.safetensors` file, or `RUN:ID`.
+        ensemble: How many of the population's best the teacher `ensemble` is made of.
         epochs: Epochs of each candidate; None leaves it to the recipe.
         order: `arrival` takes outcomes as they come and never waits. `strict` takes them in the order of proposal,
             which makes the lineage depend on nothing but these settings.
@@ -92,6 +97,8 @@ class Settings(CheckedModel):
     retries: int = Field(default=50, ge=1, le=1_000_000)
     probe: int = Field(default=16, ge=4, le=65_536)
     recipe: Recipe = Field(default_factory=lambda: Recipe.model_validate({}))
+    teacher: str = "parent"
+    ensemble: int = Field(default=3, ge=2, le=64)
     epochs: int | None = Field(default=None, ge=1, le=100_000)
     order: Literal["strict", "arrival"] = "arrival"
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -116,6 +123,14 @@ class Settings(CheckedModel):
     def _known_pool(cls, name: str) -> str:
         if name not in POOLS:
             raise UnknownName.of("pool", name, POOLS)
+        return name
+
+    @field_validator("teacher")
+    @classmethod
+    def _known_teacher(cls, name: str) -> str:
+        if name not in TEACHERS and not is_network(name):
+            error = UnknownName.of("teacher", name, TEACHERS)
+            raise UnknownName(f"{error}, or the path of a .safetensors file, or RUN:ID")
         return name
 
     @field_validator("odds")
@@ -154,12 +169,13 @@ class Settings(CheckedModel):
         return cls(**overrides) if path is None else cls.from_yaml(path, overrides)
 
     def located(self) -> Settings:
-        """The same with absolute paths of data and model, so that they hold in another working directory."""
+        """The same with absolute paths of data and networks, so that they hold in another working directory."""
         return self.changed(
             data=_absolute(self.data) if is_path(self.data) else self.data,
             data_root=None if self.data_root is None else _absolute(self.data_root),
-            model=_absolute(self.model) if self.model.endswith(".safetensors") else self.model,
+            model=_located(self.model),
             weights=_absolute(self.weights) if self.weights and self.weights.endswith(".safetensors") else self.weights,
+            teacher=_located(self.teacher),
         )
 
     def resolved(self, task: Task) -> Settings:
@@ -167,12 +183,17 @@ class Settings(CheckedModel):
 
         Raises:
             UnknownName: `odds` names an operator that does not exist.
-            SettingsError: A cluster is named for a pool that uses none.
+            SettingsError: A cluster is named for a pool that uses none, or settings and task do not fit.
         """
         from ops import MUTATIONS
 
         if self.pool != "ray" and self.ray is not None:
             raise SettingsError(f"settings: ray={self.ray} is an address for --pool ray, but the pool is '{self.pool}'")
+        if self.teacher == "ensemble" and not task.objective.classes:
+            raise SettingsError(
+                f"settings: teacher=ensemble averages probabilities of classes, and {task.name} is a task of "
+                f"{task.objective.name}; choose parent, best or none"
+            )
         for operator in self.odds or ():
             if operator not in MUTATIONS:
                 raise UnknownName.of("operator", operator, MUTATIONS)
@@ -191,3 +212,11 @@ class Settings(CheckedModel):
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve())
+
+
+def _located(network: str) -> str:
+    """What names a network, a file's or a run's path being absolute."""
+    place, colon, number = network.rpartition(":")
+    if place and number.isdecimal():
+        return f"{_absolute(place)}{colon}{number}"
+    return _absolute(network) if network.endswith(".safetensors") else network

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from graphs import Genome, Graph
     from runners.task import Task
 
-__all__ = ["StartError", "check_weights", "network", "starting_network", "starting_task", "told"]
+__all__ = ["StartError", "check_weights", "named_teacher", "network", "starting_network", "starting_task", "told"]
 
 FILE = ".safetensors"
 """By this end of its name a network's file is told from a name of the zoo."""
@@ -55,23 +55,28 @@ def starting_task(
 
 
 def network(model: str, weights: str | None = None, **settings: Any) -> Genome:
-    """The network that a person names: that of a file, one of the zoo, or one of torchvision.
+    """The network that a person names: that of a file, the trained one of a candidate, of the zoo, or of torchvision.
 
     Args:
-        model: Path that ends in `.safetensors`, a name of the zoo, or `torchvision:NAME`.
+        model: Path that ends in `.safetensors`, `RUN:ID`, a name of the zoo, or `torchvision:NAME`.
         weights: For one of torchvision: `DEFAULT` for those that it publishes, or the path of a `.safetensors` file.
-        **settings: What `graphs.zoo.create` takes; a file has its own. One of torchvision takes `input_shape`,
-            `classes`, for which its last layer is drawn anew where it tells another number apart, and `seed`.
+        **settings: What `graphs.zoo.create` takes; files and candidates have their own. One of torchvision takes
+            `input_shape`, `classes`, for which its last layer is drawn anew where it tells another number apart, and
+            `seed`.
 
     Raises:
         StartError: Weights are named for another network, or the network does not take inputs of the shape.
         EvolutionError: There is no such network, or a file is damaged.
     """
+    from evolve.runs import open_run
     from graphs import load, zoo
 
     if model.startswith(TORCHVISION):
         return _of_torchvision(model, weights, **settings)
     check_weights(model, weights)
+    folder, _, number = model.rpartition(":")
+    if folder and number.isdecimal():
+        return open_run(folder).candidate(int(number)).genome()
     return load(model) if model.endswith(FILE) else zoo.create(model, **settings)
 
 
@@ -113,7 +118,7 @@ def starting_network(settings: Settings, task: Task) -> Genome:
     """
     from graphs import parameters
 
-    if settings.model_settings and (settings.model.endswith(FILE) or settings.model.startswith(TORCHVISION)):
+    if settings.model_settings and (settings.model.endswith(FILE) or ":" in settings.model):
         raise StartError(f"model_settings are for networks of the zoo, and {settings.model} is none; leave them out")
     genome = network(
         settings.model,
@@ -133,6 +138,28 @@ def starting_network(settings: Settings, task: Task) -> Genome:
     if not parameters(graph):
         raise StartError(f"model {settings.model} has no parameters, so there is nothing to train; choose another one")
     return told(genome, task)
+
+
+def named_teacher(settings: Settings, task: Task) -> Genome | None:
+    """The network that the settings name as the teacher of all candidates; None where candidates teach.
+
+    Raises:
+        StartError: It does not fit the task.
+        EvolutionError: There is no such network, or its file is damaged.
+    """
+    from evolve.teachers import is_network
+    from evolve.trainings import named_network
+    from graphs.errors import ShapeError
+    from runners.measuring import check_fit
+
+    if not is_network(settings.teacher):
+        return None
+    genome = named_network(settings.teacher, task, settings.seed)
+    try:
+        check_fit(genome.graph, task)
+    except ShapeError as error:
+        raise StartError(f"teacher {settings.teacher}: {error}") from None
+    return genome
 
 
 def told(genome: Genome, task: Task) -> Genome:

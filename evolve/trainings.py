@@ -50,16 +50,10 @@ def named_network(name: str, task: Task, seed: int, scratch: bool = False, weigh
     Raises:
         EvolutionError: There is no such network.
     """
-    from evolve.runs import open_run
-    from evolve.starting import check_weights, network, told
+    from evolve.starting import network, told
     from graphs.initial import fresh_weights
 
-    folder, colon, number = name.rpartition(":")
-    if colon and number.isdecimal():
-        check_weights(name, weights)
-        found = open_run(Path(folder)).candidate(int(number)).genome()
-    else:
-        found = network(name, weights, classes=task.classes, input_shape=task.input_shape, seed=seed)
+    found = network(name, weights, classes=task.classes, input_shape=task.input_shape, seed=seed)
     if scratch:
         found = replace(found, weights=fresh_weights(found, seed))
     return told(found, task)
@@ -93,7 +87,8 @@ def train_into(
         report: Called with each epoch's entry of the curves.
 
     Returns:
-        What `result.json` holds: `val_accuracy`, `test_accuracy`, and for several heads or members `ensemble`.
+        What `result.json` holds: `val_accuracy`, `test_accuracy`, for several heads or members `ensemble`, and for
+        heads with label sets of their own `tasks`, the accuracy of each.
 
     Raises:
         TrainingFailed: The training diverged, ran out of memory, or network and task do not fit.
@@ -103,6 +98,7 @@ def train_into(
     from graphs import save
     from runners.training import train
 
+    recipe = recipe.resolved(task, device)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / CHECKPOINT
@@ -138,7 +134,7 @@ def train_into(
         "seconds": outcome.seconds,
         "seed": seed,
         "data": dict(task.spec),
-        "recipe": recipe.resolved(task, device).model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json"),
     }
     write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
     checkpoint.unlink(missing_ok=True)
@@ -148,9 +144,16 @@ def train_into(
 def _measured(outcome: Outcome, recipe: Recipe, task: Task, device: str) -> dict[str, Any]:
     """The test split, for once; heads and members together, with weights from the validation split."""
     from runners.ensembles import fitted_weights, head_logits, report
-    from runners.measuring import evaluate
+    from runners.feeding import Feed
+    from runners.label_sets import scores
+    from runners.measuring import evaluate, memory_format
 
     assert outcome.genome is not None  # noqa: S101 - for the type checker: the caller has looked
+    if any(head.name in task.others for head in outcome.genome.graph.heads):
+        feed = Feed(task, task.test, "cpu", memory_format(outcome.genome.graph))
+        told = scores(head_logits(outcome.genome, task, "test", device=device), feed)
+        accuracies = {name: accuracy for name, (accuracy, _) in told.items()}
+        return {"test_accuracy": next(iter(accuracies.values())), "tasks": accuracies}
     networks = [*outcome.members, outcome.genome]
     heads = sum(not head.training_only for head in outcome.genome.graph.heads)
     if len(networks) == 1 and heads == 1:

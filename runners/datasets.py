@@ -6,8 +6,8 @@ Adding one is adding an entry to `DATASETS`. `load` looks for `ROOT/NAME.npz` fi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,15 @@ class DataSet:
         labels: Names of the classes.
         mirror: A mirrored image belongs to the same class.
         source: Layout of its original files, or a function that makes the four arrays.
+        main: Name of the label set that the classes are.
+        others: Names of the classes of the further label sets.
     """
 
     labels: tuple[str, ...]
     mirror: bool
     source: Layout | Callable[[], dict[str, Any]]
+    main: str = "labels"
+    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def _idx(folder: str, mirrors: tuple[str, ...], digests: tuple[str, str, str, str]) -> IdxFiles:
@@ -53,7 +57,14 @@ def _idx(folder: str, mirrors: tuple[str, ...], digests: tuple[str, str, str, st
 
 
 def _cifar(
-    name: str, folder: str, train: tuple[str, ...], test: str, label_bytes: int, rows: tuple[int, int], md5: str
+    name: str,
+    folder: str,
+    train: tuple[str, ...],
+    test: str,
+    label_bytes: int,
+    rows: tuple[int, int],
+    md5: str,
+    *others: str,
 ) -> CifarFiles:
     remote = Remote(
         ("https://www.cs.toronto.edu/~kriz/",),
@@ -63,7 +74,7 @@ def _cifar(
         tuple(f"{folder}/{file}" for file in (*train, test)),
     )
     pickled = {"cifar-10": "cifar-10-batches-py", "cifar-100": "cifar-100-python"}[name]
-    return CifarFiles(folder, train, test, label_bytes, rows, pickled, (remote,))
+    return CifarFiles(folder, train, test, label_bytes, rows, pickled, (remote,), others)
 
 
 def _digits() -> dict[str, Any]:
@@ -151,7 +162,18 @@ DATASETS: dict[str, DataSet] = {
             2,
             (50_000, 10_000),
             "03b5dce01913d631647c71ecec9e9cb8",
+            "coarse",
         ),
+        "fine",
+        {
+            "coarse": tuple(
+                "aquatic_mammals fish flowers food_containers fruit_and_vegetables "
+                "household_electrical_devices household_furniture insects large_carnivores "
+                "large_man-made_outdoor_things large_natural_outdoor_scenes large_omnivores_and_herbivores "
+                "medium_mammals non-insect_invertebrates people reptiles small_mammals trees vehicles_1 "
+                "vehicles_2".split()
+            )
+        },
     ),
 }
 """All data sets with a name. Checksums are the ones that their authors publish."""

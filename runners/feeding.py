@@ -26,6 +26,7 @@ class Feed:
     def __init__(self, task: Task, split: Split, device: str, memory_format: torch.memory_format) -> None:
         self._images = split.images if split.mapped else split.images.to(device)
         self._labels = split.labels.to(device)
+        self._others = {name: labels.to(device) for name, labels in split.others.items()}
         if task.normalisation:
             self._scale, self._shift = task.scale_and_shift(device)
         self._format = memory_format
@@ -42,6 +43,10 @@ class Feed:
     def device(self) -> torch.device:
         """Where the examples are."""
         return self._labels.device
+
+    def labels_of(self, head: str) -> Tensor:
+        """Of all examples, `(N,)`, for a head with that name: of its label set, or the main ones."""
+        return self._others.get(head, self._labels)
 
     def take(
         self, rows: Tensor, flip: bool, crop: int, generator: torch.Generator, cutout: int = 0

@@ -19,7 +19,7 @@ class Targets:
     """What the logits of a batch shall become.
 
     Attributes:
-        labels: Classes `(N,)`.
+        labels: Classes `(N,)`; `UNLABELLED` where there is none.
         others: Classes of the images that are mixed into these `(N,)`; None where none are.
         share: Share of an image that is its own.
         objective: What they are.
@@ -31,7 +31,10 @@ class Targets:
     objective: Objective = OBJECTIVES["classification"]
 
     def losses(self, logits: Tensor, smoothing: float = 0.0) -> Tensor:
-        """The objective's loss of each example, `(N,)`: cross-entropy, with `smoothing` of the target spread evenly."""
+        """The objective's loss of each example, `(N,)`: cross-entropy, with `smoothing` of the target spread evenly.
+
+        It is 0 where there is no label.
+        """
 
         def one(labels: Tensor) -> Tensor:
             return self.objective.losses(logits, labels, smoothing)
@@ -78,6 +81,8 @@ def example_losses(
     temperature: float = 1.0,
 ) -> Tensor:
     """(1-α)·(loss by the labels) + α·(loss by the teacher) of each example, `(N,)`; α is 0 without a teacher.
+
+    Of an example without a label the first part is 0.
 
     Args:
         logits: Of the student `(N, classes)`.

@@ -22,7 +22,7 @@ BATCH = {"cpu": 128, "cuda": 1024}
 
 
 def check_fit(graph: Graph, task: Task) -> None:
-    """Checks that a network reads the task's images and that each of its heads tells the task's classes apart.
+    """Checks that a network reads the task's images and that each of its heads tells its classes apart.
 
     Raises:
         ShapeError: It does not.
@@ -40,9 +40,10 @@ def check_fit(graph: Graph, task: Task) -> None:
         )
     for head in graph.heads:
         shape = graph.shapes[head.node]
-        if shape != (task.classes,):
+        classes = task.classes_of(head.name)
+        if shape != (classes,):
             raise ShapeError(
-                f"head '{head.name}' of the network gives {shape}, but {task.name} has {task.classes} "
+                f"head '{head.name}' of the network gives {shape}, but {task.name} has {classes} "
                 f"{'classes' if task.objective.classes else 'outputs'}"
             )
 
@@ -80,11 +81,11 @@ def measure(
     module.eval()
     outputs, loss = [], 0.0
     with torch.inference_mode():
-        for images, labels in feed.batches(size):
+        for (images, _), labels in zip(feed.batches(size), torch.split(feed.labels_of(first), size), strict=True):
             output = module(images)
             outputs.append(output if isinstance(output, Tensor) else output[first])
             loss += objective.losses(outputs[-1], labels, 0.0).sum().item()
-        score, value = objective.metric.of(torch.cat(outputs), feed.labels)
+        score, value = objective.metric.of(torch.cat(outputs), feed.labels_of(first))
     return {objective.metric.name: value, "accuracy": score, "loss": loss / len(feed)}
 
 

@@ -17,7 +17,11 @@ from torch.nn import functional
 
 from graphs.errors import EvolutionError, UnknownName
 
-__all__ = ["METRICS", "OBJECTIVES", "Metric", "Objective", "ObjectiveError", "objective"]
+__all__ = ["METRICS", "OBJECTIVES", "UNLABELLED", "Metric", "Objective", "ObjectiveError", "objective"]
+
+
+UNLABELLED = -1
+"""Stands for the class of an example that has none; its cross-entropy is 0."""
 
 
 class ObjectiveError(EvolutionError, ValueError):
@@ -132,7 +136,9 @@ class Objective:
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    return functional.cross_entropy(outputs, targets, label_smoothing=smoothing, reduction="none")
+    return functional.cross_entropy(
+        outputs, targets, label_smoothing=smoothing, reduction="none", ignore_index=UNLABELLED
+    )
 
 
 def _squared(outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:

@@ -8,8 +8,9 @@ batch. Other inputs are taken as they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from runners.arrays import Arrays, DataError, checked
 from runners.datasets import DATASETS, FILES, is_path, load
 from runners.decoding import Progress, decoded
 from runners.folders import scan
+from runners.label_sets import LabelSet
 from runners.normalising import histogram, moments
 from runners.objectives import METRICS, OBJECTIVES, Metric, Objective, ObjectiveError, objective
 from runners.prepared import SPLITS, Prepared
@@ -29,16 +31,21 @@ from runners.splits import stratified, validation_size
 
 __all__ = ["SPLITS", "Split", "Task"]
 
+_NONE: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+
 SEED = 0
 """Of the draw that sets the validation split apart; the same for every run, so that runs can be compared."""
 
 
-CLASSIFICATION = OBJECTIVES["classification"]
+_USUAL: Mapping[str, Any] = MappingProxyType(
+    {"objective": OBJECTIVES["classification"], "main": "labels", "others": _NONE}
+)
+"""What most tasks are."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Examples: `images` and `labels`, in general inputs and targets.
+    """Examples: `images` and `labels`, in general inputs and targets; `others`, labels of further sets.
 
     Images are `(N, C, H, W)` of uint8; other inputs are float32 or int64, `(N, …)`. Labels are `(N,)` of int64; where
     the task is not one of classes, they are `(N, D)` of float32. `mapped` ones come from the disk when they are asked
@@ -47,6 +54,7 @@ class Split:
 
     images: Tensor
     labels: Tensor
+    others: Mapping[str, Tensor] = field(default_factory=dict)
     mapped: bool = False
 
     def __len__(self) -> int:
@@ -69,6 +77,8 @@ class Task:
         mirror: A mirrored image belongs to the same class.
         spec: From which `Task.from_spec` makes the same task in another process, of JSON types.
         objective: The loss that is learnt by and the metric that is measured by.
+        main: Name of the label set that the classes are.
+        others: The further label sets of the same images, by name.
     """
 
     name: str
@@ -81,6 +91,8 @@ class Task:
     mirror: bool
     spec: Mapping[str, Any]
     objective: Objective
+    main: str
+    others: Mapping[str, LabelSet]
 
     def __init__(
         self,
@@ -145,15 +157,19 @@ class Task:
             objective=goal,
         )
 
+    def classes_of(self, head: str) -> int:
+        """How many classes a head with that name tells apart: those of its label set, or the main ones."""
+        return self.others[head].classes if head in self.others else self.classes
+
     def _fill(self, **fields: Any) -> None:
-        for field, value in fields.items():
-            object.__setattr__(self, field, value)
+        for name, value in {**_USUAL, **fields}.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def of(cls, **fields: Any) -> Task:
-        """The task with these attributes, all of them; `objective` is that of classification where it is left out."""
+        """The task with these attributes; `objective` is that of classification and `others` none unless given."""
         task = object.__new__(cls)
-        task._fill(**{"objective": CLASSIFICATION, **fields})
+        task._fill(**fields)
         return task
 
     @property
@@ -205,7 +221,7 @@ class Task:
         known = DATASETS[name]
         arrays = checked(given, where, classes=len(known.labels))
         spec = {"name": name, "root": None if folder is None else str(folder)}
-        return cls._made(arrays, name, spec, limit, known.labels, known.mirror)
+        return cls._made(arrays, name, spec, limit, known.labels, known.mirror, known.main, known.others)
 
     @classmethod
     def from_arrays(
@@ -244,7 +260,7 @@ class Task:
                 "with task.save('NAME.safetensors') and name that file, or take Task.named of it"
             )
         task = cls.named(spec["name"], spec["root"], limit=spec["limit"], size=spec.get("size"))
-        if task.spec["digest"] != spec["digest"]:
+        if task.spec["digest"] != spec["digest"] or spec.get("others") not in (None, task.spec.get("others")):
             raise DataError(
                 f"data set '{spec['name']}' has changed: its images have the SHA-256 {task.spec['digest'][:12]}…, "
                 f"expected {str(spec['digest'])[:12]}…; put the earlier files back, or start a new run"
@@ -320,6 +336,8 @@ class Task:
         limit: int | None,
         labels: tuple[str, ...] = (),
         mirror: bool = False,
+        main: str = "labels",
+        names: Mapping[str, tuple[str, ...]] = _NONE,
     ) -> Task:
         count = len(arrays.y_train)
         held_out = validation_size(count)
@@ -332,17 +350,22 @@ class Task:
             raise DataError(f"{name}: {count} training images are too few; expected 3 or more")
         order = stratified(arrays.y_train, SEED)
         validation, train = order[:held_out][:limit], order[held_out:][:limit]
-        taken = _split(arrays.x_train, arrays.y_train, train)
+        taught, asked = ({name: pair[which] for name, pair in arrays.others.items()} for which in (0, 1))
+        taken = _split(arrays.x_train, arrays.y_train, train, taught)
         return cls.of(
             name=name,
             train=taken,
-            validation=_split(arrays.x_train, arrays.y_train, validation),
-            test=_split(arrays.x_test, arrays.y_test, np.arange(len(arrays.y_test))),
+            validation=_split(arrays.x_train, arrays.y_train, validation, taught),
+            test=_split(arrays.x_test, arrays.y_test, np.arange(len(arrays.y_test)), asked),
             classes=arrays.classes,
             labels=labels,
             normalisation=moments(histogram(taken.images)),
             mirror=mirror,
-            spec=spec | {"limit": limit, "digest": arrays.digest()},
+            spec=spec
+            | {"limit": limit, "digest": arrays.digest()}
+            | ({"others": arrays.others_digest()} if arrays.others else {}),
+            main=main,
+            others={name: LabelSet(int(labels.max()) + 1, names.get(name, ())) for name, labels in taught.items()},
         )
 
     def split(self, name: str) -> Split:
@@ -372,10 +395,11 @@ class Task:
         return inputs.float() * scale - shift
 
 
-def _split(images: Any, labels: Any, rows: Any) -> Split:
+def _split(images: Any, labels: Any, rows: Any, others: Mapping[str, Any]) -> Split:
     """The examples at `rows`, in the order of the data set."""
     rows = np.sort(rows)
-    return Split(torch.from_numpy(images[rows]), torch.from_numpy(labels[rows]))
+    further = {name: torch.from_numpy(each[rows]) for name, each in others.items()}
+    return Split(torch.from_numpy(images[rows]), torch.from_numpy(labels[rows]), further)
 
 
 def _normalisation(inputs: Tensor) -> dict[str, list[float]]:

@@ -42,7 +42,7 @@ def search(
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="ZOO-NAME|FILE.safetensors|torchvision:NAME",
+            metavar="ZOO-NAME|FILE.safetensors|RUN:ID|torchvision:NAME",
             help="The starting network; 'evolve zoo' lists names.",
         ),
     ] = None,
@@ -52,6 +52,13 @@ def search(
         str | None, typer.Option(metavar="N", help="How many networks to train, the starting one included.")
     ] = None,
     population: Annotated[str | None, typer.Option(metavar="P", help="How many may become parents.")] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHO|FILE|RUN:ID",
+            help="Whom candidates are distilled from: parent, best, ensemble, none, or a network.",
+        ),
+    ] = None,
     epochs: Annotated[str | None, typer.Option(metavar="E", help="Epochs for each candidate.")] = None,
     workers: Annotated[str | None, typer.Option(metavar="W", help="How many candidates train at once.")] = None,
     order: Annotated[
@@ -88,6 +95,7 @@ def search(
         strategy=strategy,
         candidates=candidates,
         population=population,
+        teacher=teacher,
         epochs=epochs,
         workers=workers,
         order=order,

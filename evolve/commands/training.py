@@ -48,6 +48,12 @@ def train(
         list[str] | None,
         typer.Option("--distill-from", metavar="FILE|RUN:ID", help="A teacher; several are averaged."),
     ] = None,
+    body: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|RUN:ID", help="A trained network of the same structure, for the body of a HydraNet."
+        ),
+    ] = None,
     distill_into: Annotated[
         str | None,
         typer.Option(metavar="self|NETWORK", help="Then teach one network what the ensemble of snapshots says."),
@@ -64,6 +70,7 @@ def train(
     from evolve.display.training import progress, summary
     from evolve.trainings import named_network, train_into
     from graphs import load
+    from runners.hydra import with_body
     from runners.presets import assigned, preset
     from runners.task import Task
 
@@ -74,6 +81,10 @@ def train(
         chosen = chosen.changed(epochs=epochs)
     if distill_into is not None and not chosen.snapshots:
         raise typer.BadParameter("the recipe keeps no snapshots; add --recipe snapshot", param_hint="--distill-into")
+    if chosen.distill.transfer is not None and not teacher and distill_into is None:
+        raise typer.BadParameter("distill.transfer needs a teacher; add --distill-from", param_hint="--set")
+    if body is not None and chosen.hydra is None:
+        raise typer.BadParameter("the recipe makes no heads; add --recipe hydranet", param_hint="--body")
     page = Page()
     decoding = DecodingBar(page)
     try:
@@ -81,6 +92,8 @@ def train(
     finally:
         decoding.close()
     genome = named_network(model, task, seed, start == "scratch", weights)
+    if body is not None and chosen.hydra is not None:
+        genome = with_body(genome, named_network(body, task, seed), chosen.hydra.split_point)
     teachers = [named_network(each, task, seed) for each in teacher or []]
     arguments: dict[str, Any] = {"seed": seed, "threads": threads, "device": device}
     with progress(page, as_json) as report:

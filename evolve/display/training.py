@@ -50,6 +50,7 @@ def summary(folder: Path, result: Mapping[str, Any]) -> list[str]:
         f"validation   {accuracy(result['val_accuracy'])}",
         f"test         {accuracy(result['test_accuracy'])}",
     ]
+    lines += [f"{name:<13}{accuracy(found)} on test" for name, found in result.get("tasks", {}).items()]
     ensemble = result.get("ensemble")
     if ensemble:
         lines += [

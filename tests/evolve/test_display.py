@@ -38,6 +38,7 @@ def entry(identity: int, parent: int | None = 0, **changes: Any) -> dict[str, An
         "site": {"space": f"conv{identity}"},
         "preserves": "exact",
         "certificate": proof,
+        "teaching": {"teachers": [0], "reason": None},
         "status": "done",
         "failure": None,
         "val_accuracy": 0.5 + identity / 100,

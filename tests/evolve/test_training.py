@@ -12,11 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 
 from evolve.trainings import TrainingFailed, named_network, train_into
 from graphs import load, zoo
 from graphs.errors import FormatError
+from runners.datasets import DATASETS
+from runners.ensembles import head_logits
 from runners.presets import preset
 from runners.recipe import Recipe
 from runners.task import Task
@@ -116,6 +119,26 @@ def test_heads_are_an_ensemble_too(tmp_path: Path, digits: Task) -> None:
     result = train_into(tmp_path, genome, recipe, digits, threads=1)
     assert len(result["ensemble"]["members"]) == 3
     assert result["test_accuracy"] == result["ensemble"]["test_accuracy"]
+
+
+def test_heads_with_label_sets_of_their_own_are_no_ensemble(tmp_path: Path) -> None:
+    given = DATASETS["digits"].source()  # type: ignore[operator]
+    odd = {f"y_{split}_odd": given[f"y_{split}"] % 2 for split in ("train", "test")}
+    numpy.savez(tmp_path / "digits.npz", **given, **odd)
+    done = evolve(
+        *("train", "convnet", "--data", "digits.npz", "--limit", "150", "--epochs", "2", "--recipe", "hydranet"),
+        *("--set", "hydra.tasks=[labels, odd]", "--set", "hydra.frozen=1", "--threads", "1", "--out", "out"),
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert "ensemble" not in result and result["test_accuracy"] == result["tasks"]["labels"]
+    task = Task.named(str(tmp_path / "digits.npz"), limit=150)
+    logits = head_logits(load(tmp_path / "out" / "model.safetensors"), task, "test")
+    right = (logits["odd"].argmax(1) == task.test.labels % 2).double().mean().item()
+    assert result["tasks"]["odd"] == right and f"odd          {100 * right:.2f} %" in done.stdout
+    with (tmp_path / "out" / "curves.csv").open() as file:
+        assert {"val_accuracy_labels", "val_accuracy_odd"} <= set(next(csv.DictReader(file)))
 
 
 def test_a_network_is_a_name_a_file_or_a_candidate(tmp_path: Path, digits: Task) -> None:
@@ -238,6 +261,8 @@ def _coloured() -> dict[str, Any]:
         (["train", "torchvision:resnet18", "--weights", "a.pth"], "only .safetensors files"),
         (["train", "torchvision:resnet18"], "torchvision:resnet18 does not fit inputs of 1×8×8"),
         (["search", "--model", "torchvision:resnet18"], "torchvision:resnet18 does not fit inputs of 1×8×8"),
+        (["train", "convnet", "--set", "distill.transfer=mnist"], "add --distill-from"),
+        (["train", "convnet", "--set", "hydra.tasks=[labels, colour]"], "unknown label set 'colour'"),
         (["freezeout-speedup", "convnet", "--how", "cubed"], "'linear', 'squared' or 'cubic'"),
         (["freezeout-speedup", "convnet", "--published"], "for a densenet of the zoo"),
         (["freezeout-speedup", "convnet", "--t0", "0"], "t0 is 0"),
