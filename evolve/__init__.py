@@ -32,6 +32,7 @@ population changes; the next parent is picked. Candidate 0 is the starting netwo
 | `run_folder`, `run_lock` | its files, and who may write them |
 | `driver`, `loop`, `finale`, `interrupts` | the search from its start to its end |
 | `runs`, `entries`, `events` | reading a run; what scripts and displays are told |
+| `branching`, `assembling` | a HydraNet of a network; candidates as an ensemble |
 | `exporting`, `commands`, `display` | taking a network away; the command line |
 """
 
@@ -40,20 +41,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from evolve.assembling import ensemble
+    from evolve.branching import hydra
     from evolve.driver import resume, search
     from evolve.exporting import export
     from evolve.runs import Candidate, Run, open_run
     from evolve.settings import Settings
     from evolve.strategies import STRATEGIES
 
-__all__ = ["STRATEGIES", "Candidate", "Run", "Settings", "export", "open_run", "resume", "search"]
+__all__ = ["STRATEGIES", "Candidate", "Run", "Settings", "ensemble", "export", "hydra", "open_run", "resume", "search"]
 
 _HOMES = {
     "STRATEGIES": "evolve.strategies",
     "Candidate": "evolve.runs",
     "Run": "evolve.runs",
     "Settings": "evolve.settings",
+    "ensemble": "evolve.assembling",
     "export": "evolve.exporting",
+    "hydra": "evolve.branching",
     "open_run": "evolve.runs",
     "resume": "evolve.driver",
     "search": "evolve.driver",

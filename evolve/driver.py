@@ -12,10 +12,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from evolve.events import Watcher
+from evolve.events import Decoding, Watcher
 from evolve.finale import conclude
 from evolve.interrupts import Stop
 from evolve.lineage import Proposal
@@ -25,7 +25,8 @@ from evolve.run_folder import RunFolder
 from evolve.runs import Run
 from evolve.seeds import seed_of
 from evolve.settings import Settings
-from evolve.starting import starting_network, starting_task
+from evolve.starting import named_teacher, starting_network, starting_task
+from evolve.teachers import teaching
 
 if TYPE_CHECKING:
     from graphs import Genome
@@ -57,13 +58,13 @@ def search(settings: Settings, on_event: Watcher | None = None, *, through: Pool
     """
     with Stop() as stop:
         RunFolder.check_free(settings.run)
-        task = starting_task(settings)
+        task = starting_task(settings, report=_decoding(on_event))
         settings = settings.resolved(task)
-        start = starting_network(settings, task)
+        start, teacher = starting_network(settings, task), named_teacher(settings, task)
         stop.check("the run had not begun, nothing was kept")
 
         def fill(folder: RunFolder) -> None:
-            _begin(folder, settings, task, start)
+            _begin(folder, settings, task, start, teacher)
 
         with RunFolder.create(settings.run, fill) as folder:
             return _drive(folder, settings, task, on_event, through, stop, fresh=True)
@@ -99,18 +100,29 @@ def resume(
         settings = Settings(**{**meta["settings"], **moved}).located()
         if "ended" in meta:
             return _drive(folder, settings, None, on_event, through, stop)
-        return _drive(folder, settings, starting_task(settings, meta["task"]), on_event, through, stop)
+        task = starting_task(settings, meta["task"], _decoding(on_event))
+        return _drive(folder, settings, task, on_event, through, stop)
 
 
-def _begin(folder: RunFolder, settings: Settings, task: Task, start: Genome) -> None:
-    """Writes what a new run has: its settings, the starting network, and the lineage with candidate 0."""
+def _decoding(on_event: Watcher | None) -> Callable[[int, int], None] | None:
+    """What tells how far the decoding of images is."""
+    return None if on_event is None else lambda done, total: on_event(Decoding(done, total))
+
+
+def _begin(folder: RunFolder, settings: Settings, task: Task, start: Genome, teacher: Genome | None) -> None:
+    """Writes what a new run has: its settings, the networks that it was given, and the lineage with candidate 0."""
     from graphs import fingerprint, macs, parameters
 
     recorded = settings.model_dump(mode="json", exclude={"run"})
     folder.write_settings(recorded)
+    given = {"start": start} if teacher is None else {"start": start, "teacher": teacher}
     Writer.create(
         folder.lineage.path,
-        {"settings": recorded, "task": dict(task.spec), "start": folder.save_genome(start)},
+        {
+            "settings": recorded,
+            "task": dict(task.spec),
+            **{name: folder.save_genome(genome) for name, genome in given.items()},
+        },
         Proposal(
             id=0,
             seed=seed_of(settings.seed, 0),
@@ -118,6 +130,7 @@ def _begin(folder: RunFolder, settings: Settings, task: Task, start: Genome) -> 
             parameters=parameters(start.graph),
             macs=macs(start.graph),
             untrained=start.digest,
+            teaching=teaching(settings, (), None, None),
         ),
     )
 

@@ -37,6 +37,7 @@ def entry_of(proposal: Proposal, result: Result | None, dispatched: bool) -> dic
         "site": record.get("site"),
         "preserves": proposal.preserves,
         "certificate": proposal.certificate,
+        "teaching": proposal.teaching,
         "status": status,
         "failure": dict(zip(("kind", "message"), result.failure, strict=True)) if result and result.failure else None,
         "val_accuracy": result.val_accuracy if result else None,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "Decoding",
     "Dispatched",
     "Ended",
     "Event",
@@ -26,8 +27,16 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
+class Decoding:
+    """A folder of images is being decoded: `done` of `total`; told before all others, where there is any to decode."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
-    """The run's folder is there and ours; always the first event.
+    """The run's folder is there and ours; always the first event but for `Decoding`.
 
     Attributes:
         path: The folder.
@@ -104,5 +113,5 @@ class Ended:
     broken: tuple[int, ...]
 
 
-Event = Opened | Proposed | Dispatched | Progress | Finished | Measuring | Ended
+Event = Decoding | Opened | Proposed | Dispatched | Progress | Finished | Measuring | Ended
 Watcher = Callable[[Event], None]

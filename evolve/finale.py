@@ -1,8 +1,9 @@
 """The end of a search: the test split is touched, once, for the winner and for its control.
 
 The control is the starting network trained for as many epochs, or minutes, as the winner's whole line got, by the same
-recipe, its schedule stretched over all of them. Without it nobody could say whether the search found a better
-network, or merely trained longer. Both measurements are durable, so that a resumed run does not repeat them.
+recipe and the same named teacher, its schedule stretched over all of them. Without it nobody could say whether the
+search found a better network, or merely trained longer. Both measurements are durable, so that a resumed run does not
+repeat them.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ def _control(search: Search, pool: Pool, task: Task, recipe: Recipe, times: int)
         recipe=recipe,
         task_spec=task.spec,
         seed=seed_of(settings.seed, 0, "control"),
+        teachers=search.teachers(search.proposals[0].teaching),
         deadline=settings.deadline * times,
         threads=settings.threads or 1,
         measure="evaluate-test",

@@ -42,6 +42,7 @@ TABLES = MappingProxyType(
                     "parameters": "INTEGER",
                     "macs": "INTEGER",
                     "untrained": "TEXT",
+                    "teaching": "JSON",
                 },
             ),
             Table("records", {"candidate": "INTEGER", "operator": "TEXT", "record": "JSON", "tensors": "TEXT"}),
@@ -70,17 +71,18 @@ TABLES = MappingProxyType(
         )
     }
 )
-"""`meta`: format, settings, digest of the starting network, how the search ended. `dispatches`: each handing
-over to a pool. `outcomes.finished` numbers the outcomes in the order in which decisions take them.
-`controls`: what was measured at the end. `weights` and `tensors` are names of files in the run's folder, by
-content."""
+"""`meta`: format, settings, digests of the starting network and of a named teacher, how the search ended.
+`dispatches`: each handing over to a pool. `outcomes.finished` numbers the outcomes in the order in which
+decisions take them. `controls`: what was measured at the end. `weights` and `tensors` are names of files in the
+run's folder, by content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """A candidate as it was proposed, before it trains. The starting network has no parent and no record.
 
-    `untrained` is the digest of its genome before training, against which every replay of its record is checked.
+    `untrained` is the digest of its genome before training, against which every replay of its record is checked;
+    `teaching` is what `evolve.teachers` decided.
     """
 
     id: int
@@ -94,6 +96,7 @@ class Proposal:
     record: Mapping[str, Any] | None = None
     tensors: str | None = None
     certificate: Mapping[str, Any] | None = None
+    teaching: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,20 +143,21 @@ class Snapshot:
         """How many candidates need each file of weights or tensors; one that is not named here, nobody needs.
 
         A candidate needs the weights that it was trained to, and those of its parent: before training, it is
-        nothing but its parent's weights and its record.
+        nothing but its parent's weights and its record. It needs those of its teachers, too.
         """
         needed: Counter[str] = Counter()
-        if "start" in self.meta:
-            needed[self.meta["start"]] += 1
+        needed.update(self.meta[name] for name in ("start", "teacher") if name in self.meta)
         for result in self.results.values():
             if result.weights is not None:
                 needed[result.weights] += 1
         for proposal in self.proposals:
             if proposal.tensors is not None:
                 needed[proposal.tensors] += 1
-            parent = self.results.get(proposal.parent) if proposal.parent is not None else None
-            if parent is not None and parent.weights is not None:
-                needed[parent.weights] += 1
+            teachers = (proposal.teaching or {}).get("teachers", ())
+            for elder in (proposal.parent, *teachers):
+                known = self.results.get(elder)
+                if known is not None and known.weights is not None:
+                    needed[known.weights] += 1
         for control in self.controls.values():
             if control.get("weights") is not None:
                 needed[control["weights"]] += 1

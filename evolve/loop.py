@@ -60,7 +60,7 @@ class Search:
         self._on_event = on_event
         self._stop = stop
         self._flying: dict[int, Graph] = {}
-        self._load = lru_cache(maxsize=2)(folder.load_genome)
+        self._load = lru_cache(maxsize=8)(folder.load_genome)
 
     def open_pool(self) -> Pool:
         """The pool that the settings name."""
@@ -128,22 +128,13 @@ class Search:
         return self._load(self.meta["start"])
 
     def job(self, task: Task, proposal: Proposal, genome: Genome | None = None) -> Job:
-        """The job of a candidate, made from the lineage alone unless its untrained genome is at hand.
-
-        A child of an exact mutation computes what its parent does, so its parent could teach it nothing; an
-        approximate one learns from its parent what the mutation took away.
-        """
+        """The job of a candidate, made from the lineage alone unless its untrained genome is at hand."""
         from runners import Job
 
-        teacher = None
         if proposal.parent is None:
             genome = self.start()
         else:
-            parent = self.trained(proposal.parent)
-            if genome is None:
-                genome = self.folder.replayed(proposal, parent)
-            if proposal.preserves == "approximate":
-                teacher = parent
+            genome = genome or self.folder.replayed(proposal, self.trained(proposal.parent))
         settings = self.settings
         return Job(
             id=proposal.id,
@@ -151,11 +142,16 @@ class Search:
             recipe=settings.recipe,
             task_spec=task.spec,
             seed=proposal.seed,
-            teacher=teacher,
+            teachers=self.teachers(proposal.teaching),
             deadline=settings.deadline,
             threads=settings.threads or 1,
             device=settings.device or "cpu",
         )
+
+    def teachers(self, teaching: Mapping[str, Any] | None) -> list[Genome]:
+        """The networks that `evolve.teachers.teaching` names."""
+        named = [] if teaching is None else teaching["teachers"]
+        return [self.trained(one) if isinstance(one, int) else self._load(self.meta["teacher"]) for one in named]
 
     def tell(self, event: events.Event) -> None:
         """Tells whoever watches."""
@@ -203,6 +199,7 @@ class Search:
             record=found.child.record.to_json(),
             tensors=self.folder.save_tensors(found.child.tensors),
             certificate=found.certificate.to_json(),
+            teaching=found.teaching,
         )
         self.writer.propose(proposal)
         self.proposals.append(proposal)

@@ -6,12 +6,13 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evolve.odds import DEPTH, ODDS, depth, widest
 from evolve.ranking import Scored
 from evolve.seeds import generator, seed_of
 from evolve.strategies import STRATEGIES
+from evolve.teachers import teaching
 from graphs.errors import GraphError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ __all__ = ["Exhausted", "Offspring", "propose"]
 
 @dataclass(frozen=True, slots=True)
 class Offspring:
-    """A certified child of the candidate `parent`, with its structure's fingerprint and its cost."""
+    """A certified child of the candidate `parent`, with its structure's fingerprint, its cost, and who teaches it."""
 
     parent: int
     child: Child
@@ -37,6 +38,7 @@ class Offspring:
     fingerprint: str
     parameters: int
     macs: int
+    teaching: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,8 @@ def propose(
             refused["tried before"] += 1
             continue
         certificate = ops.certify(genome, child, probe=probe, seed=seed_of(settings.seed, following, "certificate"))
-        return Offspring(parent, child, certificate, structure, size, work)
+        taught = teaching(settings, history, parent, child.preserves)
+        return Offspring(parent, child, certificate, structure, size, work, taught)
     attempts = sum(refused.values())
     reasons = ", ".join(f"{number} {reason}" for reason, number in refused.most_common())
     return Exhausted(

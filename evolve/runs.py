@@ -45,6 +45,7 @@ class Candidate:
         site: Where it was applied.
         preserves: What was promised there: exact, eval-exact or approximate.
         certificate: What was measured of that promise.
+        teaching: Who taught it (`teachers`), and why nobody did (`reason`); None where nobody was asked to.
         status: pending, running, done or failed.
         failure: None, or its kind and message.
         val_accuracy: Fraction of the validation split.
@@ -64,6 +65,7 @@ class Candidate:
     site: Mapping[str, Any] | None
     preserves: str | None
     certificate: Mapping[str, Any] | None
+    teaching: Mapping[str, Any] | None
     status: str
     failure: Mapping[str, str] | None
     val_accuracy: float | None

@@ -18,7 +18,9 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from evolve.odds import ODDS
 from evolve.presets import search_preset
 from evolve.strategies import STRATEGIES
+from evolve.teachers import TEACHERS, is_network
 from graphs.errors import UnknownName
+from runners.datasets import is_path
 from runners.pools import POOLS
 from runners.presets import preset
 from runners.recipe import Recipe
@@ -35,11 +37,14 @@ class Settings(CheckedModel):
     """What to search, from where, how, and with what means.
 
     Attributes:
-        data: Name of a data set, or path of an `.npz` file.
+        data: Name of a data set, or path of an `.npz` file, of one that `Task.save` wrote, or of a folder of images.
+        image_size: Height and width to which the images of a folder are brought.
         data_root: Folder in which a named data set is looked for.
         download: Fetch a named data set that is not there.
         limit: Use at most this many training images.
-        model: The starting network: a name of the zoo, or path of a `.safetensors` file.
+        model: The starting network: a name of the zoo, the path of a `.safetensors` file, `RUN:ID`, or
+            `torchvision:NAME`.
+        weights: For `torchvision:NAME`: `DEFAULT` for those that it publishes, or path of a `.safetensors` file.
         model_settings: Settings of the zoo's network.
         strategy: Key of `evolve.STRATEGIES`.
         candidates: How many networks to train, the starting one included.
@@ -55,6 +60,9 @@ class Settings(CheckedModel):
         probe: Examples on which a certificate is measured.
         recipe: How each candidate is trained; the name of a recipe, or a mapping, which may name one as its `preset`
             and change it.
+        teacher: Whom candidates are distilled from, as `recipe.distill` says: a key of `evolve.teachers.TEACHERS`, the
+            path of a `.safetensors` file, or `RUN:ID`.
+        ensemble: How many of the population's best the teacher `ensemble` is made of.
         epochs: Epochs of each candidate; None leaves them, or the minutes in place of them, to the recipe.
         order: `arrival` takes outcomes as they come and never waits. `strict` takes them in the order of proposal,
             which makes the lineage depend on nothing but these settings.
@@ -81,10 +89,12 @@ class Settings(CheckedModel):
     what: ClassVar[str] = "settings"
 
     data: str = Field(default="digits", min_length=1)
+    image_size: int | None = Field(default=None, ge=1, le=4096)
     data_root: str | None = None
     download: bool = False
     limit: int | None = Field(default=None, ge=1)
     model: str = Field(default="convnet", min_length=1)
+    weights: str | None = Field(default=None, min_length=1)
     model_settings: dict[str, Any] = Field(default_factory=dict)
     strategy: str = "aging"
     candidates: int = Field(default=24, ge=1, le=1_000_000)
@@ -98,6 +108,8 @@ class Settings(CheckedModel):
     retries: int = Field(default=50, ge=1, le=1_000_000)
     probe: int = Field(default=16, ge=4, le=65_536)
     recipe: Recipe = Field(default_factory=lambda: Recipe.model_validate({}))
+    teacher: str = "parent"
+    ensemble: int = Field(default=3, ge=2, le=64)
     epochs: int | None = Field(default=None, ge=1, le=100_000)
     order: Literal["strict", "arrival"] = "arrival"
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -122,6 +134,14 @@ class Settings(CheckedModel):
     def _known_pool(cls, name: str) -> str:
         if name not in POOLS:
             raise UnknownName.of("pool", name, POOLS)
+        return name
+
+    @field_validator("teacher")
+    @classmethod
+    def _known_teacher(cls, name: str) -> str:
+        if name not in TEACHERS and not is_network(name):
+            error = UnknownName.of("teacher", name, TEACHERS)
+            raise UnknownName(f"{error}, or the path of a .safetensors file, or RUN:ID")
         return name
 
     @field_validator("odds")
@@ -200,11 +220,13 @@ class Settings(CheckedModel):
         return cls(**{**start, **overrides}) if path is None else cls.from_yaml(path, overrides, start)
 
     def located(self) -> Settings:
-        """The same with absolute paths of data and model, so that they hold in another working directory."""
+        """The same with absolute paths of data and networks, so that they hold in another working directory."""
         return self.changed(
-            data=_absolute(self.data) if self.data.endswith(".npz") else self.data,
+            data=_absolute(self.data) if is_path(self.data) else self.data,
             data_root=None if self.data_root is None else _absolute(self.data_root),
-            model=_absolute(self.model) if self.model.endswith(".safetensors") else self.model,
+            model=_located(self.model),
+            weights=_absolute(self.weights) if self.weights and self.weights.endswith(".safetensors") else self.weights,
+            teacher=_located(self.teacher),
         )
 
     def resolved(self, task: Task) -> Settings:
@@ -212,12 +234,17 @@ class Settings(CheckedModel):
 
         Raises:
             UnknownName: `odds` names an operator that does not exist.
-            SettingsError: A cluster is named for a pool that uses none.
+            SettingsError: A cluster is named for a pool that uses none, or settings and task do not fit.
         """
         from ops.table import check_odds
 
         if self.pool != "ray" and self.ray is not None:
             raise SettingsError(f"settings: ray={self.ray} is an address for --pool ray, but the pool is '{self.pool}'")
+        if self.teacher == "ensemble" and not task.objective.classes:
+            raise SettingsError(
+                f"settings: teacher=ensemble averages probabilities of classes, and {task.name} is a task of "
+                f"{task.objective.name}; choose parent, best or none"
+            )
         if isinstance(self.odds, dict):
             check_odds(self.odds)
         threads = self.threads or 1
@@ -236,3 +263,11 @@ class Settings(CheckedModel):
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve())
+
+
+def _located(network: str) -> str:
+    """What names a network, a file's or a run's path being absolute."""
+    place, colon, number = network.rpartition(":")
+    if place and number.isdecimal():
+        return f"{_absolute(place)}{colon}{number}"
+    return _absolute(network) if network.endswith(".safetensors") else network

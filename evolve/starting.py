@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,22 +14,29 @@ if TYPE_CHECKING:
     from graphs import Genome, Graph
     from runners.task import Task
 
-__all__ = ["StartError", "network", "starting_network", "starting_task", "told"]
+__all__ = ["StartError", "check_weights", "named_teacher", "network", "starting_network", "starting_task", "told"]
 
 FILE = ".safetensors"
 """By this end of its name a network's file is told from a name of the zoo."""
+
+
+TORCHVISION = "torchvision:"
+"""By this beginning of its name a network of torchvision is told."""
 
 
 class StartError(EvolutionError, ValueError):
     """Network, data and run do not fit each other."""
 
 
-def starting_task(settings: Settings, recorded: Mapping[str, Any] | None = None) -> Task:
+def starting_task(
+    settings: Settings, recorded: Mapping[str, Any] | None = None, report: Callable[[int, int], None] | None = None
+) -> Task:
     """The task of the settings.
 
     Args:
         settings: What to train on and where it lies.
         recorded: For a run that exists, the task's `spec` at its start.
+        report: Called while images are decoded, with how many are done and how many there are.
 
     Raises:
         StartError: The data is not what the run started with.
@@ -37,7 +44,7 @@ def starting_task(settings: Settings, recorded: Mapping[str, Any] | None = None)
     """
     from runners.task import Task
 
-    task = Task.named(settings.data, settings.data_root, settings.download, settings.limit)
+    task = Task.named(settings.data, settings.data_root, settings.download, settings.limit, settings.image_size, report)
     if recorded is not None and task.spec["digest"] != recorded["digest"]:
         raise StartError(
             f"data set '{task.name}' is not the one that this run started with: SHA-256 "
@@ -47,19 +54,59 @@ def starting_task(settings: Settings, recorded: Mapping[str, Any] | None = None)
     return task
 
 
-def network(model: str, **settings: Any) -> Genome:
-    """The network that a person names: that of a file, or one of the zoo.
+def network(model: str, weights: str | None = None, **settings: Any) -> Genome:
+    """The network that a person names: that of a file, the trained one of a candidate, of the zoo, or of torchvision.
 
     Args:
-        model: Path that ends in `.safetensors`, or a name of the zoo.
-        **settings: What `graphs.zoo.create` takes; a file has its own.
+        model: Path that ends in `.safetensors`, `RUN:ID`, a name of the zoo, or `torchvision:NAME`.
+        weights: For one of torchvision: `DEFAULT` for those that it publishes, or the path of a `.safetensors` file.
+        **settings: What `graphs.zoo.create` takes; files and candidates have their own. One of torchvision takes
+            `input_shape`, `classes`, for which its last layer is drawn anew where it tells another number apart, and
+            `seed`.
 
     Raises:
-        EvolutionError: There is no such network, or its file is damaged.
+        StartError: Weights are named for another network, or the network does not take inputs of the shape.
+        EvolutionError: There is no such network, or a file is damaged.
     """
+    from evolve.runs import open_run
     from graphs import load, zoo
 
+    if model.startswith(TORCHVISION):
+        return _of_torchvision(model, weights, **settings)
+    check_weights(model, weights)
+    folder, _, number = model.rpartition(":")
+    if folder and number.isdecimal():
+        return open_run(folder).candidate(int(number)).genome()
     return load(model) if model.endswith(FILE) else zoo.create(model, **settings)
+
+
+def check_weights(model: str, weights: str | None) -> None:
+    """Raises `StartError` where weights are named for a network that has its own."""
+    if weights is not None:
+        raise StartError(f"weights are for {TORCHVISION}NAME, and {model} has its own; leave --weights out")
+
+
+def _of_torchvision(
+    model: str,
+    weights: str | None,
+    classes: int | None = None,
+    input_shape: tuple[int, ...] = (3, 224, 224),
+    seed: int = 0,
+) -> Genome:
+    from evolve.importing import example, module_named
+    from graphs import from_torch
+    from graphs.errors import GraphError
+    from graphs.outputs import with_outputs
+
+    module = module_named(model, weights, seed)
+    try:
+        genome = from_torch(module, example([",".join(map(str, input_shape))], seed))
+        return genome if classes is None else with_outputs(genome, classes, seed)
+    except GraphError as error:
+        raise StartError(
+            f"{model} does not fit inputs of {_sizes(tuple(input_shape))} (such networks read 3×224×224; images of a "
+            f"folder come in any size by --image-size N): {error}"
+        ) from None
 
 
 def starting_network(settings: Settings, task: Task) -> Genome:
@@ -71,10 +118,11 @@ def starting_network(settings: Settings, task: Task) -> Genome:
     """
     from graphs import parameters
 
-    if settings.model_settings and settings.model.endswith(FILE):
-        raise StartError(f"model_settings are for networks of the zoo; {settings.model} is a file, so leave them out")
+    if settings.model_settings and (settings.model.endswith(FILE) or ":" in settings.model):
+        raise StartError(f"model_settings are for networks of the zoo, and {settings.model} is none; leave them out")
     genome = network(
         settings.model,
+        settings.weights,
         classes=task.classes,
         input_shape=task.input_shape,
         seed=seed_of(settings.seed, 0, "start"),
@@ -92,11 +140,33 @@ def starting_network(settings: Settings, task: Task) -> Genome:
     return told(genome, task)
 
 
+def named_teacher(settings: Settings, task: Task) -> Genome | None:
+    """The network that the settings name as the teacher of all candidates; None where candidates teach.
+
+    Raises:
+        StartError: It does not fit the task.
+        EvolutionError: There is no such network, or its file is damaged.
+    """
+    from evolve.teachers import is_network
+    from evolve.trainings import named_network
+    from graphs.errors import ShapeError
+    from runners.measuring import check_fit
+
+    if not is_network(settings.teacher):
+        return None
+    genome = named_network(settings.teacher, task, settings.seed)
+    try:
+        check_fit(genome.graph, task)
+    except ShapeError as error:
+        raise StartError(f"teacher {settings.teacher}: {error}") from None
+    return genome
+
+
 def told(genome: Genome, task: Task) -> Genome:
     """The network, knowing the normalisation and the labels of `task`."""
     about = {
         **genome.about,
-        "normalisation": {name: list(values) for name, values in task.normalisation.items()},
+        "normalisation": {name: list(values) for name, values in task.normalisation.items()} or None,
         "labels": list(task.labels),
     }
     return replace(genome, about=about)

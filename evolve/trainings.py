@@ -37,27 +37,23 @@ class TrainingFailed(EvolutionError, RuntimeError):
     exit_code = 1
 
 
-def named_network(name: str, task: Task, seed: int, scratch: bool = False) -> Genome:
-    """The network that a person names: of the zoo, made for the task, of a file, or `RUN:ID`, a candidate of a run.
+def named_network(name: str, task: Task, seed: int, scratch: bool = False, weights: str | None = None) -> Genome:
+    """The network that a person names: of the zoo or of torchvision, made for the task, of a file, or `RUN:ID`.
 
     Args:
         name: What the person has typed.
         task: For whose images and classes a network of the zoo is made.
         seed: Of fresh weights.
         scratch: Whether a network that has weights gets fresh ones.
+        weights: See `evolve.starting.network`.
 
     Raises:
         EvolutionError: There is no such network.
     """
-    from evolve.runs import open_run
     from evolve.starting import network, told
     from graphs.initial import fresh_weights
 
-    folder, colon, number = name.rpartition(":")
-    if colon and number.isdecimal():
-        found = open_run(Path(folder)).candidate(int(number)).genome()
-    else:
-        found = network(name, classes=task.classes, input_shape=task.input_shape, seed=seed)
+    found = network(name, weights, classes=task.classes, input_shape=task.input_shape, seed=seed)
     if scratch:
         found = replace(found, weights=fresh_weights(found, seed))
     return told(found, task)
@@ -91,7 +87,8 @@ def train_into(
         report: Called with each epoch's entry of the curves.
 
     Returns:
-        What `result.json` holds: `val_accuracy`, `test_accuracy`, and for several heads or members `ensemble`.
+        What `result.json` holds: `val_accuracy`, `test_accuracy`, for several heads or members `ensemble`, and for
+        heads with label sets of their own `tasks`, the accuracy of each.
 
     Raises:
         TrainingFailed: The training diverged, ran out of memory, or network and task do not fit.
@@ -101,6 +98,7 @@ def train_into(
     from graphs import save
     from runners.training import train
 
+    recipe = recipe.resolved(task, device)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / CHECKPOINT
@@ -136,7 +134,7 @@ def train_into(
         "seconds": outcome.seconds,
         "seed": seed,
         "data": dict(task.spec),
-        "recipe": recipe.resolved(task, device).model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json"),
     }
     write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
     checkpoint.unlink(missing_ok=True)
@@ -146,13 +144,21 @@ def train_into(
 def _measured(outcome: Outcome, recipe: Recipe, task: Task, device: str) -> dict[str, Any]:
     """The test split, for once; heads and members together, with weights from the validation split."""
     from runners.ensembles import fitted_weights, head_logits, report
-    from runners.measuring import evaluate
+    from runners.feeding import Feed
+    from runners.label_sets import scores
+    from runners.measuring import evaluate, memory_format
 
     assert outcome.genome is not None  # noqa: S101 - for the type checker: the caller has looked
+    if any(head.name in task.others for head in outcome.genome.graph.heads):
+        feed = Feed(task, task.test, "cpu", memory_format(outcome.genome.graph))
+        told = scores(head_logits(outcome.genome, task, "test", device=device), feed)
+        accuracies = {name: accuracy for name, (accuracy, _) in told.items()}
+        return {"test_accuracy": next(iter(accuracies.values())), "tasks": accuracies}
     networks = [*outcome.members, outcome.genome]
     heads = sum(not head.training_only for head in outcome.genome.graph.heads)
     if len(networks) == 1 and heads == 1:
-        return {"test_accuracy": evaluate(outcome.genome, task, "test", device=device)["accuracy"]}
+        found = evaluate(outcome.genome, task, "test", device=device)
+        return {f"test_{name}": found[name] for name in ("accuracy", task.objective.metric.name)}
     of = recipe.hydra.average if recipe.hydra is not None else "probabilities"
     logits = {
         split: [head for each in networks for head in head_logits(each, task, split, device=device).values()]

@@ -10,20 +10,14 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from graphs.errors import EvolutionError
+from graphs.errors import MissingExtra
 
-__all__ = ["MissingExtra", "torchvision_models"]
+__all__ = ["torchvision_models"]
 
 _OPERATORS = ("nms", "qnms")
 
 _declared: list[Any] = []
 """The library that holds the declarations; they end with it."""
-
-
-class MissingExtra(EvolutionError, ImportError):
-    """An optional package is not installed, or does not work; the message says how to install it."""
-
-    exit_code = 1
 
 
 def torchvision_models() -> Any:

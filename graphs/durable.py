@@ -12,10 +12,11 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from graphs.errors import EvolutionError, StorageFull
 
-__all__ = ["TEMPORARY", "StorageError", "storage_errors", "sync_directory", "write_bytes", "write_text"]
+__all__ = ["TEMPORARY", "StorageError", "storage_errors", "sync_directory", "write_bytes", "write_text", "writing"]
 
 TEMPORARY = ".tmp"
 """Suffix of files that are not whole yet; whatever bears it after a crash may be deleted."""
@@ -62,8 +63,9 @@ def sync_directory(folder: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes `data` to `path`, durably and whole; what stood there before survives a failure.
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that becomes `path`, durably and whole, when the block ends; where it fails nothing has changed.
 
     Raises:
         StorageFull: No room; the temporary file is gone and the old file intact.
@@ -74,7 +76,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     with storage_errors(path):
         try:
             with open(temporary, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -83,6 +85,17 @@ def write_bytes(path: Path, data: bytes) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `data` to `path`, durably and whole; what stood there before survives a failure.
+
+    Raises:
+        StorageFull: As `writing`.
+        StorageError: As `writing`.
+    """
+    with writing(path) as file:
+        file.write(data)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["EvolutionError", "FormatError", "GraphError", "ShapeError", "StorageFull", "UnknownName"]
+__all__ = ["EvolutionError", "FormatError", "GraphError", "MissingExtra", "ShapeError", "StorageFull", "UnknownName"]
 
 
 class EvolutionError(Exception):
@@ -34,6 +34,12 @@ class FormatError(EvolutionError, ValueError):
 
 class StorageFull(EvolutionError, OSError):
     """The disk, or the quota on it, is full; what was there before is intact."""
+
+    exit_code = 1
+
+
+class MissingExtra(EvolutionError, ImportError):
+    """An optional package is not installed, or does not work; the message says how to install it."""
 
     exit_code = 1
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from graphs.errors import EvolutionError
 
-__all__ = ["MOST_CHANNELS", "Arrays", "DataError", "checked", "refuse_bomb"]
+__all__ = ["MOST_CHANNELS", "OTHERS", "Arrays", "DataError", "checked", "checked_images", "refuse_bomb"]
 
 MOST_CHANNELS = 4
 """More channels than this are taken for a sign that the axes are in another order."""
@@ -19,6 +21,9 @@ MOST_CHANNELS = 4
 TWO = 2
 """Fewest training images of a class: one to learn from and one to validate with."""
 
+
+OTHERS = re.compile(r"y_(?:train|test)_([a-z][a-z0-9_]*)")
+"""Names of the arrays that hold further label sets."""
 
 MOST_BYTES = 1 << 36
 """Largest image set that is read, in bytes: it has to fit into memory."""
@@ -36,13 +41,24 @@ class DataError(EvolutionError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Arrays:
-    """Training and test images `(N, C, H, W)` of uint8 with labels `(N,)` of int64, checked by `checked`."""
+    """Training and test images `(N, C, H, W)` of uint8 with labels `(N,)` of int64, checked by `checked`.
+
+    `others` are further labels of the same images, by the name of their set: of the training and of the test images.
+    """
 
     x_train: NDArray[np.uint8]
     y_train: NDArray[np.int64]
     x_test: NDArray[np.uint8]
     y_test: NDArray[np.int64]
     classes: int
+    others: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=dict)
+
+    def others_digest(self) -> str:
+        """SHA-256 over the further labels, in hexadecimal."""
+        found = hashlib.sha256()
+        for name, labels in sorted(self.others.items()):
+            found.update(name.encode() + b"".join(np.ascontiguousarray(each).tobytes() for each in labels))
+        return found.hexdigest()
 
     def digest(self) -> str:
         """SHA-256 over shapes and contents, in hexadecimal: equal for the same images however they are stored."""
@@ -71,14 +87,14 @@ def checked(given: dict[str, Any], where: str, classes: int | None = None) -> Ar
 
     Args:
         given: `x_train`, `y_train`, `x_test`, `y_test`; images uint8 `(N, H, W)` or `(N, H, W, C)`, labels of any
-            integer type, `(N,)` or `(N, 1)`.
+            integer type, `(N,)` or `(N, 1)`; further label sets as `y_train_NAME` and `y_test_NAME`.
         where: Name of the file or data set, for messages.
         classes: Number of classes; None for the highest training label and one.
 
     Raises:
         DataError: Anything is missing, of the wrong type or size, or out of range.
     """
-    images = {split: _images(given[f"x_{split}"], f"x_{split}", where) for split in ("train", "test")}
+    images = {split: checked_images(given[f"x_{split}"], f"x_{split}", where) for split in ("train", "test")}
     labels = {split: _labels(given[f"y_{split}"], f"y_{split}", where) for split in ("train", "test")}
     for split in ("train", "test"):
         if len(images[split]) != len(labels[split]):
@@ -101,11 +117,38 @@ def checked(given: dict[str, Any], where: str, classes: int | None = None) -> Ar
                 f"{where}: y_{split}[{row}] is {highest}, but there are {found} classes"
                 f"{' in y_train' if classes is None else ''}; expected labels from 0 to {found - 1}"
             )
-    return Arrays(images["train"], labels["train"], images["test"], labels["test"], found)
+    names = sorted(match[1] for match in map(OTHERS.fullmatch, given) if match)
+    others = {name: _further(given, name, labels, where) for name in names}
+    return Arrays(images["train"], labels["train"], images["test"], labels["test"], found, others)
 
 
-def _images(value: Any, name: str, where: str) -> NDArray[np.uint8]:
-    """Images in the form `(N, C, H, W)`."""
+def _further(
+    given: dict[str, Any], name: str, main: Mapping[str, NDArray[np.int64]], where: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The further labels called `name` of the training and of the test images."""
+    found = []
+    for split in ("train", "test"):
+        key = f"y_{split}_{name}"
+        if key not in given:
+            raise DataError(f"{where}: there is no {key}; a label set needs labels of the training and the test images")
+        labels = _labels(given[key], key, where)
+        if len(labels) != len(main[split]):
+            raise DataError(f"{where}: {key} has {len(labels)} labels, but y_{split} {len(main[split])}")
+        found.append(labels)
+    classes = _classes(found[0], where, f"y_train_{name}")
+    if int(found[1].max()) >= classes:
+        raise DataError(
+            f"{where}: y_test_{name} has a label {int(found[1].max())}, but y_train_{name} {classes} classes"
+        )
+    return found[0], found[1]
+
+
+def checked_images(value: Any, name: str, where: str) -> NDArray[np.uint8]:
+    """Images in the form `(N, C, H, W)`.
+
+    Raises:
+        DataError: They are of another type or form.
+    """
     array = np.asarray(value)
     if array.dtype != np.uint8:
         raise DataError(
@@ -149,21 +192,21 @@ def _labels(value: Any, name: str, where: str) -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
-def _classes(labels: NDArray[np.int64], where: str) -> int:
+def _classes(labels: NDArray[np.int64], where: str, key: str = "y_train") -> int:
     """Number of classes, if each one from 0 to the highest label has enough training images."""
     highest = int(labels.max())
     if highest >= len(labels):
         raise DataError(
-            f"{where}: y_train[{int(labels.argmax())}] is {highest}, which makes {highest + 1} classes for "
+            f"{where}: {key}[{int(labels.argmax())}] is {highest}, which makes {highest + 1} classes for "
             f"{len(labels)} training images; number the classes from 0 without gaps"
         )
     counts = np.bincount(labels, minlength=highest + 1)
     if highest == 0:
-        raise DataError(f"{where}: every label in y_train is 0; expected two classes or more")
+        raise DataError(f"{where}: every label in {key} is 0; expected two classes or more")
     rare = int(counts.argmin())
     if counts[rare] < TWO:
         raise DataError(
-            f"{where}: class {rare} has {int(counts[rare])} training images of the {len(labels)} in y_train, whose "
+            f"{where}: class {rare} has {int(counts[rare])} training images of the {len(labels)} in {key}, whose "
             f"highest label is {highest}; expected classes from 0 without gaps, each with {TWO} images or more"
         )
     return highest + 1

@@ -5,8 +5,9 @@ Adding one is adding an entry to `DATASETS`. `load` looks for `ROOT/NAME.npz` fi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,11 @@ from runners.arrays import DataError
 from runners.download import Remote, fetch
 from runners.layouts import CifarFiles, IdxFiles, Layout
 
-__all__ = ["DATASETS", "DataSet", "load"]
+__all__ = ["DATASETS", "FILES", "DataSet", "is_path", "load"]
+
+
+FILES = (".npz", ".safetensors")
+"""How the names of files that hold a data set end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +34,15 @@ class DataSet:
         labels: Names of the classes.
         mirror: A mirrored image belongs to the same class.
         source: Layout of its original files, or a function that makes the four arrays.
+        main: Name of the label set that the classes are.
+        others: Names of the classes of the further label sets.
     """
 
     labels: tuple[str, ...]
     mirror: bool
     source: Layout | Callable[[], dict[str, Any]]
+    main: str = "labels"
+    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def _idx(folder: str, mirrors: tuple[str, ...], digests: tuple[str, str, str, str]) -> IdxFiles:
@@ -48,7 +57,14 @@ def _idx(folder: str, mirrors: tuple[str, ...], digests: tuple[str, str, str, st
 
 
 def _cifar(
-    name: str, folder: str, train: tuple[str, ...], test: str, label_bytes: int, rows: tuple[int, int], md5: str
+    name: str,
+    folder: str,
+    train: tuple[str, ...],
+    test: str,
+    label_bytes: int,
+    rows: tuple[int, int],
+    md5: str,
+    *others: str,
 ) -> CifarFiles:
     remote = Remote(
         ("https://www.cs.toronto.edu/~kriz/",),
@@ -58,7 +74,7 @@ def _cifar(
         tuple(f"{folder}/{file}" for file in (*train, test)),
     )
     pickled = {"cifar-10": "cifar-10-batches-py", "cifar-100": "cifar-100-python"}[name]
-    return CifarFiles(folder, train, test, label_bytes, rows, pickled, (remote,))
+    return CifarFiles(folder, train, test, label_bytes, rows, pickled, (remote,), others)
 
 
 def _digits() -> dict[str, Any]:
@@ -146,10 +162,28 @@ DATASETS: dict[str, DataSet] = {
             2,
             (50_000, 10_000),
             "03b5dce01913d631647c71ecec9e9cb8",
+            "coarse",
         ),
+        "fine",
+        {
+            "coarse": tuple(
+                "aquatic_mammals fish flowers food_containers fruit_and_vegetables "
+                "household_electrical_devices household_furniture insects large_carnivores "
+                "large_man-made_outdoor_things large_natural_outdoor_scenes large_omnivores_and_herbivores "
+                "medium_mammals non-insect_invertebrates people reptiles small_mammals trees vehicles_1 "
+                "vehicles_2".split()
+            )
+        },
     ),
 }
 """All data sets with a name. Checksums are the ones that their authors publish."""
+
+
+def is_path(name: str) -> bool:
+    """Whether a person who writes `name` means a file or a folder of their own, and no key of `DATASETS`."""
+    if name in DATASETS:
+        return False
+    return name.endswith(FILES) or os.sep in name or name.startswith("~") or Path(name).is_dir()
 
 
 def load(name: str, root: Path | None, download: bool = False, base: str | None = None) -> tuple[dict[str, Any], str]:
@@ -168,7 +202,7 @@ def load(name: str, root: Path | None, download: bool = False, base: str | None 
     """
     if name not in DATASETS:
         error = UnknownName.of("data set", name, DATASETS)
-        raise UnknownName(f"{error}, or the path of an .npz file with {', '.join(npz.NAMES)}")
+        raise UnknownName(f"{error}, or the path of a folder of images, or of an .npz file with {', '.join(npz.NAMES)}")
     source = DATASETS[name].source
     if callable(source):
         return source(), name

@@ -1,8 +1,9 @@
 """HydraNet: one body with several heads, each of which sees the examples with weights of its own.
 
-What is meant is the network of github.com/raghav1810/HydraNet, in structure a TreeNet (S. Lee et al., "Why M Heads are
-Better than One", 2015, arXiv:1511.06314): a shared trunk, then independent branches whose outputs are averaged. It is
-not "HydraNets" of CVPR 2018, whose branches are chosen by a gate for each image.
+What is meant, unless `tasks` are named, is the network of github.com/raghav1810/HydraNet, in structure a TreeNet
+(S. Lee et al., "Why M Heads are Better than One", 2015, arXiv:1511.06314): a shared trunk, then independent branches
+whose outputs are averaged. It is not "HydraNets" of CVPR 2018, whose branches are chosen by a gate for each image. With
+`tasks` it is a body with a head for each of several label sets, which `runners.label_sets` makes.
 
 `split` makes the heads, in the graph, of what follows a unit of any network. In training, head h gives example i the
 weight w_hi, drawn once from an exponential distribution; over a batch, weights divided by their sum are then a
@@ -17,9 +18,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from graphs.errors import GraphError
+from graphs.errors import GraphError, UnknownName
 from runners.settings_errors import CheckedModel
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 
     from graphs.genome import Genome
     from graphs.structure import Graph
+    from runners.task import Task
 
-__all__ = ["Hydra", "Weights", "body", "split", "split_point", "weighted_norms"]
+__all__ = ["Hydra", "Weights", "body", "split", "split_point", "weighted_norms", "with_body"]
 
 _LEFT = 0.25
 """`split_point` leaves at most this share of the network's MACs to a head."""
@@ -39,10 +41,12 @@ class Hydra(CheckedModel):
 
     Attributes:
         heads: How many.
+        tasks: Names of the label sets that get a head each, in place of `heads` for the same classes; the first one's
+            accuracy is the network's. See `runners.label_sets`.
         split_point: Number of units that make up the body; `auto` as `split_point` finds it.
         start: Heads begin with `fresh` weights, or are `copied` from the network.
         weights: What the weight of an example in a head's loss and norms goes with: the `sample` itself, its `position`
-            in the batch as in the original, or nothing, when all are `even`.
+            in the batch as in the original, or nothing, when all are `even`, the default for `tasks`.
         frozen: Epochs for which the body is frozen at first, its batch norm included.
         average: What is averaged over the heads.
     """
@@ -50,11 +54,49 @@ class Hydra(CheckedModel):
     what: ClassVar[str] = "hydra"
 
     heads: int = Field(4, ge=1, le=1024)
+    tasks: tuple[str, ...] = ()
     split_point: int | Literal["auto"] = "auto"
     start: Literal["fresh", "copied"] = "fresh"
     weights: Literal["sample", "position", "even"] = "sample"
     frozen: int = Field(0, ge=0, le=100_000)
     average: Literal["probabilities", "logits"] = "logits"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _even(cls, values: Any) -> Any:
+        return {"weights": "even", **values} if isinstance(values, dict) and values.get("tasks") else values
+
+    @field_validator("tasks")
+    @classmethod
+    def _different(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        if tasks and len(set(tasks)) < max(2, len(tasks)):
+            raise ValueError("should be the names of two label sets or more, each once")
+        return tasks
+
+    def classes(self, task: Task) -> dict[str, int]:
+        """The number of classes of each label set that gets a head.
+
+        Raises:
+            UnknownName: The task has no such label set.
+        """
+        known = {task.main: task.classes, **{name: other.classes for name, other in task.others.items()}}
+        for name in self.tasks:
+            if name not in known:
+                raise UnknownName.of("label set", name, known)
+        return {name: known[name] for name in self.tasks}
+
+    def heads_of(self, genome: Genome, task: Task, seed: int) -> Genome:
+        """A network with one output, with the heads that are asked for.
+
+        Raises:
+            GraphError: It cannot be split there.
+            UnknownName: The task has no such label set.
+        """
+        from runners.label_sets import split_by_labels
+
+        if not self.tasks:
+            return split(genome, self.heads, self.split_point, self.start, seed)
+        return split_by_labels(genome, self.classes(task), self.split_point, self.start, seed)
 
 
 def split_point(graph: Graph) -> int:
@@ -69,6 +111,40 @@ def split_point(graph: Graph) -> int:
         if left <= _LEFT * whole:
             return count
     return max(1, len(found) - 1)
+
+
+def with_body(genome: Genome, donor: Genome, point: int | Literal["auto"] = "auto") -> Genome:
+    """The network with the weights that another one has in its first units.
+
+    Args:
+        genome: The network.
+        donor: A network that is the same up to there; a HydraNet may be, too.
+        point: Number of units that make up the body.
+
+    Raises:
+        GraphError: It is not the same; the message names the first node.
+    """
+    from graphs.unit import units
+
+    graph = genome.graph
+    count = split_point(graph) if point == "auto" else point
+    shared = [graph[node] for unit in units(graph)[:count] for node in unit.nodes]
+    for node in shared:
+        other = donor.graph.nodes.get(node.id)
+        alike = other is not None and (node.kind, node.settings, node.inputs, node.tensors) == (
+            other.kind,
+            other.settings,
+            other.inputs,
+            other.tensors,
+        )
+        shapes = [None if name not in donor.weights else donor.weights[name].shape for name in node.tensors.values()]
+        if not alike or shapes != [genome.weights[name].shape for name in node.tensors.values()]:
+            raise GraphError(
+                f"the body cannot be taken from that network: node '{node.id}' of the first {count} units is another "
+                "one there; name the network that it was trained as, or split earlier"
+            )
+    given = {name: donor.weights[name] for node in shared for name in node.tensors.values()}
+    return replace(genome, weights={**genome.weights, **given})
 
 
 def split(

@@ -1,7 +1,7 @@
 """A job, how it and its outcome travel, and what a worker does with it.
 
 On the wire a job is a JSON header and the files of its genomes (`graphs.files.encode`): no pickle, every
-length checked before it is used, and a teacher that equals the genome is sent once. `serve` is what each pool
+length checked before it is used, and a network that stands in it twice is sent once. `serve` is what each pool
 runs in its workers: bytes in, bytes out, whatever goes wrong in between is a failure in the outcome.
 """
 
@@ -11,7 +11,7 @@ import json
 import math
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -63,7 +63,7 @@ class Job:
         recipe: How to train.
         task_spec: `Task.spec`, JSON types, from which a worker makes the task again.
         seed: Seed of training, which with all the rest determines the outcome's weights to the last bit.
-        teacher: Network to distil from, or None.
+        teachers: Networks to distil from; several are averaged.
         deadline: Seconds that one attempt may take, from when a worker that is ready gets it.
         threads: Number of CPU threads to compute with.
         measure: Key of `MEASURES`.
@@ -79,7 +79,7 @@ class Job:
     recipe: Recipe
     task_spec: Mapping[str, Any]
     seed: int = 0
-    teacher: Genome | None = None
+    teachers: Sequence[Genome] = ()
     deadline: float = 3600.0
     threads: int = 1
     measure: str = "train"
@@ -100,25 +100,20 @@ def encode_job(job: Job) -> bytes:
     """The bytes from which `decode_job` makes the same job."""
     from graphs.files import encode
 
-    blobs = [encode(job.genome)]
-    teacher = None
-    if job.teacher is not None:
-        same = job.teacher is job.genome or job.teacher.digest == job.genome.digest
-        teacher = 0 if same else 1
-        if not same:
-            blobs.append(encode(job.teacher))
+    networks = {genome.digest: genome for genome in (job.genome, *job.teachers)}
+    places = {digest: place for place, digest in enumerate(networks)}
     header = {
         "job": job.id,
         "recipe": job.recipe.model_dump(mode="json"),
         "task": job.task_spec,
         "seed": job.seed,
-        "teacher": teacher,
+        "teachers": [places[teacher.digest] for teacher in job.teachers],
         "deadline": job.deadline,
         "threads": job.threads,
         "measure": job.measure,
         "device": job.device,
     }
-    return _pack(header, blobs)
+    return _pack(header, [encode(genome) for genome in networks.values()])
 
 
 def decode_job(data: bytes) -> Job:
@@ -133,9 +128,11 @@ def decode_job(data: bytes) -> Job:
 
     header, blobs = _unpack(data, "job")
     try:
-        teacher = header["teacher"]
-        if teacher not in (None, 0, 1) or len(blobs) != 1 + (teacher == 1):
-            raise FormatError(f"job: {len(blobs)} genomes, and the teacher is number {teacher!r}")
+        teachers = header["teachers"]
+        if not all(type(place) is int and 0 <= place < len(blobs) for place in teachers) or {0, *teachers} != set(
+            range(len(blobs))
+        ):
+            raise FormatError(f"job: {len(blobs)} genomes, and the teachers are numbers {teachers!r}")
         genomes = [decode(blob, f"job {header['job']}") for blob in blobs]
         return Job(
             id=header["job"],
@@ -143,7 +140,7 @@ def decode_job(data: bytes) -> Job:
             recipe=Recipe.model_validate(header["recipe"]),
             task_spec=header["task"],
             seed=header["seed"],
-            teacher=None if teacher is None else genomes[teacher],
+            teachers=tuple(genomes[place] for place in teachers),
             deadline=header["deadline"],
             threads=header["threads"],
             measure=header["measure"],
@@ -209,7 +206,7 @@ def perform(job: Job, report: Report | None = None) -> Outcome:
         job.recipe,
         task,
         job.seed,
-        teacher=job.teacher,
+        teacher=job.teachers,
         threads=job.threads,
         device=job.device,
         newest=job.id,

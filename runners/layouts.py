@@ -71,7 +71,8 @@ class CifarFiles:
         folder: Where the binary files lie.
         train: Names of the training files.
         test: Name of the test file.
-        label_bytes: Bytes before the pixels; the last one is the label (CIFAR-100 has the coarse label before it).
+        label_bytes: Bytes before the pixels; the last one is the label.
+        others: Name of the label set of each byte before that.
         rows: Images in each training file and in the test file.
         pickled: Folder of the version that is not read, for the message.
         remotes: Where it is published.
@@ -84,6 +85,7 @@ class CifarFiles:
     rows: tuple[int, int]
     pickled: str
     remotes: tuple[Remote, ...]
+    others: tuple[str, ...] = ()
 
     @property
     def looked_for(self) -> str:
@@ -104,10 +106,13 @@ class CifarFiles:
         train = [self._rows(folder / name, self.rows[0]) for name in self.train]
         test = self._rows(folder / self.test, self.rows[1])
         pixels, labels = (np.concatenate([part[which] for part in train]) for which in (0, 1))
-        return {"x_train": pixels, "y_train": labels, "x_test": test[0], "y_test": test[1]}
+        found = {"x_train": pixels, "y_train": labels[:, -1], "x_test": test[0], "y_test": test[1][:, -1]}
+        for place, name in enumerate(self.others):
+            found |= {f"y_train_{name}": labels[:, place], f"y_test_{name}": test[1][:, place]}
+        return found
 
     def _rows(self, path: Path, count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Images `(N, 32, 32, 3)` and labels of one file."""
+        """Images `(N, 32, 32, 3)` and label bytes `(N, label_bytes)` of one file."""
         try:
             content = np.fromfile(path, np.uint8)
         except OSError as error:
@@ -118,4 +123,4 @@ class CifarFiles:
                 f"{path}: has {content.size} bytes, expected {count * width} for {count} images; fetch the file again"
             )
         rows = content.reshape(count, width)
-        return rows[:, self.label_bytes :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, self.label_bytes - 1]
+        return rows[:, self.label_bytes :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, : self.label_bytes]

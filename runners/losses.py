@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from runners.objectives import OBJECTIVES, Objective
+
 __all__ = ["TEACHINGS", "Targets", "candidate_loss", "example_losses", "soft_loss"]
 
 
@@ -17,20 +19,25 @@ class Targets:
     """What the logits of a batch shall become.
 
     Attributes:
-        labels: Classes `(N,)`.
+        labels: Classes `(N,)`; `UNLABELLED` where there is none.
         others: Classes of the images that are mixed into these `(N,)`; None where none are.
         share: Share of an image that is its own.
+        objective: What they are.
     """
 
     labels: Tensor
     others: Tensor | None = None
     share: float = 1.0
+    objective: Objective = OBJECTIVES["classification"]
 
     def losses(self, logits: Tensor, smoothing: float = 0.0) -> Tensor:
-        """Cross-entropy of each example, `(N,)`, with the share `smoothing` of the target spread over all classes."""
+        """The objective's loss of each example, `(N,)`: cross-entropy, with `smoothing` of the target spread evenly.
+
+        It is 0 where there is no label.
+        """
 
         def one(labels: Tensor) -> Tensor:
-            return functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+            return self.objective.losses(logits, labels, smoothing)
 
         if self.others is None:
             return one(self.labels)
@@ -74,6 +81,8 @@ def example_losses(
     temperature: float = 1.0,
 ) -> Tensor:
     """(1-α)·(loss by the labels) + α·(loss by the teacher) of each example, `(N,)`; α is 0 without a teacher.
+
+    Of an example without a label the first part is 0.
 
     Args:
         logits: Of the student `(N, classes)`.

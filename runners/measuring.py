@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from graphs.errors import ShapeError
 from graphs.genome import Genome
 from graphs.modules import to_torch
 from graphs.structure import Graph
 from runners.feeding import Feed
+from runners.objectives import Objective
 from runners.task import Split, Task
 
 __all__ = ["BATCH", "built", "check_fit", "evaluate", "logits", "measure", "memory_format"]
@@ -22,22 +22,29 @@ BATCH = {"cpu": 128, "cuda": 1024}
 
 
 def check_fit(graph: Graph, task: Task) -> None:
-    """Checks that a network reads the task's images and that each of its heads tells the task's classes apart.
+    """Checks that a network reads the task's images and that each of its heads tells its classes apart.
 
     Raises:
         ShapeError: It does not.
     """
     found = [tuple(node.settings["shape"]) for node in graph.inputs]
     if found != [task.input_shape]:
+        what, axes = ("an image", " (channels, height, width)") if task.normalisation else ("an input", "")
         raise ShapeError(
-            f"the network reads {' and '.join(map(str, found))}, but an image of {task.name} is {task.input_shape} "
-            "(channels, height, width)"
+            f"the network reads {' and '.join(map(str, found))}, but {what} of {task.name} is {task.input_shape}{axes}"
+        )
+    kind = "integer" if task.train.images.dtype == torch.int64 else "float"
+    if graph.inputs[0].settings["dtype"] != kind:
+        raise ShapeError(
+            f"the network reads {graph.inputs[0].settings['dtype']} numbers, but inputs of {task.name} are {kind}"
         )
     for head in graph.heads:
         shape = graph.shapes[head.node]
-        if shape != (task.classes,):
+        classes = task.classes_of(head.name)
+        if shape != (classes,):
             raise ShapeError(
-                f"head '{head.name}' of the network gives {shape}, but {task.name} has {task.classes} classes"
+                f"head '{head.name}' of the network gives {shape}, but {task.name} has {classes} "
+                f"{'classes' if task.objective.classes else 'outputs'}"
             )
 
 
@@ -60,19 +67,26 @@ def logits(output: Tensor | dict[str, Tensor]) -> list[Tensor]:
     return [head.float() for head in heads]
 
 
-def measure(module: nn.Module, graph: Graph, feed: Feed, batch: int | None = None) -> tuple[float, float]:
-    """(accuracy, mean cross-entropy) of the first head that exists in eval mode; the module stays in eval mode."""
+def measure(
+    module: nn.Module, graph: Graph, feed: Feed, objective: Objective, batch: int | None = None
+) -> dict[str, float]:
+    """Measures the first head that exists in eval mode; the module stays in eval mode.
+
+    Returns:
+        `accuracy`, the score of the objective's metric, which is the accuracy where there are classes; `loss`, the mean
+        over the examples; and the metric's own value under its own name.
+    """
     size = batch or BATCH.get(feed.device.type, 128)
     first = next((head.name for head in graph.heads if not head.training_only), graph.heads[0].name)
     module.eval()
-    right = loss = 0.0
+    outputs, loss = [], 0.0
     with torch.inference_mode():
-        for images, labels in feed.batches(size):
+        for (images, _), labels in zip(feed.batches(size), torch.split(feed.labels_of(first), size), strict=True):
             output = module(images)
-            found = output if isinstance(output, Tensor) else output[first]
-            right += (found.argmax(1) == labels).sum().item()
-            loss += functional.cross_entropy(found, labels, reduction="sum").item()
-    return right / len(feed), loss / len(feed)
+            outputs.append(output if isinstance(output, Tensor) else output[first])
+            loss += objective.losses(outputs[-1], labels, 0.0).sum().item()
+        score, value = objective.metric.of(torch.cat(outputs), feed.labels_of(first))
+    return {objective.metric.name: value, "accuracy": score, "loss": loss / len(feed)}
 
 
 def evaluate(
@@ -88,7 +102,8 @@ def evaluate(
         batch: Examples at a time, by default as in `BATCH`; results differ between batch sizes by rounding alone.
 
     Returns:
-        `accuracy` (fraction from 0 to 1), `loss` (mean cross-entropy) and `examples`.
+        `accuracy` (fraction from 0 to 1), `loss` (mean over the examples) and `examples`. Where the task's metric is
+        another one, `accuracy` is its score, and its own value stands under its own name.
 
     Raises:
         ShapeError: Network and task do not fit.
@@ -97,5 +112,5 @@ def evaluate(
     check_fit(genome.graph, task)
     examples = task.split(split) if isinstance(split, str) else split
     feed = Feed(task, examples, device, memory_format(genome.graph))
-    accuracy, loss = measure(built(genome, device), genome.graph, feed, batch)
-    return {"accuracy": accuracy, "loss": loss, "examples": len(examples)}
+    found = measure(built(genome, device), genome.graph, feed, task.objective, batch)
+    return {**found, "examples": len(examples)}

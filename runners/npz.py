@@ -1,5 +1,7 @@
 """Image sets in one `.npz` file, in the layout of `keras.datasets`: x_train, y_train, x_test, y_test.
 
+Beside `y_train` and `y_test` there may be further label sets, `y_train_NAME` and `y_test_NAME`.
+
 What a file claims is checked against its size before memory is taken: an archive can claim petabytes in a few bytes.
 Arrays of Python objects, which only pickle can read, are refused.
 """
@@ -9,13 +11,14 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from runners.arrays import DataError, refuse_bomb
+from runners.arrays import OTHERS, DataError, refuse_bomb
 
 __all__ = ["NAMES", "read"]
 
@@ -23,8 +26,8 @@ NAMES = ("x_train", "y_train", "x_test", "y_test")
 """The arrays that a file holds; others in it are left alone."""
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The four arrays of the file at `path`, by name.
+def read(path: Path, names: Sequence[str] = NAMES) -> dict[str, Any]:
+    """The arrays `names` of the file at `path`, and further label sets where labels are among them.
 
     Raises:
         DataError: The file is missing, damaged, no `.npz`, lacks an array, holds objects, or claims a size that it
@@ -33,17 +36,18 @@ def read(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            missing = [name for name in NAMES if name not in members]
+            missing = [name for name in names if name not in members]
             if missing:
                 shown = ", ".join(sorted(members)[:8]) or "nothing"
                 raise DataError(
                     f"{path}: no array {' and no array '.join(missing)}; it holds {shown}; expected "
-                    f"{', '.join(NAMES)}, the layout of keras.datasets"
+                    f"{', '.join(names)}, the layout of keras.datasets"
                 )
-            total = sum(members[name].file_size for name in NAMES)
+            names = [*names, *(name for name in members if "y_train" in names and OTHERS.fullmatch(name))]
+            total = sum(members[name].file_size for name in names)
             size = os.path.getsize(path)
             refuse_bomb(total, size, str(path))
-            return {name: _member(archive, members[name], f"{path}: {name}") for name in NAMES}
+            return {name: _member(archive, members[name], f"{path}: {name}") for name in names}
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; give the path of an .npz or the name of a data set") from None
     except zipfile.BadZipFile as error:

@@ -6,13 +6,14 @@ Nesterov's SGD with a cosine schedule that ends at 0, where the learning rate is
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from runners.freezeout import FreezeOut
 from runners.hydra import Hydra
-from runners.settings_errors import CheckedModel
+from runners.settings_errors import CheckedModel, SettingsError
 
 if TYPE_CHECKING:
     from runners.task import Task
@@ -38,6 +39,9 @@ class Distillation(CheckedModel):
         weight: α of the loss (1-α)·(labels) + α·(teacher); without a teacher it is 0.
         temperature: T of `soft`, whose loss is multiplied by T², which keeps the size of its gradient.
         ramp: Share of training in which α falls along a line to 0; 0 keeps it as it is.
+        transfer: Images without labels that a student sees beside the others, where it has a teacher: a data set's
+            name, or the path of an `.npz` file with the array `x_train`. Only the teacher's part of the loss is theirs.
+        transfer_digest: The SHA-256 of those images; None for whatever they are.
     """
 
     what: ClassVar[str] = "distillation"
@@ -46,6 +50,28 @@ class Distillation(CheckedModel):
     weight: float = Field(0.5, ge=0, le=1)
     temperature: float = Field(4.0, gt=0, le=1000)
     ramp: float = Field(0.0, ge=0, le=1)
+    transfer: str | None = None
+    transfer_digest: str | None = None
+
+    @model_validator(mode="after")
+    def _listens(self) -> Distillation:
+        if self.transfer is not None and not self.weight:
+            raise ValueError(f"transfer is {self.transfer}, but weight is 0, so nothing would be learnt from it")
+        return self
+
+    def resolved(self, task: Task) -> Distillation:
+        """The same, bound to the images that `transfer` names now, wherever it is read again.
+
+        Raises:
+            EvolutionError: There are no such images, or they do not fit the task.
+        """
+        from runners.transfer import transfer_images
+
+        if self.transfer is None:
+            return self
+        name = str(Path(self.transfer).expanduser().resolve()) if self.transfer.endswith(".npz") else self.transfer
+        _, digest = transfer_images(name, task, self.transfer_digest)
+        return self.changed(transfer=name, transfer_digest=digest)
 
     def weight_at(self, progress: float) -> float:
         """α after a share of training, from 0 to 1."""
@@ -161,10 +187,45 @@ class Recipe(CheckedModel):
         """The recipe with every None replaced by what it stands for, on this machine and for `task`.
 
         A run does this once, at its start, and records the result, so that another machine trains in the same way.
+        Where the task is not one of classes, a teacher's outputs are met as they are, as `logits` says.
+
+        Raises:
+            SettingsError: The recipe asks for what there is for images or for classes alone.
+            EvolutionError: The task lacks a label set or a transfer set that the recipe names.
         """
         from runners.precision import fastest_precision
 
+        self._check_for(task)
+        if self.hydra is not None:
+            self.hydra.classes(task)
+        distill = self.distill.resolved(task)
         return self.changed(
+            distill=distill if task.objective.classes else distill.changed(how="logits"),
             flip=task.mirror if self.flip is None else self.flip,
             precision=self.precision or fastest_precision(device),
         )
+
+    def _check_for(self, task: Task) -> None:
+        """Raises `SettingsError` for what the task's examples cannot bear."""
+        from runners.objectives import OBJECTIVES
+
+        transfer = ["distill.transfer"] if self.distill.transfer is not None else []
+        moved = [name for name in ("flip", "crop", "cutout", "mixup") if getattr(self, name)] + transfer
+        if moved and not task.normalisation:
+            raise SettingsError(f"recipe: {moved[0]} is for images, and inputs of {task.name} are none; leave it out")
+        if transfer and task.train.mapped:
+            raise SettingsError(
+                f"recipe: distill.transfer joins images in memory, and those of {task.name} are mapped from a file; "
+                "leave it out"
+            )
+        if transfer and task.objective.losses is not OBJECTIVES["classification"].losses:
+            raise SettingsError(
+                f"recipe: distill.transfer is for classification, which leaves out examples without a label, and "
+                f"{task.name} is a task of {task.objective.name}; leave it out"
+            )
+        joint = [name for name in ("hydra", "snapshots") if getattr(self, name)]
+        if joint and not task.objective.classes:
+            raise SettingsError(
+                f"recipe: {joint[0]} averages probabilities of classes, and {task.name} is a task of "
+                f"{task.objective.name}; leave it out"
+            )

@@ -21,18 +21,21 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from graphs.genome import Genome
 from graphs.modules import genome_from_module
 from runners.augmentation import mixed
-from runners.ensembles import agreed, every_head, report
+from runners.ensembles import every_head, report
 from runners.faults import CandidateFault, candidate_faults
 from runners.feeding import Feed, shuffled
 from runners.freezeout import Stage, speedup
 from runners.freezing import Freezer
-from runners.hydra import Weights, body, split, weighted_norms
+from runners.hydra import Weights, body, weighted_norms
+from runners.label_sets import scores
 from runners.losses import Targets, candidate_loss, example_losses
 from runners.measuring import built, check_fit, logits, measure, memory_format
 from runners.optimizers import load_moments, make_optimizer, moments
 from runners.recipe import Recipe
 from runners.schedules import cycle, learning_rate
 from runners.task import Task
+from runners.teaching import Teachers
+from runners.transfer import transfer_images, widened
 from runners.warm_start import shrunk
 
 __all__ = ["Session"]
@@ -80,6 +83,7 @@ class Session:
         self._device = torch.device(device)
         self._order = torch.Generator().manual_seed(order)
         self._moves = torch.Generator().manual_seed(moves)
+        self._objective = task.objective
         self._averaged: AveragedModel | None = None
         self._stages: list[Stage] = []
         self._weights: Weights | None = None
@@ -87,11 +91,14 @@ class Session:
         with candidate_faults("building the network"):
             check_fit(genome.graph, task)
             if recipe.hydra is not None and len(genome.graph.heads) == 1:
-                genome = split(
-                    genome, recipe.hydra.heads, recipe.hydra.split_point, recipe.hydra.start, seed=order % 2**63
-                )
+                genome = recipe.hydra.heads_of(genome, task, order % 2**63)
             layout = memory_format(genome.graph)
-            self._train = Feed(task, task.train, device, layout)
+            train, distill = task.train, recipe.distill
+            if teachers and distill.transfer is not None:
+                train = widened(train, transfer_images(distill.transfer, task, distill.transfer_digest)[0])
+            self._heads = [head.name for head in genome.graph.heads]
+            self._others = frozenset(task.others).intersection(self._heads)
+            self._train = Feed(task, train, device, layout)
             self._validation = Feed(task, task.validation, device, layout)
             if recipe.freezeout is not None:
                 self._stages = recipe.freezeout.stages(genome.graph, newest)
@@ -103,19 +110,16 @@ class Session:
             if recipe.hydra is not None:
                 self._body = body(genome.graph)
                 self._norms = weighted_norms(genome, self._module)
-                count, most = len(task.train), recipe.batch
+                count, most = len(train), recipe.batch
                 self._weights = Weights(recipe.hydra, len(genome.graph.heads), count, most, order % 2**63, device)
             self._freezer = Freezer(genome, self._module)
             self._optimizer = make_optimizer(genome, self._module, recipe, self._groups())
             if recipe.ema:
                 average = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
                 self._averaged = AveragedModel(self._module, multi_avg_fn=average, use_buffers=True)
-        self._teachers: list[nn.Module] = []
-        if recipe.distill.weight > 0:
-            with candidate_faults("building the teacher"):
-                for teacher in teachers:
-                    check_fit(teacher.graph, task)
-                    self._teachers.append(built(teacher, device).eval().requires_grad_(False))
+        with candidate_faults("building the teacher"):
+            asked = teachers if recipe.distill.weight else ()
+            self._teachers = Teachers(asked, recipe, task, train, self._train)
         self._step = 0
         self.curves: list[dict[str, Any]] = []
         self.kept: list[Genome] = []
@@ -158,10 +162,13 @@ class Session:
             "val_accuracy": accuracy,
             "lr": rate,
         }
+        if self._objective.metric.name in found:
+            entry[f"val_{self._objective.metric.name}"] = found[self._objective.metric.name]
         if self._stages:
             entry["frozen"] = sum(stage.frozen(self._step, steps) for stage in self._stages)
         if "members" in found:
             entry |= {"heads": found["members"], "oracle": found["oracle"], "disagreement": found["disagreement"]}
+        entry |= {f"val_accuracy_{name}": accuracy for name, accuracy in found.get("tasks", {}).items()}
         self.curves.append(entry)
         return entry
 
@@ -220,11 +227,13 @@ class Session:
     def _learn(self, rows: Tensor, progress: float) -> Tensor:
         """One step; returns the batch's loss."""
         recipe = self.recipe
-        images, labels = self._train.take(rows, bool(recipe.flip), recipe.crop, self._moves, recipe.cutout)
-        targets = Targets(labels)
+        images, _ = self._train.take(rows, bool(recipe.flip), recipe.crop, self._moves, recipe.cutout)
+        places = rows.to(self._device)
+        labels = [self._train.labels_of(head).index_select(0, places) for head in self._heads]
+        targets = [Targets(each, objective=self._objective) for each in labels]
         if recipe.mixup:
             images, others, share = mixed(images, recipe.mixup, self._moves)
-            targets = Targets(labels, labels[others], share)
+            targets = [Targets(each, each[others], share, self._objective) for each in labels]
         weight = recipe.distill.weight_at(progress)
         weights = None if self._weights is None else self._weights.of(rows)
         if weights is not None:
@@ -232,23 +241,20 @@ class Session:
                 for norm in norms:
                     norm.weights = mine
         with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            wanted = None
-            if self._teachers and weight:
-                with torch.no_grad():
-                    wanted = agreed([head for each in self._teachers for head in logits(each(images))])
+            wanted = self._teachers.say(rows, images) if self._teachers and weight else None
             heads = logits(self._module(images))
         loss = candidate_loss(
             [
                 example_losses(
                     head,
-                    targets,
-                    wanted,
+                    target,
+                    None if name in self._others else wanted,
                     smoothing=recipe.label_smoothing,
                     how=recipe.distill.how,
                     weight=weight,
                     temperature=recipe.distill.temperature,
                 )
-                for head in heads
+                for name, head, target in zip(self._heads, heads, targets, strict=True)
             ],
             () if weights is None else list(weights),
         )
@@ -263,11 +269,20 @@ class Session:
     def _measure(self) -> Mapping[str, Any]:
         """Accuracy and loss on the validation split; of several heads, together and each alone."""
         graph, module = self._genome.graph, self._measured()
-        if self.recipe.hydra is None:
-            accuracy, loss = measure(module, graph, self._validation)
-            return {"accuracy": accuracy, "loss": loss}
-        members = list(every_head(module, graph, self._validation).values())
-        return report(members, self._validation.labels.cpu(), of=self.recipe.hydra.average)
+        if self.recipe.hydra is None and not self._others:
+            return measure(module, graph, self._validation, self._objective)
+        heads = every_head(module, graph, self._validation)
+        if self._others:
+            found = scores(heads, self._validation)
+            accuracies = {name: accuracy for name, (accuracy, _) in found.items()}
+            return {
+                "accuracy": next(iter(accuracies.values())),
+                "loss": sum(loss for _, loss in found.values()),
+                "tasks": accuracies,
+            }
+        average = "logits" if self.recipe.hydra is None else self.recipe.hydra.average
+        members = list(heads.values())
+        return report(members, self._validation.labels.cpu(), of=average)
 
     def _measured(self) -> nn.Module:
         return self._module if self._averaged is None else self._averaged.module

@@ -30,6 +30,7 @@ from graphs.genome import Genome
 from runners.checkpoints import Checkpoint
 from runners.faults import CandidateFault
 from runners.measuring import evaluate
+from runners.objectives import ObjectiveError
 from runners.outcome import Outcome
 from runners.recipe import Recipe
 from runners.session import Session
@@ -73,6 +74,8 @@ def train(
 
     Raises:
         FormatError: The checkpoint is damaged, or of another training.
+        SettingsError: The recipe asks for what the task's examples cannot bear.
+        ObjectiveError: Several teachers, and no classes.
     """
     start = time.perf_counter()
     curves: list[dict[str, Any]] = []
@@ -81,6 +84,11 @@ def train(
         try:
             recipe = recipe.resolved(task, device)
             teachers = [] if teacher is None else [teacher] if isinstance(teacher, Genome) else list(teacher)
+            if not task.objective.classes and sum(len(each.graph.heads) for each in teachers) > 1:
+                raise ObjectiveError(
+                    f"several teachers are averaged as probabilities of classes, and {task.name} is a task of "
+                    f"{task.objective.name}; name one with one output"
+                )
 
             def made() -> Session:
                 return Session(genome, recipe, task, teachers, device, order, moves, newest)

@@ -20,6 +20,7 @@ from evolve.commands.reading import log, show, status, tree
 from evolve.commands.searching import resume, search
 from evolve.commands.taking import export, replay
 from evolve.commands.training import freezeout_speedup, train
+from evolve.commands.uniting import ensemble, hydra
 
 __all__ = ["COMMANDS", "execute", "usage_error"]
 
@@ -33,6 +34,8 @@ COMMANDS: MappingProxyType[str, Callable[..., None]] = MappingProxyType(
         "show": show,
         "replay": replay,
         "export": export,
+        "hydra": hydra,
+        "ensemble": ensemble,
         "import": import_,
         "mutate": mutate,
         "train": train,

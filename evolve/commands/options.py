@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["TARGET", "Force", "Json", "RunFolder", "Seed", "check_target"]
+__all__ = ["TARGET", "Force", "ImageSize", "Json", "RunFolder", "Seed", "Weights", "check_target"]
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/0001.")]
 
@@ -19,6 +19,17 @@ def _check_seed(seed: int) -> int:
 
 
 Seed = Annotated[int, typer.Option(metavar="S", help="Seed of everything that is drawn.", callback=_check_seed)]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Bring the images of a folder to N×N pixels.", min=1, max=4096),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DEFAULT|FILE.safetensors",
+        help="For torchvision:NAME: start from what torchvision publishes, or from a state_dict.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="For scripts: JSON with stable keys.")]
 TARGET = typer.Option("--to", metavar="FILE.safetensors", help="Where to write the network.")
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]

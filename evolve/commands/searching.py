@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evolve.commands.options import RunFolder
+from evolve.commands.options import ImageSize, RunFolder, Weights
 from graphs.errors import EvolutionError
 
 if TYPE_CHECKING:
@@ -34,11 +34,12 @@ def search(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FILE.npz",
-            help="What to train on: digits, mnist, fashion-mnist, cifar10, cifar100, or a file with the arrays "
-            "x_train, y_train, x_test, y_test.",
+            metavar="NAME|FILE|FOLDER",
+            help="What to train on: digits, mnist, fashion-mnist, cifar10, cifar100, a file with the arrays x_train, "
+            "y_train, x_test, y_test, or a folder with one of images for each class.",
         ),
     ] = None,
+    image_size: ImageSize = None,
     data_root: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where data sets lie; never written to without --download."),
@@ -48,8 +49,12 @@ def search(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="ZOO-NAME|FILE.safetensors", help="The starting network; 'evolve zoo' lists names."),
+        typer.Option(
+            metavar="ZOO-NAME|FILE.safetensors|RUN:ID|torchvision:NAME",
+            help="The starting network; 'evolve zoo' lists names.",
+        ),
     ] = None,
+    weights: Weights = None,
     strategy: Annotated[
         str | None, typer.Option(metavar="NAME", help="Who becomes a parent: aging, mu-plus-lambda, random.")
     ] = None,
@@ -57,6 +62,13 @@ def search(
         str | None, typer.Option(metavar="N", help="How many networks to train, the starting one included.")
     ] = None,
     population: Annotated[str | None, typer.Option(metavar="P", help="How many may become parents.")] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHO|FILE|RUN:ID",
+            help="Whom candidates are distilled from: parent, best, ensemble, none, or a network.",
+        ),
+    ] = None,
     epochs: Annotated[str | None, typer.Option(metavar="E", help="Epochs for each candidate.")] = None,
     workers: Annotated[str | None, typer.Option(metavar="W", help="How many candidates train at once.")] = None,
     order: Annotated[
@@ -85,12 +97,15 @@ def search(
 
     flags = _given(
         data=data,
+        image_size=image_size,
         data_root=data_root,
         download=download,
         model=model,
+        weights=weights,
         strategy=strategy,
         candidates=candidates,
         population=population,
+        teacher=teacher,
         epochs=epochs,
         workers=workers,
         order=order,

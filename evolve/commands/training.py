@@ -8,19 +8,24 @@ from typing import Annotated, Any
 
 import typer
 
-from evolve.commands.options import Json, Seed
+from evolve.commands.options import ImageSize, Json, Seed, Weights
 
 __all__ = ["freezeout_speedup", "train"]
 
 NETWORK = typer.Argument(
-    metavar="ZOO-NAME|FILE.safetensors|RUN:ID", help="The network; 'evolve zoo' lists names, RUN:ID is a candidate."
+    metavar="ZOO-NAME|FILE.safetensors|RUN:ID|torchvision:NAME",
+    help="The network; 'evolve zoo' lists names, RUN:ID is a candidate.",
 )
 
 
 def train(
     model: Annotated[str, NETWORK],
     *,
-    data: Annotated[str, typer.Option(metavar="NAME|FILE.npz", help="What to train on.")] = "digits",
+    weights: Weights = None,
+    data: Annotated[
+        str, typer.Option(metavar="NAME|FILE|FOLDER", help="What to train on; a folder has one for each class.")
+    ] = "digits",
+    image_size: ImageSize = None,
     data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where named data sets lie.")] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch a named data set that is not there.")] = False,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Use at most N training images.", min=1)] = None,
@@ -43,6 +48,12 @@ def train(
         list[str] | None,
         typer.Option("--distill-from", metavar="FILE|RUN:ID", help="A teacher; several are averaged."),
     ] = None,
+    body: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|RUN:ID", help="A trained network of the same structure, for the body of a HydraNet."
+        ),
+    ] = None,
     distill_into: Annotated[
         str | None,
         typer.Option(metavar="self|NETWORK", help="Then teach one network what the ensemble of snapshots says."),
@@ -55,9 +66,11 @@ def train(
 ) -> None:
     """Train one network by a recipe; the same command again goes on where an interrupted one was."""
     from evolve.display.console import Page
+    from evolve.display.decoding import DecodingBar
     from evolve.display.training import progress, summary
     from evolve.trainings import named_network, train_into
     from graphs import load
+    from runners.hydra import with_body
     from runners.presets import assigned, preset
     from runners.task import Task
 
@@ -68,10 +81,20 @@ def train(
         chosen = chosen.changed(epochs=epochs, minutes=None)
     if distill_into is not None and not chosen.snapshots:
         raise typer.BadParameter("the recipe keeps no snapshots; add --recipe snapshot", param_hint="--distill-into")
-    task = Task.named(data, data_root, download, limit)
-    genome = named_network(model, task, seed, start == "scratch")
-    teachers = [named_network(each, task, seed) for each in teacher or []]
+    if chosen.distill.transfer is not None and not teacher and distill_into is None:
+        raise typer.BadParameter("distill.transfer needs a teacher; add --distill-from", param_hint="--set")
+    if body is not None and chosen.hydra is None:
+        raise typer.BadParameter("the recipe makes no heads; add --recipe hydranet", param_hint="--body")
     page = Page()
+    decoding = DecodingBar(page)
+    try:
+        task = Task.named(data, data_root, download, limit, image_size, decoding)
+    finally:
+        decoding.close()
+    genome = named_network(model, task, seed, start == "scratch", weights)
+    if body is not None and chosen.hydra is not None:
+        genome = with_body(genome, named_network(body, task, seed), chosen.hydra.split_point)
+    teachers = [named_network(each, task, seed) for each in teacher or []]
     arguments: dict[str, Any] = {"seed": seed, "threads": threads, "device": device}
     with progress(page, as_json) as report:
         result = train_into(out, genome, chosen, task, teachers=teachers, report=report, **arguments)

@@ -41,6 +41,8 @@ def portrait(
     if len(line) > 1:
         yield f"  grown        {_change(line[-2], entry)} from its parent; {_change(line[0], entry)} from the start"
     yield f"  trained      {duration(entry['seconds'])} by {clean(entry['worker'] or NONE)}, seed {entry['seed']}"
+    if entry["teaching"]:
+        yield f"  taught       {_taught(entry['teaching'])}"
     yield ""
     yield "how it came about"
     yield candidates(line, width, [entry["id"]])
@@ -71,6 +73,16 @@ def _change(before: Entry, after: Entry) -> str:
         if before[key] and after[key] is not None
     ]
     return ", ".join(shares) or "unchanged"
+
+
+def _taught(teaching: Mapping[str, Any]) -> str:
+    """By whom, or why by nobody.
+
+    >>> _taught({"teachers": [3, 5], "reason": None})
+    'by 3, 5'
+    """
+    names = ", ".join(map(str, teaching["teachers"]))
+    return clean(f"by {names}" if names else f"by nobody: {teaching['reason']}")
 
 
 def _proof(certificate: Mapping[str, Any]) -> Iterator[str | Table]:

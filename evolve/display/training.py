@@ -13,6 +13,8 @@ from evolve.display.text import accuracy
 
 __all__ = ["progress", "summary"]
 
+_SHOWN = ("val_loss", "val_accuracy")
+
 
 @contextlib.contextmanager
 def progress(page: Page, as_json: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
@@ -33,10 +35,12 @@ def progress(page: Page, as_json: bool) -> Iterator[Callable[[Mapping[str, Any]]
 
 
 def _line(entry: Mapping[str, Any]) -> str:
+    own = {name[4:]: value for name, value in entry.items() if name.startswith("val_") and name not in _SHOWN}
+    metric = "".join(f", {name} {value:.4f}" for name, value in own.items() if value is not None)
     frozen = f", {entry['frozen']} stages frozen" if entry.get("frozen") else ""
     return (
         f"epoch {entry['epoch']}/{entry['epochs']}: loss {entry['train_loss']:.4f}, "
-        f"validation {accuracy(entry['val_accuracy'])}{frozen}"
+        f"validation {accuracy(entry['val_accuracy'])}{metric}{frozen}"
     )
 
 
@@ -46,6 +50,7 @@ def summary(folder: Path, result: Mapping[str, Any]) -> list[str]:
         f"validation   {accuracy(result['val_accuracy'])}",
         f"test         {accuracy(result['test_accuracy'])}",
     ]
+    lines += [f"{name:<13}{accuracy(found)} on test" for name, found in result.get("tasks", {}).items()]
     ensemble = result.get("ensemble")
     if ensemble:
         lines += [

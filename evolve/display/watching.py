@@ -10,6 +10,7 @@ from typing import Any
 
 from evolve import events
 from evolve.display.console import Page
+from evolve.display.decoding import DecodingBar
 from evolve.display.live import LiveDisplay
 from evolve.display.text import Entry, accuracy, clean, count, duration, failure, verdict, where
 
@@ -28,10 +29,12 @@ class Watching:
         self.page = page
         self.path: Path | None = None
         self._live: LiveDisplay | None = None
+        self._decoding = DecodingBar(page)
         self._total = 0
         self._ended = 0
         self._since = time.monotonic()
         self._tell: Mapping[type, Callable[[Any], None]] = {
+            events.Decoding: lambda event: self._decoding(event.done, event.total),
             events.Opened: self._opened,
             events.Proposed: self._proposed,
             events.Dispatched: self._dispatched,
@@ -51,6 +54,7 @@ class Watching:
 
     def close(self) -> None:
         """Leaves the terminal as it was, the last state of the table on it."""
+        self._decoding.close()
         if self._live is not None:
             self._live.__exit__(None, None, None)
             self._live = None

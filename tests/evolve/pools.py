@@ -17,7 +17,7 @@ def trained(job: Job) -> Outcome:
     """An accuracy and weights that depend on the job alone, as those of a training do."""
     from graphs import Genome
 
-    text = f"{job.genome.digest} {job.seed} {job.teacher.digest if job.teacher else None} {job.recipe.epochs}"
+    text = f"{job.genome.digest} {job.seed} {[teacher.digest for teacher in job.teachers]} {job.recipe.epochs}"
     draw = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
     weights = {
         name: tensor * (1 + 0.01 * draw) if tensor.is_floating_point() else tensor

@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "torchvision", "ray", "numpy", "networkx", "pydantic", "sklearn")
 SMALL = "limit: 120\nrecipe: {batch: 32}\nmodel_settings: {width: 4}\ndeadline: 120\n"
 LOG_KEYS = {
-    "id", "parent", "operator", "site", "preserves", "certificate", "status", "failure", "val_accuracy",
-    "parameters", "macs", "seconds", "worker", "seed",
+    "id", "parent", "operator", "site", "preserves", "certificate", "teaching", "status", "failure",
+    "val_accuracy", "parameters", "macs", "seconds", "worker", "seed",
 }  # fmt: skip
 
 

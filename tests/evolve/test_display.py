@@ -38,6 +38,7 @@ def entry(identity: int, parent: int | None = 0, **changes: Any) -> dict[str, An
         "site": {"space": f"conv{identity}"},
         "preserves": "exact",
         "certificate": proof,
+        "teaching": {"teachers": [0], "reason": None},
         "status": "done",
         "failure": None,
         "val_accuracy": 0.5 + identity / 100,
@@ -217,6 +218,16 @@ def happenings(path: Any) -> list[events.Event]:
         events.Finished(FAMILY[3], 1),
         events.Measuring("the winner and its control on the test split"),
         events.Ended("complete", "all candidates are in", ()),
+    ]
+
+
+def test_decoding_is_told_on_the_error_stream_and_a_tenth_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    with Watching(Page()) as watching:
+        for done in range(1, 201):
+            watching(events.Decoding(done, 200))
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.splitlines() == [
+        f"decoding images: {done} of 200" for done in range(20, 201, 20)
     ]
 
 

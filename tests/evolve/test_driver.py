@@ -30,7 +30,8 @@ from runners import Job, Outcome
 from tests.evolve.pools import FakePool, small, trained
 
 LOG_KEYS = (
-    "id parent operator site preserves certificate status failure val_accuracy parameters macs seconds worker seed"
+    "id parent operator site preserves certificate teaching status failure val_accuracy parameters macs seconds worker "
+    "seed"
 ).split()
 
 
@@ -113,14 +114,17 @@ def test_children_start_from_their_parents_weights_and_only_approximate_ones_hav
         job = jobs[candidate.id]
         assert job.seed == candidate.seed and job.genome.digest == candidate.untrained().digest
         if candidate.parent is None:
-            assert candidate.record is None and job.teacher is None
+            assert candidate.record is None and not job.teachers
             continue
         parent = run.candidate(candidate.parent).genome()
         assert candidate.record is not None
         assert ops.replay(parent, candidate.record).digest == job.genome.digest
-        assert (job.teacher is not None) == (candidate.preserves == "approximate")
-        if job.teacher is not None:
-            assert job.teacher.digest == parent.digest
+        assert candidate.teaching is not None
+        if candidate.preserves == "approximate":
+            assert [teacher.digest for teacher in job.teachers] == [parent.digest]
+            assert candidate.teaching == {"teachers": [candidate.parent], "reason": None}
+        else:
+            assert not job.teachers and "the gradient of distillation is zero" in candidate.teaching["reason"]
 
 
 def test_what_a_mutation_computed_from_data_is_kept(here: Path) -> None:
@@ -142,7 +146,7 @@ def test_the_end_touches_the_test_split_once_for_the_winner_and_its_control(here
     line = run.line(best.id)
     assert line[0].id == 0 and line[-1].id == best.id
     assert control.recipe.epochs == 2 * len(line) and control.recipe.changed(epochs=2) == jobs[0].recipe
-    assert control.genome.digest == run.candidate(0).untrained().digest and control.teacher is None
+    assert control.genome.digest == run.candidate(0).untrained().digest and not control.teachers
     assert control.deadline == 3600 * len(line)
     assert run.controls["control"]["epochs"] == 2 * len(line)
     assert run.controls["control"]["test_accuracy"] == trained(control).test_accuracy

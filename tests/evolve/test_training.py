@@ -13,11 +13,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy
 import pytest
 
 from evolve.trainings import TrainingFailed, named_network, train_into
 from graphs import load, zoo
 from graphs.errors import FormatError
+from runners.datasets import DATASETS
+from runners.ensembles import head_logits
 from runners.presets import preset
 from runners.recipe import Recipe
 from runners.task import Task
@@ -33,7 +36,7 @@ def digits() -> Task:
 
 def evolve(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "evolve", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": f"{folder}/cache"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -119,6 +122,26 @@ def test_heads_are_an_ensemble_too(tmp_path: Path, digits: Task) -> None:
     assert result["test_accuracy"] == result["ensemble"]["test_accuracy"]
 
 
+def test_heads_with_label_sets_of_their_own_are_no_ensemble(tmp_path: Path) -> None:
+    given = DATASETS["digits"].source()  # type: ignore[operator]
+    odd = {f"y_{split}_odd": given[f"y_{split}"] % 2 for split in ("train", "test")}
+    numpy.savez(tmp_path / "digits.npz", **given, **odd)
+    done = evolve(
+        *("train", "convnet", "--data", "digits.npz", "--limit", "150", "--epochs", "2", "--recipe", "hydranet"),
+        *("--set", "hydra.tasks=[labels, odd]", "--set", "hydra.frozen=1", "--threads", "1", "--out", "out"),
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert "ensemble" not in result and result["test_accuracy"] == result["tasks"]["labels"]
+    task = Task.named(str(tmp_path / "digits.npz"), limit=150)
+    logits = head_logits(load(tmp_path / "out" / "model.safetensors"), task, "test")
+    right = (logits["odd"].argmax(1) == task.test.labels % 2).double().mean().item()
+    assert result["tasks"]["odd"] == right and f"odd          {100 * right:.2f} %" in done.stdout
+    with (tmp_path / "out" / "curves.csv").open() as file:
+        assert {"val_accuracy_labels", "val_accuracy_odd"} <= set(next(csv.DictReader(file)))
+
+
 def test_a_network_is_a_name_a_file_or_a_candidate(tmp_path: Path, digits: Task) -> None:
     genome = zoo.create("convnet", input_shape=digits.input_shape)
     train_into(tmp_path, genome, Recipe(epochs=1), digits, threads=1)
@@ -139,6 +162,88 @@ def test_a_failure_says_why_and_leaves_the_folder_usable(tmp_path: Path, digits:
     assert train_into(tmp_path, good, Recipe(epochs=1), digits, threads=1)["val_accuracy"] is not None
 
 
+def test_a_folder_of_images_is_trained_on_and_searched(tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    for name, level in (("dark", 40), ("light", 200)):
+        (tmp_path / "marks" / name).mkdir(parents=True)
+        for place in range(30):
+            noise = np.random.default_rng(place + level).integers(0, 40, (12, 12, 3))
+            Image.fromarray((level + noise).astype(np.uint8)).save(tmp_path / "marks" / name / f"{place}.png")
+    data = ("--data", "marks", "--image-size", "8")
+    done = evolve("train", "convnet", *data, "--epochs", "1", "--out", "out", "--json", folder=tmp_path)
+    assert done.returncode == 0 and done.stderr == "decoding images: 60 of 60\n"
+    assert json.loads(done.stdout.splitlines()[-1])["data"]["size"] == 8
+    made = load(tmp_path / "out" / "model.safetensors")
+    assert made.about["labels"] == ("dark", "light") and made.graph.inputs[0].settings["shape"] == (3, 8, 8)
+    options = ("--candidates", "2", "--epochs", "1", "--pool", "local", "--workers", "1", "--run", "run")
+    done = evolve("search", *data, *options, folder=tmp_path)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert done.stdout.splitlines()[0] == "run" and "complete" not in done.stderr
+    (tmp_path / "marks" / "dark" / "0.png").write_bytes(b"no image")
+    done = evolve("train", "convnet", *data, folder=tmp_path)
+    assert done.returncode == 2 and "marks/dark/0.png: broken" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_examples_of_one_s_own_are_trained_on_from_a_file(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+    from torch.utils.data import TensorDataset
+
+    from graphs import from_torch, save
+
+    inputs = torch.randn(120, 4, generator=torch.Generator().manual_seed(0))
+    Task(TensorDataset(inputs, inputs.sum(1)), loss="regression").save(tmp_path / "sums.safetensors")
+    save(
+        from_torch(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)), inputs[:2]), tmp_path / "net.safetensors"
+    )
+    arguments = ("train", "net.safetensors", "--data", "sums.safetensors")
+    done = evolve(*arguments, "--epochs", "3", "--set", "lr=0.05", folder=tmp_path)
+    assert done.returncode == 0 and ", r2 " in done.stdout.splitlines()[2], done.stderr
+    result = json.loads((tmp_path / "trained" / "result.json").read_text())
+    assert result["test_accuracy"] == pytest.approx(1 / (2 - result["test_r2"]))
+    assert load(tmp_path / "trained" / "model.safetensors").about["normalisation"] is None
+    done = evolve("train", "convnet", "--data", "sums.safetensors", folder=tmp_path)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    done = evolve(*arguments, "--set", "flip=true", "--out", "other", folder=tmp_path)
+    assert done.returncode == 2 and "flip is for images" in done.stderr
+
+
+def test_a_network_of_torchvision_starts_from_weights_with_a_last_layer_for_the_classes(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from evolve.settings import Settings
+    from evolve.starting import starting_network
+    from evolve.vision import torchvision_models
+
+    module = torchvision_models().get_model("squeezenet1_1")
+    state = module.state_dict()
+    save_file(state, tmp_path / "trained.safetensors")
+    task = Task.from_arrays(**_coloured())
+    file = str(tmp_path / "trained.safetensors")
+    found = named_network("torchvision:squeezenet1_1", task, 5, weights=file)
+    assert found.graph.shapes[found.graph.heads[0].node] == (3,) and found.about["labels"] == ()
+    assert found.weights.keys() == state.keys()
+    new = {name for name, tensor in found.weights.items() if not tensor.equal(state[name])}
+    assert new == {name for name in state if found.weights[name].shape != state[name].shape} and len(new) == 2
+    settings = Settings(model="torchvision:squeezenet1_1", weights=file)
+    searched = starting_network(settings, task)
+    assert all(searched.weights[name].equal(tensor) for name, tensor in state.items() if name not in new)
+    trained = train(found, Recipe(epochs=1, lr=0.01), task, threads=1)
+    assert trained.failure is None and trained.genome is not None
+    fresh = named_network("torchvision:squeezenet1_1", task, 5, weights=file, scratch=True)
+    assert not any(fresh.weights[name].equal(tensor) for name, tensor in state.items() if name.endswith("3.weight"))
+
+
+def _coloured() -> dict[str, Any]:
+    import numpy as np
+
+    images = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(30) % 3
+    return {"x_train": images, "y_train": labels, "x_test": images[:6], "y_test": labels[:6]}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -150,6 +255,15 @@ def test_a_failure_says_why_and_leaves_the_folder_usable(tmp_path: Path, digits:
         (["train", "runs/0001:3"], "runs/0001"),
         (["train", "convnet", "--from", "parent"], "expected inherited or scratch"),
         (["train", "convnet", "--distill-into", "self"], "keeps no snapshots"),
+        (["train", "convnet", "--weights", "DEFAULT"], "weights are for torchvision:NAME, and convnet has its own"),
+        (["train", "runs/1:3", "--weights", "DEFAULT"], "weights are for torchvision:NAME"),
+        (["search", "--weights", "DEFAULT"], "weights are for torchvision:NAME, and convnet has its own"),
+        (["train", "torchvision:resnet17"], "did you mean 'resnet1"),
+        (["train", "torchvision:resnet18", "--weights", "a.pth"], "only .safetensors files"),
+        (["train", "torchvision:resnet18"], "torchvision:resnet18 does not fit inputs of 1×8×8"),
+        (["search", "--model", "torchvision:resnet18"], "torchvision:resnet18 does not fit inputs of 1×8×8"),
+        (["train", "convnet", "--set", "distill.transfer=mnist"], "add --distill-from"),
+        (["train", "convnet", "--set", "hydra.tasks=[labels, colour]"], "unknown label set 'colour'"),
         (["freezeout-speedup", "convnet", "--how", "cubed"], "'linear', 'squared' or 'cubic'"),
         (["freezeout-speedup", "convnet", "--published"], "for a densenet of the zoo"),
         (["freezeout-speedup", "convnet", "--t0", "0"], "t0 is 0"),

@@ -35,12 +35,12 @@ SPEC = {"name": "digits", "root": None, "limit": 50}
 
 
 def make(**changes: Any) -> Job:
-    return replace(Job(3, small(), Recipe(epochs=1), SPEC, 5, small(1), 12.5, 1, "evaluate-test"), **changes)
+    return replace(Job(3, small(), Recipe(epochs=1), SPEC, 5, (small(1),), 12.5, 1, "evaluate-test"), **changes)
 
 
 def same(one: Job, other: Job) -> bool:
     plain = ("id", "recipe", "seed", "deadline", "threads", "measure", "device")
-    teachers = [None if job.teacher is None else job.teacher.digest for job in (one, other)]
+    teachers = [[teacher.digest for teacher in job.teachers] for job in (one, other)]
     return (
         all(getattr(one, name) == getattr(other, name) for name in plain)
         and dict(one.task_spec) == dict(other.task_spec)
@@ -50,7 +50,12 @@ def same(one: Job, other: Job) -> bool:
 
 
 def test_jobs_survive_the_wire() -> None:
-    for job in (make(), make(teacher=None), make(teacher=small()), make(measure="train", device="cuda:1")):
+    for job in (
+        make(),
+        make(teachers=()),
+        make(teachers=[small(2), small(), small(1), small(2)]),
+        make(device="cuda:1"),
+    ):
         data = encode_job(job)
         assert same(decode_job(data), job)
         assert encode_job(decode_job(data)) == data
@@ -58,11 +63,11 @@ def test_jobs_survive_the_wire() -> None:
 
 def test_a_teacher_that_equals_the_genome_is_sent_once() -> None:
     copy = Genome(small().graph, {name: tensor.clone() for name, tensor in small().weights.items()}, small().about)
-    once, none = encode_job(make(teacher=copy)), encode_job(make(teacher=None))
+    once, none = encode_job(make(teachers=[copy])), encode_job(make(teachers=()))
     assert abs(len(once) - len(none)) < 100
     assert len(encode_job(make())) > 1.5 * len(none)
     job = decode_job(once)
-    assert job.teacher is job.genome
+    assert job.teachers[0] is job.genome
 
 
 def test_outcomes_survive_the_wire() -> None:
@@ -107,10 +112,12 @@ def rewritten(data: bytes, **changes: Any) -> bytes:
 
 @pytest.mark.parametrize(
     "change",
-    [{name: "remove"} for name in ("job", "recipe", "task", "seed", "teacher", "blobs", "device")]
+    [{name: "remove"} for name in ("job", "recipe", "task", "seed", "teachers", "blobs", "device")]
     + [
-        {"teacher": 2},
-        {"teacher": None},
+        {"teachers": [2]},
+        {"teachers": [True]},
+        {"teachers": []},
+        {"teachers": None},
         {"blobs": [-5]},
         {"blobs": [1 << 70]},
         {"blobs": "x"},
@@ -143,7 +150,7 @@ def test_damaged_messages_are_refused_and_nothing_else_happens(data: st.DataObje
     except EvolutionError:
         return
     assert kind == "flip"
-    assert (found.genome.digest, found.teacher and found.teacher.digest) == (small().digest, small(1).digest)
+    assert [found.genome.digest, *(each.digest for each in found.teachers)] == [small().digest, small(1).digest]
 
 
 @given(st.binary(max_size=200))

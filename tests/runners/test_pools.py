@@ -212,8 +212,8 @@ def test_the_same_job_gives_the_same_weights_everywhere(open_place: OpenPool) ->
     here = train(small(), recipe, task, 5, teacher=teacher, threads=1)
     reports = Reports()
     with open_place(1, report=reports) as pool:
-        pool.submit(Job(0, small(), recipe, task.spec, 5, teacher, measure="evaluate-test"))
-        pool.submit(Job(1, small(), recipe, task.spec, 5, teacher))
+        pool.submit(Job(0, small(), recipe, task.spec, 5, [teacher], measure="evaluate-test"))
+        pool.submit(Job(1, small(), recipe, task.spec, 5, [teacher]))
         found = dict(collect(pool, 2))
         pool.submit(Job(2, zoo.create("convnet", classes=10, input_shape=(3, 8, 8)), recipe, task.spec))
         pool.submit(Job(3, small(), recipe, {**task.spec, "name": "no such data"}))

@@ -262,7 +262,7 @@ def test_the_test_split_is_never_touched(digits: Task) -> None:
         def __getattr__(self, name: str) -> Any:
             raise AssertionError(f"the test split was touched: {name}")
 
-    poisoned = Task(
+    poisoned = Task.of(
         **{
             name: getattr(digits, name)
             for name in ("name", "train", "validation", "classes", "labels", "mirror", "spec")
@@ -278,7 +278,7 @@ def test_the_test_split_is_never_touched(digits: Task) -> None:
 def test_the_validation_split_does_not_teach(digits: Task) -> None:
     empty = torch.zeros_like(digits.validation.images)
     fields = {name: getattr(digits, name) for name in Task.__dataclass_fields__}
-    blind = Task(**fields | {"validation": Split(empty, digits.validation.labels)})
+    blind = Task.of(**fields | {"validation": Split(empty, digits.validation.labels)})
     seen, unseen = (train(small(digits), Recipe(epochs=2), task, threads=1) for task in (digits, blind))
     assert seen.genome is not None and unseen.genome is not None
     assert seen.genome.digest == unseen.genome.digest
@@ -291,7 +291,7 @@ def test_a_teacher_is_listened_to_and_left_alone(digits: Task) -> None:
     before = taught.digest
     student = zoo.create("convnet", input_shape=(1, 8, 8), seed=5)
     recipe = Recipe(epochs=4, distill=Distillation(weight=1.0, temperature=2.0))
-    wrong = Task(
+    wrong = Task.of(
         **{name: getattr(digits, name) for name in Task.__dataclass_fields__}
         | {"train": Split(digits.train.images, (digits.train.labels + 3) % 10)}
     )

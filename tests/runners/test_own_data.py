@@ -1,0 +1,343 @@
+"""Data sets, losses and metrics of one's own: what is learnt, what is measured, how it travels, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics
+from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
+
+import graphs
+from graphs import zoo
+from graphs.errors import EvolutionError, UnknownName
+from runners import Recipe, Task, evaluate, train
+from runners.arrays import DataError
+from runners.examples import fingerprint
+from runners.normalising import moments
+from runners.objectives import METRICS, OBJECTIVES, Metric, ObjectiveError
+from runners.prepared import SPLITS
+from runners.settings_errors import SettingsError
+
+
+def numbers(count: int = 300, seed: int = 0) -> TensorDataset:
+    """Two numbers to be told from six."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(count, 6, generator=generator)
+    return TensorDataset(inputs, inputs @ torch.randn(6, 2, generator=torch.Generator().manual_seed(9)) + 0.5)
+
+
+def several(count: int = 240) -> TensorDataset:
+    """Images of uint8, of which each third is bright or not."""
+    generator = torch.Generator().manual_seed(1)
+    held = torch.randint(0, 2, (count, 3), generator=generator)
+    images = torch.randint(0, 60, (count, 3, 6, 6), generator=generator) + 150 * held[:, :, None, None]
+    return TensorDataset(images.to(torch.uint8), held)
+
+
+def perceptron(inputs: int = 6, outputs: int = 2) -> graphs.Genome:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(inputs, 16), nn.ReLU(), nn.Linear(16, outputs))
+    return graphs.from_torch(module, torch.randn(2, inputs))
+
+
+def told(genome: graphs.Genome, inputs: Tensor) -> Tensor:
+    with torch.no_grad():
+        return graphs.to_torch(genome).eval()(inputs)
+
+
+PLAIN = Recipe(epochs=8, lr=0.05, batch=32)
+
+
+# --- metrics
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_metrics_are_those_that_others_compute(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    outputs = torch.randn(50, 4, generator=generator)
+    classes, held = torch.randint(0, 4, (50,), generator=generator), torch.randint(0, 2, (50, 4), generator=generator)
+    wanted = outputs * 0.7 + 0.3 * torch.randn(50, 4, generator=generator)
+    named = (outputs > 0).int()
+    expected = {
+        "accuracy": (classes, metrics.accuracy_score(classes, outputs.argmax(1))),
+        "labels": (held.float(), 1 - metrics.hamming_loss(held, named)),
+        "exact": (held.float(), metrics.accuracy_score(held, named)),
+        "f1": (held.float(), metrics.f1_score(held, named, average="micro")),
+        "r2": (wanted, metrics.r2_score(wanted, outputs)),
+        "mae": (wanted, metrics.mean_absolute_error(wanted, outputs)),
+    }
+    assert expected.keys() == METRICS.keys()
+    for name, (targets, value) in expected.items():
+        score, found = METRICS[name].of(outputs, targets)
+        assert found == pytest.approx(value, abs=1e-6), name
+        assert 0 <= score <= 1
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_better_network_has_the_higher_score(name: str) -> None:
+    """From outputs that are right to outputs that are wrong, step by step."""
+    generator = torch.Generator().manual_seed(3)
+    classes = name == "accuracy"
+    targets = torch.randint(0, 3, (400,), generator=generator) if classes else torch.rand(400, 3, generator=generator)
+    if name in ("labels", "exact", "f1"):
+        targets = targets.round()
+    right = nn.functional.one_hot(targets, 3).float() if classes else targets - (name in ("labels", "exact", "f1")) / 2
+    noise = torch.randn(400, 3, generator=generator)
+    scores = [METRICS[name].of(right + level * noise, targets)[0] for level in (0, 0.5, 1, 3, 100)]
+    assert scores[0] == 1.0 and scores == sorted(scores, reverse=True) and len(set(scores)) > 3
+
+
+def test_a_constant_target_and_an_infinite_error_are_numbers_too() -> None:
+    constant = torch.ones(4, 1)
+    assert METRICS["r2"].of(constant, constant) == (1.0, 1.0)
+    assert METRICS["r2"].of(constant + 1, constant)[0] == 0.0
+    mean = torch.arange(4.0)[:, None]
+    assert METRICS["r2"].of(mean.mean().expand(4, 1), mean) == (0.5, 0.0)
+
+
+# --- what is learnt
+
+
+def test_numbers_are_learnt_and_measured(tmp_path: Path) -> None:
+    task = Task(numbers(), loss="regression", name="numbers")
+    assert (task.classes, task.input_shape, dict(task.normalisation)) == (2, (6,), {})
+    assert [len(task.split(split)) for split in SPLITS] == [192, 48, 60]
+    before = task.train.images.clone()
+    outcome = train(perceptron(), PLAIN, task)
+    assert outcome.failure is None and outcome.genome is not None
+    assert torch.equal(task.train.images, before), "training has written into the examples"
+    last = outcome.curves[-1]
+    guess = told(outcome.genome, task.validation.images)
+    assert last["val_loss"] == pytest.approx((guess - task.validation.labels).square().mean().item(), rel=1e-5)
+    assert last["val_r2"] == pytest.approx(metrics.r2_score(task.validation.labels, guess), abs=1e-6)
+    assert last["val_r2"] > 0.9 and outcome.val_accuracy == pytest.approx(1 / (2 - last["val_r2"]))
+    found = evaluate(outcome.genome, task, "test")
+    assert found["r2"] > 0.9 and found["accuracy"] == pytest.approx(1 / (2 - found["r2"]))
+    own = Task(numbers(), loss=lambda outputs, targets: (outputs - targets).square().mean(1), metric="r2")
+    again = train(perceptron(), PLAIN, own)
+    assert again.genome is not None and again.genome.digest == outcome.genome.digest
+
+
+def test_several_labels_of_an_image_are_learnt() -> None:
+    task = Task(several(), loss="multilabel", labels=("red", "green", "blue"))
+    pixels = task.train.images.double() / 255
+    assert torch.allclose(torch.tensor(task.normalisation["mean"]).double(), pixels.mean((0, 2, 3)))
+    genome = zoo.create("convnet", classes=3, input_shape=task.input_shape)
+    outcome = train(genome, Recipe(epochs=4, crop=1), task)
+    assert outcome.failure is None and outcome.genome is not None
+    scale, shift = task.scale_and_shift()
+    outputs = told(outcome.genome, task.validation.images * scale - shift)
+    loss = nn.functional.binary_cross_entropy_with_logits(outputs, task.validation.labels).item()
+    assert outcome.curves[-1]["val_loss"] == pytest.approx(loss, rel=1e-4)
+    assert outcome.val_accuracy == outcome.curves[-1]["val_f1"] > 0.95
+
+
+def test_classes_of_an_own_data_set_are_what_arrays_are() -> None:
+    """The same examples and splits learn to the same bits as those of `from_arrays`."""
+    digits = Task.named("digits", limit=200)
+    own = Task(*(TensorDataset(*pair(digits, split)) for split in SPLITS), labels=digits.labels)
+    genome = zoo.create("convnet", input_shape=digits.input_shape)
+    one, other = (train(genome, Recipe(epochs=1), task) for task in (digits, own))
+    assert one.genome is not None and other.genome is not None and one.genome.digest == other.genome.digest
+    assert one.val_accuracy == other.val_accuracy and "val_r2" not in other.curves[0]
+
+
+def pair(task: Task, split: str) -> tuple[Tensor, Tensor]:
+    return task.split(split).images, task.split(split).labels
+
+
+def test_a_split_that_is_given_is_taken_and_one_that_is_not_is_cut() -> None:
+    task = Task(numbers(100), test=numbers(30, seed=5), loss="regression")
+    assert [len(task.split(split)) for split in SPLITS] == [80, 20, 30]
+    assert torch.equal(task.test.images, numbers(30, seed=5).tensors[0])
+    rows = {tuple(row.tolist()) for split in ("train", "validation") for row in task.split(split).images}
+    assert rows == {tuple(row.tolist()) for row in numbers(100).tensors[0]}
+
+
+def test_a_teacher_s_numbers_are_met_and_not_its_probabilities() -> None:
+    """One output has the same softmax whatever it is, so that soft targets would teach nothing."""
+    single = TensorDataset(numbers().tensors[0], numbers().tensors[1][:, :1])
+    task = Task(single, loss="regression")
+    teacher = train(perceptron(outputs=1), PLAIN, task).genome
+    assert teacher is not None
+    recipe = Recipe(epochs=6, lr=0.05, batch=32, distill={"weight": 1.0})
+    assert recipe.resolved(task).distill.how == "logits"
+    student = train(perceptron(outputs=1), recipe, task, teacher=teacher).genome
+    assert student is not None
+    apart = told(student, task.test.images) - told(teacher, task.test.images)
+    assert apart.square().mean() < 0.05 * task.test.labels.var()
+    with pytest.raises(ObjectiveError, match="several teachers"):
+        train(perceptron(outputs=1), recipe, task, teacher=[teacher, teacher])
+
+
+def test_numbers_of_words_go_to_an_embedding() -> None:
+    class Bag(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.last = nn.Embedding(5, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.table(x).mean(1))
+
+    words = torch.randint(0, 5, (200, 4), generator=torch.Generator().manual_seed(0))
+    task = Task(TensorDataset(words, (words == 2).any(1).long()))
+    outcome = train(graphs.from_torch(Bag(), words[:2]), Recipe(epochs=8), task)
+    assert outcome.val_accuracy is not None and outcome.val_accuracy > 0.8
+    wrong = train(perceptron(4), Recipe(epochs=1), task)
+    assert (
+        wrong.failure is not None and "reads float numbers, but inputs of dataset are integer" in wrong.failure.message
+    )
+
+
+# --- a file
+
+
+@pytest.mark.parametrize("data", ["numbers", "several"])
+def test_a_file_trains_to_the_same_bits_here_and_in_another_process(data: str, tmp_path: Path) -> None:
+    loss, dataset = {"numbers": ("regression", numbers()), "several": ("multilabel", several())}[data]
+    task = Task(dataset, loss=loss, metric="mae" if data == "numbers" else "exact")
+    task.save(tmp_path / "own.safetensors")
+    named = Task.named(str(tmp_path / "own.safetensors"))
+    assert (named.name, named.classes, named.labels) == ("own", task.classes, task.labels)
+    assert named.normalisation == task.normalisation and named.objective == task.objective
+    genome = perceptron() if data == "numbers" else zoo.create("convnet", classes=3, input_shape=task.input_shape)
+    one, other = train(genome, PLAIN, task), train(genome, PLAIN, named)
+    assert one.genome is not None and other.genome is not None and one.genome.digest == other.genome.digest
+    assert one.val_accuracy == other.val_accuracy
+    program = (
+        "import json, sys; from runners.task import Task; task = Task.from_spec(json.loads(sys.argv[1]));"
+        "print(task.objective.name, task.objective.metric.name, task.train.images.double().sum().item())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(dict(named.spec))], capture_output=True, text=True, check=True
+    )
+    total = task.train.images.double().sum().item()
+    assert done.stdout.split() == [loss, task.objective.metric.name, str(total)]
+
+
+def test_a_limit_of_a_file_takes_a_part_and_its_own_moments(tmp_path: Path) -> None:
+    Task(several(), loss="multilabel").save(tmp_path / "own.safetensors")
+    whole, part = (Task.named(str(tmp_path / "own.safetensors"), limit=limit) for limit in (None, 20))
+    assert [len(part.split(split)) for split in SPLITS] == [20, 20, len(whole.test)]
+    assert (
+        part.normalisation["mean"] == pytest.approx((part.train.images.double().mean((0, 2, 3)) / 255).tolist())
+        and part.normalisation != whole.normalisation
+    )
+
+
+def test_a_file_that_has_changed_or_is_another_one_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    Task(numbers(), loss="regression").save(path)
+    spec = Task.named(str(path)).spec
+    Task(numbers(seed=4), loss="regression").save(path)
+    with pytest.raises(DataError, match="has changed"):
+        Task.from_spec(spec)
+    graphs.save(perceptron(), path)
+    with pytest.raises(DataError, match="no file of examples"):
+        Task.named(str(path))
+    with pytest.raises(DataError, match="no such file"):
+        Task.named(str(tmp_path / "none.safetensors"))
+    with pytest.raises(DataError, match=r"task[.]save"):
+        Task.from_spec(Task(numbers(), loss="regression").spec)
+
+
+def test_what_a_file_cannot_hold_is_refused(tmp_path: Path) -> None:
+    own = Task(numbers(), loss=nn.SmoothL1Loss(reduction="none"), metric="r2")
+    with pytest.raises(ObjectiveError, match=r"cannot hold a loss or a metric of your own \(SmoothL1Loss, r2\)"):
+        own.save(tmp_path / "own.safetensors")
+    lookalike = Task(numbers(), loss="regression", metric=Metric("r2", lambda outputs, targets: 0.5))
+    with pytest.raises(ObjectiveError, match="cannot hold"):
+        lookalike.save(tmp_path / "own.safetensors")
+    with pytest.raises(DataError, match="does not end in"):
+        Task(numbers(), loss="regression").save(tmp_path / "own.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- what is refused
+
+
+class Listed(Dataset[Any]):
+    def __init__(self, *examples: Any) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, row: int) -> Any:
+        return self.examples[row]
+
+
+ROW = torch.zeros(3)
+WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "empty": (Listed(), {}, "is empty"),
+    "endless": (iter([]), {}, "has no length"),
+    "alone": (Listed(ROW), {}, "example 0 is a Tensor; expected .input, target."),
+    "object": (Listed((object(), 1)), {}, "input of example 0 is a object"),
+    "shapes": (Listed((ROW, 1), (torch.zeros(4), 1)), {}, "input of example 1 is torch.float32 of shape .4,."),
+    "infinite": (Listed((ROW, 1), (ROW / 0, 1)), {}, "input of example 1 holds a number that is not finite"),
+    "float-classes": (Listed((ROW, 1.5)), {}, "loss='regression'"),
+    "negative": (Listed((ROW, 1), (ROW, -1)), {}, "target of example 1 is -1"),
+    "flat-bytes": (Listed((torch.zeros(3, dtype=torch.uint8), 1)), {}, "images of shape"),
+    "few": (Listed((ROW, 1.0), (ROW, 2.0)), {"loss": "regression"}, "too few"),
+    "nan-target": (Listed(*[(ROW, float("nan"))] * 9), {"loss": "regression"}, "target of example 0 holds"),
+    "deep-target": (Listed(*[(ROW, torch.zeros(2, 2))] * 9), {"loss": "regression"}, "a number or a row"),
+    "beyond": (Listed(*[(ROW, torch.tensor([0.0, 2.0]))] * 9), {"loss": "multilabel"}, "lie from 0 to 1, got 0 to 2"),
+    "labels": (Listed(*[(ROW, [0, 1])] * 9), {"loss": "multilabel", "labels": ("a",)}, "1 labels for 2 outputs"),
+    "loss": (Listed((ROW, 1)), {"loss": "regresion"}, "did you mean 'regression'"),
+    "metric": (Listed((ROW, 1)), {"metric": "r3"}, "unknown metric 'r3'"),
+    "no-metric": (Listed((ROW, 1)), {"loss": nn.MSELoss(reduction="none")}, "needs a metric beside it"),
+    "forms": (numbers(9), {"loss": "regression", "test": several(9)}, "different forms"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_one_line(name: str) -> None:
+    dataset, settings, words = WRONG[name]
+    with pytest.raises((DataError, ObjectiveError, UnknownName), match=words) as caught:
+        Task(dataset, **settings)
+    assert "\n" not in str(caught.value) and isinstance(caught.value, EvolutionError) and caught.value.exit_code == 2
+
+
+def test_a_loss_and_a_metric_that_are_none_are_the_candidate_s_failure() -> None:
+    mean = train(perceptron(), PLAIN, Task(numbers(), loss=nn.MSELoss(), metric="r2"))
+    assert mean.failure is not None and "one number for each" in mean.failure.message
+    error = Metric("error", lambda outputs, targets: (outputs - targets).abs().mean().item() + 2)
+    cost = train(perceptron(), PLAIN, Task(numbers(), loss="regression", metric=error))
+    assert cost.failure is not None and "a fraction from 0 to 1" in cost.failure.message
+    mended = Metric("error", error.measure, lambda value: 1 / (1 + value))
+    fine = train(perceptron(), PLAIN, Task(numbers(), loss="regression", metric=mended))
+    assert fine.val_accuracy == pytest.approx(1 / (1 + fine.curves[-1]["val_error"]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"crop": 2}, "crop is for images"),
+        ({"mixup": 0.2}, "mixup is for images"),
+        ({"snapshots": 2, "cycles": 2}, "snapshots averages probabilities"),
+        ({"hydra": {}}, "hydra averages probabilities"),
+    ],
+)
+def test_a_recipe_for_images_or_classes_is_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        train(perceptron(), Recipe(**settings), Task(numbers(), loss="regression"))
+
+
+def test_objectives_state_what_they_are() -> None:
+    for name, each in OBJECTIVES.items():
+        outputs = torch.randn(7, 4)
+        targets = torch.randint(0, 4, (7,)) if each.classes else torch.rand(7, 4)
+        assert each.name == name and each.losses(outputs, targets, 0.1).shape == (7,)
+        assert METRICS[each.metric.name] is each.metric
+    one = {split: (torch.zeros(2, 3), torch.zeros(2)) for split in SPLITS}
+    assert fingerprint(one, "a") != fingerprint(one, "b")
+    assert moments(torch.zeros(1, 256, dtype=torch.int64).index_fill(1, torch.tensor([255]), 3))["mean"] == [1.0]
+    assert np.isfinite([metric.score(0.5) for metric in METRICS.values()]).all()
