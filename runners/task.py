@@ -304,6 +304,8 @@ class Task:
     def save(self, path: str | Path) -> None:
         """Writes all examples to a file that `Task.named` reads, here, in a worker, and on the command line.
 
+        Further label sets are left out; an `.npz` file holds them.
+
         Args:
             path: Ends in `.safetensors`.
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import evolve
 from evolve import presets
@@ -133,6 +134,14 @@ def test_everything_is_decided_at_the_start(digits: Task, tmp_path: Path, monkey
     assert Settings(gpus_per_worker=0.5, recipe={"precision": "float32"}).resolved(digits).device == "cuda"
     with pytest.raises(UnknownName, match="did you mean 'widen'"):
         Settings(odds={"widn": 1}).resolved(digits)
+
+
+def test_an_ensemble_teaches_classes_alone() -> None:
+    rows = [(torch.rand(4), float(number)) for number in range(30)]
+    task = Task(rows, loss="regression")
+    with pytest.raises(SettingsError, match="choose parent, best or none"):
+        Settings(teacher="ensemble").resolved(task)
+    assert Settings(teacher="best").resolved(task).recipe.distill.how == "logits"
 
 
 def test_the_starting_network_fits_its_task(digits: Task, tmp_path: Path) -> None:

@@ -89,6 +89,15 @@ def test_an_ensemble_is_weighted_by_validation_alone(run: Run, monkeypatch: pyte
     assert json.loads(json.dumps(found)) == found
 
 
+def test_an_ensemble_is_of_classes(tmp_path: Path) -> None:
+    rows = [(torch.rand(1, 8, 8), float(number)) for number in range(30)]
+    Task(rows, loss="regression").save(tmp_path / "rows.safetensors")
+    settings = small(candidates=2, data=str(tmp_path / "rows.safetensors"), run=str(tmp_path / "run"), limit=None)
+    made = search(settings, through=FakePool())
+    with pytest.raises(EvolutionError, match="a task of regression"):
+        package.ensemble(made)
+
+
 def test_the_command_that_assembles(run: Run, evolve: Evolve) -> None:
     code, output, _ = evolve("ensemble", run.path, 0, 1, "--json")
     assert code == 0 and json.loads(output) == package.ensemble(run, [0, 1])

@@ -81,6 +81,25 @@ def test_answers_belong_to_the_images_the_teacher_and_the_precision(digits: Task
     assert len(teaching._kept) == 4
 
 
+def test_mapped_images_are_remembered_without_being_read(
+    digits: Task, asked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inverted = Split(255 - digits.train.images, digits.train.labels)
+    other = Task.of(**{name: getattr(digits, name) for name in Task.__dataclass_fields__} | {"train": inverted})
+    paths = [tmp_path / f"{number}.safetensors" for number in range(2)]
+    for task, path in zip((digits, other), paths, strict=True):
+        task.save(path)
+    here = trained(digits)
+    asked.clear()
+    monkeypatch.delattr("runners.teaching.hashlib.blake2b")
+    one, two = (Task.named(str(path)) for path in paths)
+    assert one.train.mapped and trained(one).genome.digest == here.genome.digest
+    trained(one, seed=1)
+    assert sum(asked) == 2 * len(digits.train)
+    trained(two)
+    assert sum(asked) == 2 * 2 * len(digits.train)
+
+
 def images(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 8, 8), dtype=np.uint8)
 
@@ -164,6 +183,22 @@ def test_what_is_no_transfer_set_is_one_line(
     with pytest.raises(EvolutionError, match=words) as caught:
         Recipe(distill={"transfer": str(file)}).resolved(digits)
     assert "\n" not in str(caught.value)
+
+
+def test_a_transfer_set_for_mapped_images_or_no_classes_is_refused(digits: Task, tmp_path: Path) -> None:
+    np.savez(tmp_path / "extra.npz", x_train=images(50))
+    recipe = Recipe(distill={"transfer": str(tmp_path / "extra.npz")})
+    digits.save(tmp_path / "mapped.safetensors")
+    rated = [(image, float(label)) for image, label in zip(digits.train.images, digits.train.labels, strict=True)]
+    numbers = [(image.float(), label) for image, label in rated]
+    for task, words in (
+        (Task.named(str(tmp_path / "mapped.safetensors")), "are mapped from a file"),
+        (Task(rated, loss="regression"), "a task of regression"),
+        (Task(numbers, loss="regression"), "distill.transfer is for images"),
+    ):
+        with pytest.raises(SettingsError, match=words) as caught:
+            recipe.resolved(task)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_transfer_set_that_would_teach_nothing_is_refused() -> None:
