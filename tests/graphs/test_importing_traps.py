@@ -259,6 +259,15 @@ class Into(Base):
         return self.head(y)
 
 
+class Undrawn(Base):
+    """A dropout that drops nothing gives its very operand, of which a part is changed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 1.5
+        nn.AlphaDropout(0.5).eval()(y)[:, :, 1:].relu_()
+        return self.head(self.conv(y))
+
+
 RIGHT: dict[str, Callable[[], nn.Module]] = {
     "a view changed a little": TinyView,
     "a norm that stays in eval mode": Frozen,
@@ -268,6 +277,7 @@ RIGHT: dict[str, Callable[[], nn.Module]] = {
     "a layer that changes a cast value": CastLayer,
     "a changed copy": Copied,
     "an operand by name changed in place": Named,
+    "a part of what a dropout leaves as it is": Undrawn,
     "a body without gradients": Blind,
     "a part without gradients": Within,
     "a detached difference": Detached,
@@ -415,7 +425,6 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
     "expand_as": lambda y: y.expand_as(y),
     "data": lambda y: y.data,
     "detach": Tensor.detach,
-    "alpha dropout": lambda y: nn.AlphaDropout(0.5).eval()(y)[:, :, 1:],
     "a view of a view": lambda y: y[:, :2].unflatten(1, (1, 2)).swapaxes(3, 4),
 }
 """Calls that share their operand's memory."""
