@@ -105,12 +105,15 @@ def split_point(graph: Graph) -> int:
     from graphs.unit import units
 
     costs, found = macs_by_node(graph), units(graph)
-    whole, left = sum(costs.values()), sum(costs.values())
+    whole, left, point = sum(costs.values()), sum(costs.values()), 1
     for count, unit in enumerate(found[:-1], start=1):
         left -= sum(costs[node] for node in unit.nodes)
+        if not left:  # no layer, but pools, say
+            break
+        point = count
         if left <= _LEFT * whole:
-            return count
-    return max(1, len(found) - 1)
+            break
+    return point
 
 
 def with_body(genome: Genome, donor: Genome, point: int | Literal["auto"] = "auto") -> Genome:
