@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from graphs import Genome, Graph
     from runners.task import Task
 
-__all__ = ["StartError", "check_weights", "named_teacher", "network", "starting_network", "starting_task", "told"]
+__all__ = [
+    "StartError",
+    "check_weights",
+    "named_network",
+    "named_teacher",
+    "network",
+    "starting_network",
+    "starting_task",
+    "told",
+]
 
 FILE = ".safetensors"
 """By this end of its name a network's file is told from a name of the zoo."""
@@ -148,7 +157,6 @@ def named_teacher(settings: Settings, task: Task) -> Genome | None:
         EvolutionError: There is no such network, or its file is damaged.
     """
     from evolve.teachers import is_network
-    from evolve.trainings import named_network
     from graphs.errors import ShapeError
     from runners.measuring import check_fit
 
@@ -160,6 +168,27 @@ def named_teacher(settings: Settings, task: Task) -> Genome | None:
     except ShapeError as error:
         raise StartError(f"teacher {settings.teacher}: {error}") from None
     return genome
+
+
+def named_network(name: str, task: Task, seed: int, scratch: bool = False, weights: str | None = None) -> Genome:
+    """The network that a person names: of the zoo or of torchvision, made for the task, of a file, or `RUN:ID`.
+
+    Args:
+        name: What the person has typed.
+        task: For whose images and classes a network of the zoo is made.
+        seed: Of fresh weights.
+        scratch: Whether a network that has weights gets fresh ones.
+        weights: See `network`.
+
+    Raises:
+        EvolutionError: There is no such network.
+    """
+    from graphs.initial import fresh_weights
+
+    found = network(name, weights, classes=task.classes, input_shape=task.input_shape, seed=seed)
+    if scratch:
+        found = replace(found, weights=fresh_weights(found, seed))
+    return told(found, task)
 
 
 def told(genome: Genome, task: Task) -> Genome:

@@ -13,7 +13,6 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from runners.recipe import Recipe
     from runners.task import Task
 
-__all__ = ["TrainingFailed", "named_network", "train_into"]
+__all__ = ["TrainingFailed", "train_into"]
 
 CHECKPOINT, MODEL, CURVES, RESULT = "checkpoint.safetensors", "model.safetensors", "curves.csv", "result.json"
 
@@ -35,28 +34,6 @@ class TrainingFailed(EvolutionError, RuntimeError):
     """The training ended without a network; the message says why. The folder keeps what there was."""
 
     exit_code = 1
-
-
-def named_network(name: str, task: Task, seed: int, scratch: bool = False, weights: str | None = None) -> Genome:
-    """The network that a person names: of the zoo or of torchvision, made for the task, of a file, or `RUN:ID`.
-
-    Args:
-        name: What the person has typed.
-        task: For whose images and classes a network of the zoo is made.
-        seed: Of fresh weights.
-        scratch: Whether a network that has weights gets fresh ones.
-        weights: See `evolve.starting.network`.
-
-    Raises:
-        EvolutionError: There is no such network.
-    """
-    from evolve.starting import network, told
-    from graphs.initial import fresh_weights
-
-    found = network(name, weights, classes=task.classes, input_shape=task.input_shape, seed=seed)
-    if scratch:
-        found = replace(found, weights=fresh_weights(found, seed))
-    return told(found, task)
 
 
 def train_into(

@@ -68,7 +68,8 @@ def train(
     from evolve.display.console import Page
     from evolve.display.decoding import DecodingBar
     from evolve.display.training import progress, summary
-    from evolve.trainings import named_network, train_into
+    from evolve.starting import named_network
+    from evolve.trainings import train_into
     from graphs import load
     from runners.hydra import with_body
     from runners.presets import assigned, preset

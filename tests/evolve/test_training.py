@@ -16,7 +16,8 @@ from typing import Any
 import numpy
 import pytest
 
-from evolve.trainings import TrainingFailed, named_network, train_into
+from evolve.starting import named_network
+from evolve.trainings import TrainingFailed, train_into
 from graphs import load, zoo
 from graphs.errors import FormatError
 from runners.datasets import DATASETS
