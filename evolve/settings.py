@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from evolve.naming import FILE, candidate_named
 from evolve.odds import ODDS
 from evolve.presets import search_preset
 from evolve.strategies import STRATEGIES
@@ -267,7 +268,6 @@ def _absolute(path: str) -> str:
 
 def _located(network: str) -> str:
     """What names a network, a file's or a run's path being absolute."""
-    place, colon, number = network.rpartition(":")
-    if place and number.isdecimal():
-        return f"{_absolute(place)}{colon}{number}"
-    return _absolute(network) if network.endswith(".safetensors") else network
+    if candidate := candidate_named(network):
+        return f"{_absolute(candidate[0])}:{candidate[1]}"
+    return _absolute(network) if network.endswith(FILE) else network

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from evolve.naming import FILE, TORCHVISION, candidate_named
 from evolve.seeds import seed_of
 from graphs.errors import EvolutionError
 
@@ -24,13 +25,6 @@ __all__ = [
     "starting_task",
     "told",
 ]
-
-FILE = ".safetensors"
-"""By this end of its name a network's file is told from a name of the zoo."""
-
-
-TORCHVISION = "torchvision:"
-"""By this beginning of its name a network of torchvision is told."""
 
 
 class StartError(EvolutionError, ValueError):
@@ -83,9 +77,9 @@ def network(model: str, weights: str | None = None, **settings: Any) -> Genome:
     if model.startswith(TORCHVISION):
         return _of_torchvision(model, weights, **settings)
     check_weights(model, weights)
-    folder, _, number = model.rpartition(":")
-    if folder and number.isdecimal():
-        return open_run(folder).candidate(int(number)).genome()
+    if candidate := candidate_named(model):
+        folder, number = candidate
+        return open_run(folder).candidate(number).genome()
     return load(model) if model.endswith(FILE) else zoo.create(model, **settings)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from evolve.naming import FILE, candidate_named
 from evolve.ranking import Scored, rank, sound
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ TEACHERS: Mapping[str, Choice] = MappingProxyType(
 
 def is_network(teacher: str) -> bool:
     """Whether `settings.teacher` names a network of its own, a file or `RUN:ID`, and no key of `TEACHERS`."""
-    place, _, number = teacher.rpartition(":")
-    return teacher.endswith(".safetensors") or bool(place and number.isdecimal())
+    return teacher.endswith(FILE) or candidate_named(teacher) is not None
 
 
 def teaching(

@@ -7,6 +7,7 @@ flatten): it is what writes the channels of the output.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from graphs.draft import Draft
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["with_outputs"]
 
 
-def with_outputs(genome: Genome, count: int, seed: int) -> Genome:
-    """The network with `count` channels at each output that has another number of them.
+def with_outputs(genome: Genome, count: int | Mapping[str, int], seed: int) -> Genome:
+    """The network with so many channels at each output that has another number of them.
 
     Args:
         genome: The network; each of its outputs is a row of channels `(N, C)`.
-        count: Of channels at each output.
+        count: Of channels, at each output, or by the output's name.
         seed: Of the fresh weights: of the layers that make the outputs, and of what else lies along their channels.
 
     Raises:
@@ -34,15 +35,18 @@ def with_outputs(genome: Genome, count: int, seed: int) -> Genome:
     """
     graph = genome.graph
     draft = Draft(graph)
+    wanted = count if isinstance(count, Mapping) else {head.name: count for head in graph.heads}
     for head in graph.heads:
-        if graph.shapes[head.node] == (count,):
+        if graph.shapes[head.node] == (wanted[head.name],):
             continue
         for node in _writers(graph, head.node, _space(graph, head.node, head.name), head.name):
-            draft.set(node, out=count)
+            draft.set(node, out=wanted[head.name])
     changed = draft.finish()
     for head in changed.heads:
-        if changed.shapes[head.node] != (count,):
-            raise GraphError(f"output '{head.name}' cannot be given {count} channels: what makes them is shared")
+        if changed.shapes[head.node] != (wanted[head.name],):
+            raise GraphError(
+                f"output '{head.name}' cannot be given {wanted[head.name]} channels: what makes them is shared"
+            )
     weights = {
         name: start_tensor(spec, seed, name).to(genome.weights[name].dtype)
         if spec.shape != graph.tensors[name].shape

@@ -10,13 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from graphs.errors import GraphError
-
 if TYPE_CHECKING:
     from torch import Tensor
 
     from graphs.genome import Genome
-    from graphs.structure import Graph
     from runners.feeding import Feed
 
 __all__ = ["LabelSet", "scores", "split_by_labels"]
@@ -52,37 +49,16 @@ def split_by_labels(
         seed: Of fresh weights.
 
     Raises:
-        GraphError: The network cannot be split there, or no layer makes an output's classes.
+        GraphError: The network cannot be split there, or the layer that makes the classes would be shared.
     """
     from graphs.draft import Draft
-    from graphs.initial import initial_weights
-    from runners.hydra import body, split
+    from graphs.outputs import with_outputs
+    from runners.hydra import split
 
     made = split(genome, len(classes), point, start, seed)
-    draft, shared = Draft(made.graph), body(made.graph)
-    for head, count in zip(made.graph.heads, classes.values(), strict=True):
-        layer = _last_layer(made.graph, head.node)
-        if layer in shared:
-            raise GraphError(f"'{layer}', which makes the classes, is in the body; split before it")
-        draft.set(layer, out=count)
+    draft = Draft(made.graph)
     draft.heads = [replace(head, name=name) for head, name in zip(draft.heads, classes, strict=True)]
-    graph = draft.finish()
-    drawn = initial_weights(graph, seed)
-    weights = {
-        name: made.weights[name] if made.weights[name].shape == spec.shape else drawn[name].to(made.weights[name].dtype)
-        for name, spec in graph.tensors.items()
-    }
-    return made.changed(graph, weights)
-
-
-def _last_layer(graph: Graph, node: str) -> str:
-    """The layer whose channels a head's classes are."""
-    place = graph[node]
-    while "out" not in place.settings:
-        if len(place.inputs) != 1:
-            raise GraphError(f"no single layer makes the classes of the output at '{node}': '{place.id}' joins several")
-        place = graph[place.inputs[0]]
-    return place.id
+    return with_outputs(made.changed(draft.finish(), made.weights), classes, seed)
 
 
 def scores(heads: Mapping[str, Tensor], feed: Feed) -> dict[str, tuple[float, float]]:

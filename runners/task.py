@@ -8,7 +8,7 @@ batch. Other inputs are taken as they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,47 +18,22 @@ import torch
 from torch import Tensor
 
 from graphs.errors import UnknownName
-from runners import examples, npz, prepared
-from runners.arrays import Arrays, DataError, checked
+from runners import npz, prepared, sources
+from runners.arrays import DataError, checked
 from runners.datasets import DATASETS, FILES, is_path, load
 from runners.decoding import Progress, decoded
 from runners.folders import scan
 from runners.label_sets import LabelSet
-from runners.normalising import histogram, moments
 from runners.objectives import METRICS, OBJECTIVES, Metric, Objective, ObjectiveError, objective
-from runners.prepared import SPLITS, Prepared
-from runners.splits import stratified, validation_size
+from runners.prepared import SPLITS
+from runners.sources import NONE, Split
 
 __all__ = ["SPLITS", "Split", "Task"]
 
-_NONE: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-
-SEED = 0
-"""Of the draw that sets the validation split apart; the same for every run, so that runs can be compared."""
-
-
 _USUAL: Mapping[str, Any] = MappingProxyType(
-    {"objective": OBJECTIVES["classification"], "main": "labels", "others": _NONE}
+    {"objective": OBJECTIVES["classification"], "main": "labels", "others": NONE}
 )
 """What most tasks are."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Split:
-    """Examples: `images` and `labels`, in general inputs and targets; `others`, labels of further sets.
-
-    Images are `(N, C, H, W)` of uint8; other inputs are float32 or int64, `(N, …)`. Labels are `(N,)` of int64; where
-    the task is not one of classes, they are `(N, D)` of float32. `mapped` ones come from the disk when they are asked
-    for, and may be more than fit into memory.
-    """
-
-    images: Tensor
-    labels: Tensor
-    others: Mapping[str, Tensor] = field(default_factory=dict)
-    mapped: bool = False
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass(frozen=True, slots=True, eq=False, init=False)
@@ -131,31 +106,8 @@ class Task:
             ObjectiveError: A loss of your own comes without a metric.
             UnknownName: There is no such loss or metric.
         """
-        goal = objective(loss, metric, by_class)
         given = {"train": dataset, "validation": validation, "test": test}
-        read = {
-            split: examples.read(each, f"{name}, {split}", goal.classes)
-            for split, each in given.items()
-            if each is not None
-        }
-        parts = examples.divided(read, name, goal.classes)
-        targets = parts["train"][1]
-        outputs = int(max(part[1].max() for part in parts.values())) + 1 if goal.classes else targets.shape[1]
-        if labels and (len(labels) < outputs or (len(labels) > outputs and not goal.classes)):
-            raise DataError(f"{name}: {len(labels)} labels for {outputs} outputs; name each of them")
-        for split, part in parts.items():
-            _check_targets(part[1], goal, max(outputs, len(labels)), f"{name}, {split}")
-        digest = examples.fingerprint(parts, f"{goal.name} {goal.metric.name}")
-        self._fill(
-            name=name,
-            **{split: Split(*parts[split]) for split in SPLITS},
-            classes=max(outputs, len(labels)),
-            labels=tuple(labels),
-            normalisation=_normalisation(parts["train"][0]),
-            mirror=mirror,
-            spec={"name": None, "root": None, "limit": None, "digest": digest},
-            objective=goal,
-        )
+        self._fill(**sources.of_dataset(given, objective(loss, metric, by_class), labels, mirror, name))
 
     def classes_of(self, head: str) -> int:
         """How many classes a head with that name tells apart: those of its label set, or the main ones."""
@@ -212,16 +164,18 @@ class Task:
         if path.suffix == ".safetensors":
             found = prepared.read(path)
             spec = {"name": str(path), "root": None, "limit": limit, "digest": found.digest}
-            return cls._of_prepared(found, path.stem, spec, limit)
+            return cls.of(**sources.of_prepared(found, path.stem, spec, limit))
         if is_path(name):
             arrays = checked(npz.read(path), str(path))
-            return cls._made(arrays, path.stem, {"name": str(path), "root": None}, limit)
+            return cls.of(**sources.of_arrays(arrays, path.stem, {"name": str(path), "root": None}, limit))
         folder = None if root is None else Path(root).expanduser().resolve()
         given, where = load(name, folder, download)
         known = DATASETS[name]
         arrays = checked(given, where, classes=len(known.labels))
         spec = {"name": name, "root": None if folder is None else str(folder)}
-        return cls._made(arrays, name, spec, limit, known.labels, known.mirror, known.main, known.others)
+        return cls.of(
+            **sources.of_arrays(arrays, name, spec, limit, known.labels, known.mirror, known.main, known.others)
+        )
 
     @classmethod
     def from_arrays(
@@ -245,7 +199,7 @@ class Task:
         """
         given = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
         arrays = checked(given, name, classes=len(labels) or None)
-        return cls._made(arrays, name, {"name": None, "root": None}, limit, tuple(labels), mirror)
+        return cls.of(**sources.of_arrays(arrays, name, {"name": None, "root": None}, limit, tuple(labels), mirror))
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Task:
@@ -271,35 +225,7 @@ class Task:
     def _of_folder(cls, path: Path, limit: int | None, size: int | None, report: Progress | None) -> Task:
         found = decoded(scan(path, limit), size, report)
         spec = {"name": str(path), "root": None, "limit": limit, "size": size, "digest": found.digest}
-        return cls._of_prepared(found, path.name, spec)
-
-    @classmethod
-    def _of_prepared(cls, found: Prepared, name: str, spec: Mapping[str, Any], limit: int | None = None) -> Task:
-        facts = {"loss": "classification", "metric": None, "mirror": False, **found.facts}
-        goal, labels = objective(facts["loss"], facts["metric"]), tuple(facts["labels"])
-        targets = found.targets["train"]
-        classes = int(facts.get("classes", len(labels)))
-        for split in SPLITS:
-            _check_targets(found.targets[split], goal, classes, f"{name}, {split}")
-        splits = {split: Split(found.inputs[split], found.targets[split], mapped=True) for split in SPLITS}
-        pixels = found.pixels
-        if limit is not None:
-            for split in ("train", "validation"):
-                whole = splits[split]
-                order = stratified(whole.labels.numpy() if goal.classes else np.zeros(len(whole), np.int64), SEED)
-                rows = torch.from_numpy(np.sort(order[:limit]))
-                splits[split] = Split(whole.images[rows], whole.labels[rows])
-            pixels = None
-        return cls.of(
-            name=name,
-            **splits,
-            classes=classes if goal.classes else targets.shape[1],
-            labels=labels,
-            normalisation=_normalisation(splits["train"].images) if pixels is None else moments(pixels),
-            mirror=facts["mirror"],
-            spec=spec,
-            objective=goal,
-        )
+        return cls.of(**sources.of_prepared(found, path.name, spec))
 
     def save(self, path: str | Path) -> None:
         """Writes all examples to a file that `Task.named` reads, here, in a worker, and on the command line.
@@ -329,47 +255,6 @@ class Task:
         kind = self.train.images.dtype
         prepared.write(path, {**facts, "classes": self.classes}, targets, self.input_shape, kind, inputs)
 
-    @classmethod
-    def _made(
-        cls,
-        arrays: Arrays,
-        name: str,
-        spec: dict[str, Any],
-        limit: int | None,
-        labels: tuple[str, ...] = (),
-        mirror: bool = False,
-        main: str = "labels",
-        names: Mapping[str, tuple[str, ...]] = _NONE,
-    ) -> Task:
-        count = len(arrays.y_train)
-        held_out = validation_size(count)
-        if limit is not None and limit < arrays.classes:
-            raise DataError(
-                f"a limit of {limit} training images is too low for the {arrays.classes} classes of {name}; "
-                f"expected {arrays.classes} or more"
-            )
-        if count - held_out < 2:
-            raise DataError(f"{name}: {count} training images are too few; expected 3 or more")
-        order = stratified(arrays.y_train, SEED)
-        validation, train = order[:held_out][:limit], order[held_out:][:limit]
-        taught, asked = ({name: pair[which] for name, pair in arrays.others.items()} for which in (0, 1))
-        taken = _split(arrays.x_train, arrays.y_train, train, taught)
-        return cls.of(
-            name=name,
-            train=taken,
-            validation=_split(arrays.x_train, arrays.y_train, validation, taught),
-            test=_split(arrays.x_test, arrays.y_test, np.arange(len(arrays.y_test)), asked),
-            classes=arrays.classes,
-            labels=labels,
-            normalisation=moments(histogram(taken.images)),
-            mirror=mirror,
-            spec=spec
-            | {"limit": limit, "digest": arrays.digest()}
-            | ({"others": arrays.others_digest()} if arrays.others else {}),
-            main=main,
-            others={name: LabelSet(int(labels.max()) + 1, names.get(name, ())) for name, labels in taught.items()},
-        )
-
     def split(self, name: str) -> Split:
         """The split called `name`.
 
@@ -395,28 +280,3 @@ class Task:
             return inputs
         scale, shift = self.scale_and_shift()
         return inputs.float() * scale - shift
-
-
-def _split(images: Any, labels: Any, rows: Any, others: Mapping[str, Any]) -> Split:
-    """The examples at `rows`, in the order of the data set."""
-    rows = np.sort(rows)
-    further = {name: torch.from_numpy(each[rows]) for name, each in others.items()}
-    return Split(torch.from_numpy(images[rows]), torch.from_numpy(labels[rows]), further)
-
-
-def _normalisation(inputs: Tensor) -> dict[str, list[float]]:
-    """What brings images of uint8 to mean 0 and deviation 1; nothing for what is no such image."""
-    return moments(histogram(inputs)) if inputs.dtype == torch.uint8 else {}
-
-
-def _check_targets(targets: Tensor, goal: Objective, classes: Any, where: str) -> None:
-    """Raises `DataError` unless targets are what the objective learns from."""
-    form = (torch.int64, 1) if goal.classes else (torch.float32, 2)
-    if (targets.dtype, targets.dim()) != form:
-        raise DataError(f"{where}: the targets are no targets of {goal.name}")
-    low, high = (0, classes - 1) if goal.classes else goal.within
-    if targets.min() < low or targets.max() > high:
-        raise DataError(
-            f"{where}: targets of {goal.name} lie from {low:g} to {high:g}, got {float(targets.min()):g}"
-            f" to {float(targets.max()):g}"
-        )

@@ -1,17 +1,20 @@
-"""Jobs for the tests of pools, and waiting for their outcomes."""
+"""Jobs for the tests of pools and waiting for their outcomes; tasks that another process makes."""
 
 from __future__ import annotations
 
 import functools
+import json
+import subprocess
+import sys
 import time
 from typing import Any
 
 import psutil
 
 from graphs import Genome, zoo
-from runners import Job, Outcome, Pool, Recipe
+from runners import Job, Outcome, Pool, Recipe, Task
 
-__all__ = ["collect", "gone", "job", "small"]
+__all__ = ["collect", "gone", "job", "said_elsewhere", "small"]
 
 PATIENCE = 60.0
 """Seconds after which a test gives up; far longer than anything here takes, also on a busy machine."""
@@ -54,3 +57,15 @@ def _lives(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def said_elsewhere(task: Task, what: str) -> Any:
+    """The expression `what` of the `task` that another process makes from its spec, of JSON types."""
+    program = (
+        "import json, sys; from runners.task import Task; task = Task.from_spec(json.loads(sys.argv[1]));"
+        f"print(json.dumps({what}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(dict(task.spec))], capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from runners.folders import scan
 from runners.recipe import Recipe
 from runners.task import Task
 from runners.training import train
+from tests.runners.places import said_elsewhere
 
 COUNTS = {"cat": 30, "dog": 20, "eel": 10}
 
@@ -187,14 +187,8 @@ def test_a_failure_leaves_nothing_in_the_cache(tmp_path: Path, own_cache: Path) 
 
 def test_another_process_makes_the_same_task_from_the_spec(tmp_path: Path) -> None:
     task = Task.named(str(fill(tmp_path / "pets")), size=6)
-    program = (
-        "import json, sys; from runners.task import Task; task = Task.from_spec(json.loads(sys.argv[1]));"
-        "print(json.dumps([dict(task.spec), task.normalisation, task.train.images.sum().item(), task.labels]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, json.dumps(dict(task.spec))], capture_output=True, text=True, check=True
-    )
-    assert json.loads(done.stdout) == [
+    what = "[dict(task.spec), task.normalisation, task.train.images.sum().item(), task.labels]"
+    assert said_elsewhere(task, what) == [
         dict(task.spec),
         task.normalisation,
         task.train.images.sum().item(),

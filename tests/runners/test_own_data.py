@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from runners.normalising import moments
 from runners.objectives import METRICS, OBJECTIVES, Metric, ObjectiveError
 from runners.prepared import SPLITS
 from runners.settings_errors import SettingsError
+from tests.runners.places import said_elsewhere
 
 
 def numbers(count: int = 300, seed: int = 0) -> TensorDataset:
@@ -212,15 +210,9 @@ def test_a_file_trains_to_the_same_bits_here_and_in_another_process(data: str, t
     one, other = train(genome, PLAIN, task), train(genome, PLAIN, named)
     assert one.genome is not None and other.genome is not None and one.genome.digest == other.genome.digest
     assert one.val_accuracy == other.val_accuracy
-    program = (
-        "import json, sys; from runners.task import Task; task = Task.from_spec(json.loads(sys.argv[1]));"
-        "print(task.objective.name, task.objective.metric.name, task.train.images.double().sum().item())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, json.dumps(dict(named.spec))], capture_output=True, text=True, check=True
-    )
+    what = "[task.objective.name, task.objective.metric.name, task.train.images.double().sum().item()]"
     total = task.train.images.double().sum().item()
-    assert done.stdout.split() == [loss, task.objective.metric.name, str(total)]
+    assert said_elsewhere(named, what) == [loss, task.objective.metric.name, total]
 
 
 def test_a_limit_of_a_file_takes_a_part_and_its_own_moments(tmp_path: Path) -> None:

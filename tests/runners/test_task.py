@@ -8,8 +8,6 @@ import hashlib
 import io
 import json
 import os
-import subprocess
-import sys
 import tarfile
 import threading
 import warnings
@@ -31,6 +29,7 @@ from runners.download import DownloadError, Remote, fetch
 from runners.layouts import CifarFiles
 from runners.splits import stratified, validation_size
 from runners.task import Task
+from tests.runners.places import said_elsewhere
 
 
 def images(count: int, *shape: int, seed: int = 0) -> Any:
@@ -170,14 +169,8 @@ def test_a_probe_is_normalised_repeatable_and_of_the_training_split() -> None:
 
 def test_another_process_makes_the_same_task_from_the_spec(tmp_path: Path) -> None:
     task = Task.named(str(npz(tmp_path / "set.npz")), limit=30)
-    program = (
-        "import json, sys; from runners.task import Task; task = Task.from_spec(json.loads(sys.argv[1]));"
-        "print(json.dumps([dict(task.spec), task.normalisation, task.train.images.sum().item(), task.name]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, json.dumps(dict(task.spec))], capture_output=True, text=True, check=True
-    )
-    assert json.loads(done.stdout) == [
+    what = "[dict(task.spec), task.normalisation, task.train.images.sum().item(), task.name]"
+    assert said_elsewhere(task, what) == [
         dict(task.spec),
         task.normalisation,
         task.train.images.sum().item(),
