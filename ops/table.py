@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from ops.chaining import Step, chain_mutation, draw_chain, joined
 from ops.copy_block import COPY_BLOCK
 from ops.deepen import DEEPEN
 from ops.drop_heads import DROP_HEADS
-from ops.errors import NoSite, ReplayError
+from ops.errors import BadChoice, NoSite, ReplayError
 from ops.grow_kernel import GROW_KERNEL
 from ops.insert_block import INSERT_BLOCK
 from ops.insert_dropout import INSERT_DROPOUT
@@ -156,6 +157,7 @@ def propose(
     Raises:
         NoSite: No operator that has odds has a site in this network, or in that of a later step.
         UnknownName: `odds` names an operator that does not exist.
+        BadChoice: A weight is not a number from 0.
     """
     if born is None:
         born = 1 + max(node.born for node in genome.graph.nodes.values())
@@ -167,16 +169,19 @@ def propose(
     return parts[0] if len(parts) == 1 else joined(CHAIN, parts, batch)
 
 
-def check_odds(odds: Iterable[str]) -> None:
-    """Passes where each key of odds is an operator, or several with `+` between them.
+def check_odds(odds: Mapping[str, float]) -> None:
+    """Passes where each key of odds is an operator, or several with `+` between them, and each weight a number.
 
     Raises:
-        UnknownName: One is not.
+        UnknownName: A key names an operator that does not exist.
+        BadChoice: A weight is none.
     """
-    for key in odds:
+    for key, weight in odds.items():
         for name in key.split("+"):
             if name not in MUTATIONS:
                 raise UnknownName.of("operator", name, MUTATIONS)
+        if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise BadChoice(f"odds: the weight of '{key}' is {weight!r}; expected a number from 0")
 
 
 def _drawn(

@@ -224,3 +224,9 @@ def test_statistics_taken_from_data_are_stored_beside_the_record() -> None:
     plain = MUTATIONS["deepen"].apply(parent, site, numpy.random.default_rng(0))
     assert len(child.tensors) == 4
     assert replay(parent, child.record, child.tensors).digest == child.genome.digest != plain.genome.digest
+
+
+@pytest.mark.parametrize("weight", ["1", None, -1.0, float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_from_zero_is_named(parent: Genome, weight: object) -> None:
+    with pytest.raises(BadChoice, match="odds: the weight of 'widen' is"):
+        propose(parent, numpy.random.default_rng(0), {"widen": weight})  # type: ignore[dict-item]
