@@ -6,6 +6,7 @@ others are called outside of torch is said by a literal table, so that a network
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,6 +45,15 @@ def _index(arguments: list[Any], keywords: dict[str, Any]) -> _Call:
     value, places = arguments
     items = tuple(slice(None) if each is None else each for each in places)
     return "operator.getitem", [value, items[0] if len(items) == 1 else items], keywords
+
+
+def _sliced(arguments: list[Any], keywords: dict[str, Any]) -> _Call:
+    """`x[:, start:stop]`, whose ends stand apart from the axis in aten, and may be the largest number there is."""
+    given = dict(zip(("value", "dim", "start", "end", "step"), arguments, strict=False)) | keywords
+    axis, start, end = given.get("dim", 0), given.get("start") or None, given.get("end")
+    each = slice(start, None if end == sys.maxsize else end, None if given.get("step") == 1 else given.get("step"))
+    before = (slice(None),) * axis if axis >= 0 else (Ellipsis,)
+    return "operator.getitem", [given["value"], (*before, each, *(slice(None),) * (-axis - 1))], {}
 
 
 def _interpolated(mode: str, aligns: bool = False) -> _Converter:
@@ -93,6 +103,7 @@ _PUBLIC: dict[str, str | _Converter] = {
     "matrix_H": "torch.adjoint",
     "mH": "torch.adjoint",
     "numpy_T": "torch.t",
+    "slice": _sliced,
     "split_with_sizes": "torch.split",
     "unfold": "method.unfold",
     "upsample_bicubic2d": _interpolated("bicubic", aligns=True),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
+from types import CellType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,6 +39,10 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
         # One that was computed from parameters, as weight norms and pruning leave it, is computed anew by each pass.
         made = memo[id(value)] = value.detach().clone()
         return made
+    if kind is FunctionType:
+        return _rebound(value, memo)
+    if kind in (list, tuple, partial) and _has_parts(value):
+        return _filled(value, memo)
     if kind in _DICTIONARIES and all(type(key) in _ATOMS for key in value):
         made = memo[id(value)] = kind()
         made.update((key, _copy(each, memo)) for key, each in value.items())
@@ -46,6 +52,74 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
         made.__setstate__(_state(value.__dict__, memo))
         return made
     return copy.deepcopy(value, memo)
+
+
+def _rebound(function: FunctionType, memo: dict[int, Any]) -> FunctionType:
+    """A function that finds the copies where the original finds the parts of a module: in its cells and defaults.
+
+    A layer may be reached through one alone, as in `self.mlp = lambda x: layer(x).relu()`.
+    """
+    if not _has_parts(function):
+        return function
+    contents = [_content(cell) for cell in function.__closure__ or ()]
+    new = tuple(CellType() for _ in contents)
+    made = FunctionType(function.__code__, function.__globals__, function.__name__, None, new)
+    memo[id(function)] = made
+    for cell, content in zip(new, contents, strict=True):
+        if content is not _EMPTY:
+            cell.cell_contents = _copy(content, memo) if _has_parts(content) else content
+    made.__defaults__ = function.__defaults__ and tuple(_copy(each, memo) for each in function.__defaults__)
+    made.__kwdefaults__ = function.__kwdefaults__ and _copy(function.__kwdefaults__, memo)
+    made.__dict__.update(function.__dict__)
+    made.__qualname__, made.__module__ = function.__qualname__, function.__module__
+    return made
+
+
+def _filled(value: Any, memo: dict[int, Any]) -> Any:
+    """A list, a tuple or a call that waits for its arguments, of copies."""
+    if isinstance(value, partial):
+        return partial(_copy(value.func, memo), *map(_copied_by(memo), value.args), **_copy(value.keywords, memo))
+    if isinstance(value, tuple):
+        return tuple(map(_copied_by(memo), value))
+    made = memo[id(value)] = []
+    made.extend(map(_copied_by(memo), value))
+    return made
+
+
+def _copied_by(memo: dict[int, Any]) -> Callable[[Any], Any]:
+    return lambda value: _copy(value, memo)
+
+
+_EMPTY = object()
+"""What stands for the content of a cell that has none yet."""
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _EMPTY
+
+
+def _has_parts(value: Any, seen: frozenset[int] = frozenset()) -> bool:
+    """Whether modules or tensors are reached through a value."""
+    from torch import Tensor, nn
+
+    if isinstance(value, nn.Module | Tensor):
+        return True
+    if id(value) in seen:
+        return False
+    inner = seen | {id(value)}
+    if isinstance(value, FunctionType):
+        held = [*map(_content, value.__closure__ or ()), *(value.__defaults__ or ())]
+        return any(_has_parts(each, inner) for each in (*held, *(value.__kwdefaults__ or {}).values()))
+    if isinstance(value, MethodType):
+        return _has_parts(value.__self__, inner)
+    if isinstance(value, partial):
+        return any(_has_parts(each, inner) for each in (value.func, *value.args, *value.keywords.values()))
+    if isinstance(value, list | tuple):
+        return any(_has_parts(each, inner) for each in value)
+    return isinstance(value, dict) and any(_has_parts(each, inner) for each in value.values())
 
 
 def _state(attributes: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:

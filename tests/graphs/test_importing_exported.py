@@ -66,6 +66,7 @@ CALLS: dict[str, tuple[Callable[..., Tensor], tuple[int, ...]]] = {
     "a norm": (lambda s, x: x.norm(dim=-1, keepdim=True), ROWS),
     "patches": (lambda s, x: functional.fold(functional.unfold(x, 2, stride=2), (6, 6), 2, stride=2), MAPS),
     "frequencies": (lambda s, x: torch.fft.rfft(x).abs(), ROWS),
+    "a part of a table": (lambda s, x: x * s.grid[:, : x.shape[1] - 3, 1:, 0].sum() + s.index[..., ::2].sum(), ROWS),
     "a grid": (
         lambda s, x: functional.grid_sample(x, s.grid.expand(x.shape[0], -1, -1, -1), align_corners=False),
         MAPS,

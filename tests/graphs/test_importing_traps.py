@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -776,3 +777,58 @@ def test_amplified_rounding_is_no_difference() -> None:
     back = graphs.to_torch(graphs.from_torch(made(Amplified), x)).double()
     module = made(Amplified).double()
     torch.testing.assert_close(back(x.double()), module(x.double()), rtol=1e-6, atol=1e-6)
+
+
+def called(layers: nn.ModuleDict, x: Tensor) -> Tensor:
+    made: Tensor = layers["last"](layers["drop"](layers["norm"](layers["first"](x).relu())))
+    return made
+
+
+def with_default(layers: nn.ModuleDict) -> Callable[[Tensor], Tensor]:
+    def forward(x: Tensor, *, own: nn.ModuleDict = layers) -> Tensor:
+        return called(own, x)
+
+    return forward
+
+
+HIDDEN: dict[str, Callable[[Any], Callable[[Tensor], Tensor]]] = {
+    "a function's cell": lambda layers: lambda x: called(layers, x),
+    "a function's default": lambda layers: lambda x, own=layers: called(own, x),
+    "a default by name": with_default,
+    "a call that waits": lambda layers: functools.partial(called, layers),
+    "a cell of a call that waits": lambda layers: functools.partial(lambda x: called(layers, x)),
+    "a function in a function": lambda layers: lambda x: (lambda: called(layers, x))(),
+}
+"""Ways to reach layers that a copy of a module does not copy."""
+
+
+class Reaching(nn.Module):
+    """It calls its layers through a function that it keeps, in a list."""
+
+    def __init__(self, reach: Callable[[Any], Callable[[Tensor], Tensor]]) -> None:
+        super().__init__()
+        first, last = nn.Linear(5, 8), nn.Linear(8, 3)
+        parts = {"first": first, "norm": nn.BatchNorm1d(8), "drop": nn.Dropout(0.5), "last": last}
+        self.layers = nn.ModuleDict(parts)
+        self.calls = [reach(self.layers)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.calls[0](x)
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("how", HIDDEN)
+def test_layers_that_a_function_reaches_are_those_of_the_module(how: str, given: bool) -> None:
+    module = Reaching(HIDDEN[how]).train(given)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    back = graphs.to_torch(graphs.from_torch(module, torch.randn(4, 5)))
+    assert module.training == given and all(part.training == given for part in module.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    x = torch.randn(6, 5)
+    for training in (False, True):
+        outputs = []
+        for each in (module, back):
+            torch.manual_seed(2)
+            outputs.append(each.train(training)(x))
+        assert torch.equal(*outputs)
+    assert all(torch.equal(tensor, back.state_dict()[name]) for name, tensor in module.state_dict().items())

@@ -220,11 +220,6 @@ def _laid_out(low: Lowering, index: Ref) -> Held | None:
     return low.named(node.tensors["value"]) if node.kind == "constant" else None
 
 
-def _sliced(low: Lowering, value: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
-    items = [slice(None)] * (dim % len(low.sizes(value))) + [slice(start, end, step)]
-    return _getitem(low, value, tuple(items))
-
-
 def _mean(low: Lowering, value: Any, dim: Any = None, keepdim: bool = False, **keywords: Any) -> Any:
     if dim is None or keywords:
         raise Decline
@@ -267,6 +262,5 @@ REARRANGING_CALLS: dict[str, Callable[..., Any]] = {
     "getitem": _getitem,
     "mean": _mean,
     "pad": _pad,
-    "slice": _sliced,
 }
 """Functions that move entries about."""
