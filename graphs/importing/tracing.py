@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import operator
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -130,6 +131,7 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
 
     writable = _writable()
     modes: dict[str, bool] = {}
+    parts = set(module.modules())
     autocast = _autocast()
     unanswered = Unanswered()
 
@@ -140,6 +142,11 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
             return writable(node, self)
 
         def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+            if m not in parts and next(itertools.chain(m.parameters(), m.buffers()), None) is not None:
+                raise GraphError(
+                    f"it calls a layer, a {type(m).__name__}, that is no part of the module, so its weights are none "
+                    "of the module's; keep it under a name of its own, in an nn.ModuleList or an nn.ModuleDict"
+                )
             path = self.path_of_module(m)
             if not layer_of(m):
                 return forward(*args, **kwargs)

@@ -620,6 +620,17 @@ class Capped(nn.Module):
         return self.fc(self.words(x).mean(1))
 
 
+class Unlisted(Base):
+    """It keeps a layer where no module looks for layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.more = [nn.BatchNorm2d(6)]
+
+    def body(self, x: Tensor) -> Tensor:
+        return super().body(self.more[0](self.conv(x)).sum(1, keepdim=True).expand(-1, 3, -1, -1))
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a norm that stays in train mode": (LiveNorm, "'norm' is in train mode"),
     "a view changed in train mode": (View, "half.mul_(0.5)  # here"),
@@ -641,6 +652,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "another function of one example": (OneOnly, "if y.size(0) == 1 else y  # here"),
     "a squeezed batch": (Squeezed, ".squeeze())  # here"),
     "a number that counts": (Steps, "its attribute 'step' changes"),
+    "a layer that is no part": (Unlisted, "a BatchNorm2d, that is no part of the module"),
     "a number for each mode": (TwoNumbers, "(2.0 if self.training else 1.0)  # here"),
     "an embedding that changes its weights": (Capped, "in place"),
 }
