@@ -55,7 +55,10 @@ def ensemble(
     """
     from evolve.runs import Run, open_run
     from runners.ensembles import agreed, fitted_weights, head_logits, report
+    from runners.precision import check_device
     from runners.task import Task
+
+    check_device(device)
 
     opened = run if isinstance(run, Run) else open_run(run)
     snapshot = opened.lineage.snapshot()

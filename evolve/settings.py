@@ -23,7 +23,7 @@ from evolve.teachers import TEACHERS, is_network
 from graphs.errors import UnknownName
 from runners.datasets import is_path
 from runners.pools import POOLS
-from runners.presets import preset
+from runners.presets import merged, preset
 from runners.recipe import Recipe
 from runners.settings_errors import CheckedModel, SettingsError
 from runners.settings_files import read_yaml
@@ -210,14 +210,30 @@ class Settings(CheckedModel):
             raise SettingsError(f"{path}: {error}") from None
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str] | None, preset: str | None = None, **overrides: Any) -> Settings:
+    def read(
+        cls,
+        path: str | os.PathLike[str] | None,
+        preset: str | None = None,
+        recipe_changes: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> Settings:
         """The settings of a preset, a file and `overrides`, each of which wins over those before it.
+
+        Args:
+            path: Of the file.
+            preset: Name of a search.
+            recipe_changes: Settings of the recipe that win, whichever it is.
+            **overrides: By name.
 
         Raises:
             UnknownName: There is no such preset.
             SettingsError: As for `from_yaml`.
         """
         start = {} if preset is None else search_preset(preset)
+        if recipe_changes:
+            given = {**start, **({} if path is None else read_yaml(path, "settings")), **overrides}.get("recipe") or {}
+            named = {"preset": given} if isinstance(given, str) else given
+            overrides["recipe"] = merged(named, recipe_changes) if isinstance(named, Mapping) else named
         return cls(**{**start, **overrides}) if path is None else cls.from_yaml(path, overrides, start)
 
     def located(self) -> Settings:

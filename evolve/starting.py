@@ -83,6 +83,11 @@ def network(model: str, weights: str | None = None, **settings: Any) -> Genome:
     return load(model) if model.endswith(FILE) else zoo.create(model, **settings)
 
 
+def is_fresh(model: str, weights: str | None = None) -> bool:
+    """Whether the network that a person names has weights that nobody has trained."""
+    return weights is None and not model.endswith(FILE) and (model.startswith(TORCHVISION) or ":" not in model)
+
+
 def check_weights(model: str, weights: str | None) -> None:
     """Raises `StartError` where weights are named for a network that has its own."""
     if weights is not None:

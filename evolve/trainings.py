@@ -4,6 +4,9 @@ model.safetensors        the trained network; `member-N.safetensors` beside it w
 curves.csv               one line an epoch, also as TensorBoard events where that is installed
 result.json              accuracies, recipe, data, seed, and what an ensemble is worth
 checkpoint.safetensors   where an interrupted training goes on; it is removed at the end
+
+A folder holds one training. One that is asked for again when it is over is not done again, and another one does not
+take its place.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from runners.recipe import Recipe
     from runners.task import Task
 
-__all__ = ["TrainingFailed", "train_into"]
+__all__ = ["FolderTaken", "TrainingFailed", "train_into"]
 
 CHECKPOINT, MODEL, CURVES, RESULT = "checkpoint.safetensors", "model.safetensors", "curves.csv", "result.json"
 
@@ -34,6 +37,10 @@ class TrainingFailed(EvolutionError, RuntimeError):
     """The training ended without a network; the message says why. The folder keeps what there was."""
 
     exit_code = 1
+
+
+class FolderTaken(EvolutionError, FileExistsError):
+    """The folder holds another training, which is over; nothing in it is touched."""
 
 
 def train_into(
@@ -50,7 +57,8 @@ def train_into(
 ) -> dict[str, Any]:
     """Trains a network and writes everything about it into a folder; an interrupted training goes on.
 
-    The validation split is measured after each epoch, the test split once, at the end.
+    Where the very training is over, it is not done again, and its result is what is returned. The validation split is
+    measured after each epoch, the test split once, at the end.
 
     Args:
         folder: Made if it is not there.
@@ -69,15 +77,35 @@ def train_into(
 
     Raises:
         TrainingFailed: The training diverged, ran out of memory, or network and task do not fit.
+        FolderTaken: The folder holds another training, which is over.
+        SettingsError: The recipe does not go with the data, or there is no such device.
         FormatError: The folder holds the checkpoint of another training.
         StorageError: Something cannot be written.
     """
     from graphs import save
+    from runners.precision import check_device
     from runners.training import train
 
+    check_device(device)
     recipe = recipe.resolved(task, device)
+    asked = {
+        "network": genome.digest,
+        "teachers": [each.digest for each in teachers],
+        "recipe": recipe.model_dump(mode="json"),
+        "data": dict(task.spec),
+        "seed": seed,
+    }
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        done = _finished(folder)
+    if done is not None:
+        other = [name for name, value in asked.items() if done.get(name) != value]
+        if other:
+            raise FolderTaken(
+                f"{folder} holds a training that is over, with another {' and another '.join(other)}; name another "
+                "folder with --out, or remove it"
+            )
+        return done
     checkpoint = folder / CHECKPOINT
     with _curves(folder) as note:
 
@@ -100,7 +128,14 @@ def train_into(
     _write_curves(folder, outcome.curves)
     if outcome.genome is None or outcome.failure is not None:
         failure = outcome.failure
-        raise TrainingFailed(f"training failed ({failure.kind}): {failure.message}" if failure else "training failed")
+        if failure is not None and failure.kind == "diverged":
+            checkpoint.unlink(missing_ok=True)  # it would come to the same again
+        failed = TrainingFailed(
+            f"training failed ({failure.kind}): {failure.message}" if failure else "training failed"
+        )
+        if failure is not None and failure.kind == "invalid":
+            failed.exit_code = 2  # what was asked for does not go together
+        raise failed
     save(outcome.genome, folder / MODEL)
     for number, member in enumerate(outcome.members):
         save(member, folder / f"member-{number}.safetensors")
@@ -109,13 +144,22 @@ def train_into(
         **_measured(outcome, recipe, task, device),
         "epochs": len(outcome.curves),
         "seconds": outcome.seconds,
-        "seed": seed,
-        "data": dict(task.spec),
-        "recipe": recipe.model_dump(mode="json"),
+        **asked,
     }
     write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
     checkpoint.unlink(missing_ok=True)
     return result
+
+
+def _finished(folder: Path) -> dict[str, Any] | None:
+    """What the training in a folder came to; None where none is over."""
+    try:
+        found = json.loads((folder / RESULT).read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 def _measured(outcome: Outcome, recipe: Recipe, task: Task, device: str) -> dict[str, Any]:

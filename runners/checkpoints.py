@@ -56,11 +56,15 @@ class Checkpoint:
             raise FormatError(f"{self.path}: this is no checkpoint that can be read ({error}); remove it") from None
         if digest != _digest(tensors):
             raise FormatError(f"{self.path}: this checkpoint is damaged; remove it to start again")
-        different = [key for key in self._origin if origin.get(key) != self._origin[key]]
+        # The network comes last: it follows the data, the size of the images and the seed, which say more.
+        different = sorted(
+            (key for key in self._origin if origin.get(key) != self._origin[key]), key=lambda key: key == "network"
+        )
         if different:
             found = _difference(origin, self._origin, different[0])
             raise FormatError(
-                f"{self.path}: this checkpoint is of another training: {found}; change it back, or take another folder"
+                f"{self.path}: this checkpoint is of another training: {found}; change it back, take another folder, "
+                "or remove the checkpoint to start anew"
             )
         session.restore(tensors, json.dumps(content["state"]))
         return True
@@ -77,7 +81,11 @@ def _digest(tensors: Mapping[str, Any]) -> str:
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> str:
     one, other = before.get(key), now[key]
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
+    if key != "data" and isinstance(one, Mapping) and isinstance(other, Mapping):
         inner = next(name for name in {**one, **other} if one.get(name) != other.get(name))
         return f"{key}.{inner} was {one.get(inner)!r} and is {other.get(inner)!r}"
+    if key == "data":
+        return "the examples are others"
+    if key in ("network", "teachers"):
+        return "the network is another one" if key == "network" else "the teachers are others"
     return f"{key} was {one!r} and is {other!r}"

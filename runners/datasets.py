@@ -183,7 +183,7 @@ def is_path(name: str) -> bool:
     """Whether a person who writes `name` means a file or a folder of their own, and no key of `DATASETS`."""
     if name in DATASETS:
         return False
-    return name.endswith(FILES) or os.sep in name or name.startswith("~") or Path(name).is_dir()
+    return bool(name) and (name.endswith(FILES) or os.sep in name or name.startswith("~") or Path(name).is_dir())
 
 
 def load(name: str, root: Path | None, download: bool = False, base: str | None = None) -> tuple[dict[str, Any], str]:

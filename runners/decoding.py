@@ -119,10 +119,14 @@ def _decode(root: Path, image: Image, size: int | None, expected: tuple[int, ...
             found = ops.exif_transpose(opened)
             if found.mode.startswith("I;16"):  # of which `convert` keeps the low byte
                 found = pillow.fromarray((np.asarray(found) >> 8).astype(np.uint8))
+            if found.mode in ("I", "F"):  # whose range nobody says, and `convert` cuts at 255
+                raise DataError(f"{path}: its pixels have 32 bits; write it with 8 or 16 bits each, or take it out")
             found = found.convert("RGB")
         if size is not None:
             found = ops.fit(found, (size, size), pillow.Resampling.BICUBIC)
         pixels = np.ascontiguousarray(np.asarray(found).transpose(2, 0, 1))
+    except DataError:
+        raise
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         reason = "not an image that can be read" if isinstance(error, pillow.UnidentifiedImageError) else str(error)
         first = reason.split("\n")[0] or type(error).__name__

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from graphs.genome import Genome
 from graphs.structure import Graph
 from runners.feeding import Feed
-from runners.measuring import BATCH, built, check_fit, memory_format
+from runners.measuring import BATCH, agreed, built, check_fit, memory_format
 from runners.task import Split, Task
 
 __all__ = ["AVERAGES", "agreed", "every_head", "fitted_weights", "head_logits", "report", "together"]
@@ -72,13 +72,6 @@ def together(logits: Sequence[Tensor], weights: Sequence[float] | None = None, o
     values = [each.double() if of == "logits" else each.double().softmax(1) for each in logits]
     mean = torch.stack([share * value for share, value in zip(shares, values, strict=True)]).sum(0)
     return mean.softmax(1) if of == "logits" else mean
-
-
-def agreed(logits: Sequence[Tensor]) -> Tensor:
-    """Logits whose softmax is the mean of the members' probabilities; those of a single member as they are."""
-    if len(logits) == 1:
-        return logits[0]
-    return torch.stack([each.log_softmax(1) for each in logits]).logsumexp(0)
 
 
 def fitted_weights(logits: Sequence[Tensor], labels: Tensor) -> list[float]:

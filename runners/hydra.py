@@ -14,7 +14,7 @@ same weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -40,7 +40,7 @@ class Hydra(CheckedModel):
     """How a network with several heads is made and trained.
 
     Attributes:
-        heads: How many.
+        heads: How many. One is the network itself, whose first units are its body.
         tasks: Names of the label sets that get a head each, in place of `heads` for the same classes; the first one's
             accuracy is the network's. See `runners.label_sets`.
         split_point: Number of units that make up the body; `auto` as `split_point` finds it.
@@ -155,7 +155,7 @@ def split(
 ) -> Genome:
     """The network with its last units several times, side by side.
 
-    With one head it is the network itself. The first head's nodes keep their names.
+    With one head it is the network itself, with the weights that it has. The first head's nodes keep their names.
 
     Args:
         genome: A network with one output in eval mode.
@@ -172,22 +172,14 @@ def split(
     """
     from graphs.draft import Draft
     from graphs.initial import fresh_weights
-    from graphs.unit import units
     from ops.copying import copy_nodes
 
     graph = genome.for_inference().graph
     if len(graph.heads) != 1:
         raise GraphError(f"the network has {len(graph.heads)} outputs, expected one to make heads of")
-    found = units(graph)
-    count = split_point(graph) if point == "auto" else point
-    if not 1 <= count < len(found):
-        raise GraphError(
-            f"a split behind unit {count} is not possible: the network has {len(found)} units, so expected 1 to "
-            f"{len(found) - 1}"
-        )
+    shared = _in_front(graph, point)
     if heads == 1:
         return genome.for_inference()
-    shared = {node for unit in found[:count] for node in unit.nodes}
     draft = Draft(graph)
     draft.heads = []
     draft.head(graph.heads[0].node, "head0")
@@ -208,10 +200,28 @@ def split(
     return replace(copied, weights={**copied.weights, **own})
 
 
-def body(graph: Graph) -> frozenset[str]:
-    """The nodes on which all outputs depend."""
+def body(graph: Graph, point: int | Literal["auto"] = "auto") -> frozenset[str]:
+    """The nodes on which all outputs depend; with one output, those of the units in front of a split at `point`.
+
+    Raises:
+        GraphError: It has one output, and cannot be split there.
+    """
     ways = [graph.upstream([head.node]) for head in graph.heads if not head.training_only]
-    return frozenset.intersection(*ways) if len(ways) > 1 else frozenset()
+    return frozenset.intersection(*ways) if len(ways) > 1 else _in_front(graph, point)
+
+
+def _in_front(graph: Graph, point: int | Literal["auto"]) -> frozenset[str]:
+    """The nodes of so many units, at least 1 and fewer than all."""
+    from graphs.unit import units
+
+    found = units(graph)
+    count = split_point(graph) if point == "auto" else point
+    if not 1 <= count < len(found):
+        raise GraphError(
+            f"a split behind unit {count} is not possible: the network has {len(found)} units, so expected 1 to "
+            f"{len(found) - 1}"
+        )
+    return frozenset(node for unit in found[:count] for node in unit.nodes)
 
 
 class Weights:
@@ -221,7 +231,7 @@ class Weights:
         settings: What they go with.
         heads: How many heads.
         examples: How many examples there are.
-        batch: Largest number of examples in a batch.
+        batch: Largest number of examples in a batch, which may have one more where a single one would be left.
         seed: Of the draw, which is made once.
         device: Where they are wanted.
     """
@@ -232,7 +242,7 @@ class Weights:
         import torch
 
         self._by_position = settings.weights == "position"
-        count = batch if self._by_position else examples
+        count = batch + 1 if self._by_position else examples
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.empty(heads, count, dtype=torch.float64).exponential_(generator=generator)
         self._table = (torch.ones_like(drawn) if settings.weights == "even" else drawn).float().to(device)
@@ -244,8 +254,13 @@ class Weights:
         return found / found.sum(1, keepdim=True)
 
 
-def weighted_norms(genome: Genome, module: nn.Module) -> dict[str, Sequence[Any]]:
+def weighted_norms(genome: Genome, module: nn.Module, shared: Collection[str]) -> dict[str, Sequence[Any]]:
     """Puts batch norms that know weights into the heads of a module that was made from `genome`.
+
+    Args:
+        genome: The network.
+        module: What is changed.
+        shared: The nodes of the body.
 
     Returns:
         For each head the norms whose attribute `weights` is to be set, `(N,)` adding up to 1, before a forward pass in
@@ -254,11 +269,11 @@ def weighted_norms(genome: Genome, module: nn.Module) -> dict[str, Sequence[Any]
     from graphs.modules import module_paths
     from runners.weighted_norm import WeightedBatchNorm
 
-    paths, shared = module_paths(genome), body(genome.graph)
+    paths = module_paths(genome)
     found: dict[str, Sequence[Any]] = {}
     for head in genome.graph.heads:
         norms = []
-        for id in genome.graph.upstream([head.node]) - shared:
+        for id in genome.graph.upstream([head.node]).difference(shared):
             if genome.graph[id].kind == "batch_norm" and id in paths:
                 norms.append(WeightedBatchNorm.in_place_of(module, paths[id]))
         found[head.name] = norms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from runners.feeding import Feed
 from runners.objectives import Objective
 from runners.task import Split, Task
 
-__all__ = ["BATCH", "built", "check_fit", "evaluate", "logits", "measure", "memory_format"]
+__all__ = ["BATCH", "agreed", "built", "check_fit", "evaluate", "logits", "measure", "memory_format"]
 
 BATCH = {"cpu": 128, "cuda": 1024}
 """Examples measured at a time, by type of device: on a processor, what stays in its caches is measured faster."""
@@ -67,25 +68,37 @@ def logits(output: Tensor | dict[str, Tensor]) -> list[Tensor]:
     return [head.float() for head in heads]
 
 
+def agreed(logits: Sequence[Tensor]) -> Tensor:
+    """Logits whose softmax is the mean of the members' probabilities; those of a single member as they are."""
+    if len(logits) == 1:
+        return logits[0]
+    return torch.stack([each.log_softmax(1) for each in logits]).logsumexp(0)
+
+
 def measure(
     module: nn.Module, graph: Graph, feed: Feed, objective: Objective, batch: int | None = None
 ) -> dict[str, float]:
-    """Measures the first head that exists in eval mode; the module stays in eval mode.
+    """Measures what a network says in eval mode, in which the module stays.
+
+    It is what its first head gives or, where there are classes and more heads for the same labels, the average of their
+    probabilities.
 
     Returns:
         `accuracy`, the score of the objective's metric, which is the accuracy where there are classes; `loss`, the mean
         over the examples; and the metric's own value under its own name.
     """
     size = batch or BATCH.get(feed.device.type, 128)
-    first = next((head.name for head in graph.heads if not head.training_only), graph.heads[0].name)
+    names = [head.name for head in graph.heads if not head.training_only] or [graph.heads[0].name]
+    wanted = feed.labels_of(names[0])
+    alike = [name for name in names if feed.labels_of(name) is wanted] if objective.classes else names[:1]
     module.eval()
     outputs, loss = [], 0.0
     with torch.inference_mode():
-        for (images, _), labels in zip(feed.batches(size), torch.split(feed.labels_of(first), size), strict=True):
+        for (images, _), labels in zip(feed.batches(size), torch.split(wanted, size), strict=True):
             output = module(images)
-            outputs.append(output if isinstance(output, Tensor) else output[first])
+            outputs.append(output if isinstance(output, Tensor) else agreed([output[name] for name in alike]))
             loss += objective.losses(outputs[-1], labels, 0.0).sum().item()
-        score, value = objective.metric.of(torch.cat(outputs), feed.labels_of(first))
+        score, value = objective.metric.of(torch.cat(outputs), wanted)
     return {objective.metric.name: value, "accuracy": score, "loss": loss / len(feed)}
 
 

@@ -188,6 +188,10 @@ def objective(
 
     def losses(outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         found = loss(outputs, targets)
+        if not isinstance(found, Tensor):
+            raise ObjectiveError(
+                f"the loss gave a {type(found).__name__}, expected a tensor, a number for each example"
+            )
         if found.shape != (len(outputs),):
             raise ObjectiveError(
                 f"the loss gave a tensor of shape {tuple(found.shape)} for {len(outputs)} examples, expected one "

@@ -171,6 +171,10 @@ class Recipe(CheckedModel):
             raise ValueError(f"snapshots is {self.snapshots}, should be at most the {self.cycles} cycles")
         if self.freezeout is not None and (self.schedule != "cosine" or self.cycles > 1):
             raise ValueError("freezeout sets the rates of each stage itself: schedule should be cosine, cycles 1")
+        if self.freezeout is not None and self.warmup:
+            raise ValueError("freezeout sets the rates of each stage itself: warmup should be 0")
+        if self.hydra is not None and self.minutes is None and self.hydra.frozen > self.epochs:
+            raise ValueError(f"hydra.frozen is {self.hydra.frozen}, should be at most the {self.epochs} epochs")
         if self.minutes is not None and self.freezeout is not None and self.freezeout.const_time:
             raise ValueError("freezeout.const_time buys epochs for the time of given ones: it does not go with minutes")
         return self

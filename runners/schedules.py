@@ -1,8 +1,9 @@
 """How the learning rate moves: `SCHEDULES` by name, in cycles where wanted, after a warm-up where wanted.
 
 The rate is set for every step and is a function of the step alone, but for `plateau`, which also looks at the
-validation losses so far. A schedule that is run in M cycles of T steps in all has cycles of ⌈T/M⌉ steps; the last one,
-which may be shorter, goes through the whole schedule in its own length, so that each cycle ends where it should.
+validation losses so far. A schedule that is run in M cycles of T steps in all has M cycles of ⌊T/M⌋ or ⌈T/M⌉ steps,
+each of which goes through the whole schedule in its own length. So each ends where it should, also where M does not
+divide T; with ⌈T/M⌉ steps for all, as in the paper, the last cycle may be one step long, or there is none.
 
 G. Huang, Y. Li, G. Pleiss, Z. Liu, J.E. Hopcroft, K.Q. Weinberger, "Snapshot Ensembles: Train 1, Get M for Free", 2017,
 arXiv:1704.00109; I. Loshchilov, F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016,
@@ -62,12 +63,12 @@ SCHEDULES: Mapping[str, Callable[[Recipe, float], float]] = {
 def cycle(step: int, steps: int, cycles: int) -> tuple[int, int]:
     """(steps since the cycle began, length of the cycle) of step `step` of `steps`, counted from 0.
 
-    >>> [cycle(step, 10, 4) for step in (0, 2, 3, 9)]
-    [(0, 3), (2, 3), (0, 3), (0, 1)]
+    >>> [cycle(step, 10, 4) for step in (0, 1, 2, 9)]
+    [(0, 2), (1, 2), (0, 3), (2, 3)]
     """
-    length = math.ceil(steps / cycles)
-    number = min(step, steps - 1) // length
-    return step - number * length, min(length, steps - number * length)
+    number = ((min(step, steps - 1) + 1) * cycles - 1) // steps
+    start = number * steps // cycles
+    return step - start, (number + 1) * steps // cycles - start
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int, losses: Sequence[float] = ()) -> float:
@@ -102,7 +103,7 @@ def drops(losses: Sequence[float], patience: int) -> int:
     """
     best, bad, count = math.inf, 0, 0
     for loss in losses:
-        if loss < best * (1 - _LEAST_GAIN) or not math.isfinite(best):
+        if loss < best - _LEAST_GAIN * abs(best) or not math.isfinite(best):
             best, bad = min(loss, best), 0
             continue
         bad += 1

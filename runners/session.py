@@ -108,8 +108,8 @@ class Session:
             self.recipe, self._genome = recipe, shrunk(genome, recipe, order)
             self._module = built(self._genome, device)
             if recipe.hydra is not None:
-                self._body = body(genome.graph)
-                self._norms = weighted_norms(genome, self._module)
+                self._body = body(genome.graph, recipe.hydra.split_point)
+                self._norms = weighted_norms(genome, self._module, self._body)
                 count, most = len(train), recipe.batch
                 self._weights = Weights(recipe.hydra, len(genome.graph.heads), count, most, order % 2**63, device)
             self._freezer = Freezer(genome, self._module)
@@ -133,8 +133,15 @@ class Session:
         recipe, number = self.recipe, len(self.curves) + 1
         parts = shuffled(len(self._train), recipe.batch, self._order)
         steps = len(parts) * recipe.epochs
+        if steps < recipe.cycles:
+            raise CandidateFault(
+                "invalid",
+                f"{recipe.cycles} cycles need as many steps, and {recipe.epochs} epochs have {steps}; ask for fewer "
+                "cycles, more epochs or smaller batches",
+            )
         losses = [entry["val_loss"] for entry in self.curves]
         rate = learning_rate(recipe, self._step, steps, losses)
+        begun = self._step
         total = torch.zeros((), device=self._device)
         every = CHECK_EVERY.get(self._device.type, 1)
         with candidate_faults(f"epoch {number}"):
@@ -160,7 +167,7 @@ class Session:
             "train_loss": seen / len(self._train),
             "val_loss": val_loss,
             "val_accuracy": accuracy,
-            "lr": rate,
+            "lr": rate if not self._stages else recipe.lr * self._stages[-1].factor(begun, steps),
         }
         if self._objective.metric.name in found:
             entry[f"val_{self._objective.metric.name}"] = found[self._objective.metric.name]
@@ -258,6 +265,8 @@ class Session:
             ],
             () if weights is None else list(weights),
         )
+        if not self._step and not loss.requires_grad:
+            raise CandidateFault("invalid", "the loss has no gradient: it does not follow from the network's outputs")
         self._optimizer.zero_grad()
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]

@@ -32,6 +32,7 @@ from runners.faults import CandidateFault
 from runners.measuring import evaluate
 from runners.objectives import ObjectiveError
 from runners.outcome import Outcome
+from runners.precision import check_device
 from runners.recipe import Recipe
 from runners.session import Session
 from runners.task import Task
@@ -74,9 +75,10 @@ def train(
 
     Raises:
         FormatError: The checkpoint is damaged, or of another training.
-        SettingsError: The recipe asks for what the task's examples cannot bear.
+        SettingsError: The recipe asks for what the task's examples cannot bear, or there is no such device.
         ObjectiveError: Several teachers, and no classes.
     """
+    check_device(device)
     start = time.perf_counter()
     curves: list[dict[str, Any]] = []
     order, moves, masks = np.random.SeedSequence(seed).generate_state(3, np.uint64).tolist()

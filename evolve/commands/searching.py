@@ -69,6 +69,15 @@ def search(
             help="Whom candidates are distilled from: parent, best, ensemble, none, or a network.",
         ),
     ] = None,
+    limit: Annotated[str | None, typer.Option(metavar="N", help="Use at most N training images.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE.yaml", help="How each candidate is trained, as in 'evolve train'."),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe that wins, such as lr=0.05."),
+    ] = None,
     epochs: Annotated[str | None, typer.Option(metavar="E", help="Epochs for each candidate.")] = None,
     workers: Annotated[str | None, typer.Option(metavar="W", help="How many candidates train at once.")] = None,
     order: Annotated[
@@ -94,6 +103,7 @@ def search(
     """Search from a starting network; without options, a demonstration on handwritten digits."""
     from evolve.driver import search as start
     from evolve.settings import Settings
+    from runners.presets import assigned
 
     flags = _given(
         data=data,
@@ -106,6 +116,8 @@ def search(
         candidates=candidates,
         population=population,
         teacher=teacher,
+        limit=limit,
+        recipe=recipe,
         epochs=epochs,
         workers=workers,
         order=order,
@@ -114,7 +126,7 @@ def search(
         seed=seed,
         run=run,
     )
-    settings = Settings.read(config, preset, **flags)
+    settings = Settings.read(config, preset, assigned(setting or []), **flags)
     _follow(lambda watch: start(settings, on_event=watch))
 
 

@@ -59,19 +59,22 @@ def train(
         typer.Option(metavar="self|NETWORK", help="Then teach one network what the ensemble of snapshots says."),
     ] = None,
     seed: Seed = 0,
-    threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads.", min=1)] = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads.", min=1, max=1024)] = None,
     device: Annotated[str, typer.Option(metavar="cpu|cuda", help="Where to compute.")] = "cpu",
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for all that comes of it.")] = Path("trained"),
     as_json: Json = False,
 ) -> None:
     """Train one network by a recipe; the same command again goes on where an interrupted one was."""
+    import warnings
+
     from evolve.display.console import Page
     from evolve.display.decoding import DecodingBar
     from evolve.display.training import progress, summary
-    from evolve.starting import named_network
+    from evolve.starting import is_fresh, named_network
     from evolve.trainings import train_into
     from graphs import load
     from runners.hydra import with_body
+    from runners.measuring import check_fit
     from runners.presets import assigned, preset
     from runners.task import Task
 
@@ -95,13 +98,28 @@ def train(
     genome = named_network(model, task, seed, start == "scratch", weights)
     if body is not None and chosen.hydra is not None:
         genome = with_body(genome, named_network(body, task, seed), chosen.hydra.split_point)
+    elif chosen.hydra is not None and chosen.hydra.frozen and (start == "scratch" or is_fresh(model, weights)):
+        warnings.warn(
+            f"the body is untrained, and frozen for the first {chosen.hydra.frozen} epochs; name a trained one with "
+            "--body, or say --set hydra.frozen=0",
+            stacklevel=1,
+        )
+    heads = sum(not head.training_only for head in genome.graph.heads)
+    if chosen.hydra is not None and heads > 1 and not chosen.hydra.tasks and heads != chosen.hydra.heads:
+        raise typer.BadParameter(
+            f"{model} has {heads} outputs already, and hydra.heads is {chosen.hydra.heads}; say hydra.heads={heads}",
+            param_hint="--set",
+        )
+    student = None
+    if distill_into is not None:
+        student = genome if distill_into == "self" else named_network(distill_into, task, seed)
+        check_fit(student.graph, task)
     teachers = [named_network(each, task, seed) for each in teacher or []]
     arguments: dict[str, Any] = {"seed": seed, "threads": threads, "device": device}
     with progress(page, as_json) as report:
         result = train_into(out, genome, chosen, task, teachers=teachers, report=report, **arguments)
-    if distill_into is not None:
+    if student is not None:
         ensemble = [load(path) for path in sorted(out.glob("member-*.safetensors"))] + [load(out / "model.safetensors")]
-        student = genome if distill_into == "self" else named_network(distill_into, task, seed)
         plain = chosen.changed(cycles=1, snapshots=0)
         with progress(page, as_json) as report:
             found = train_into(out / "distilled", student, plain, task, teachers=ensemble, report=report, **arguments)

@@ -18,7 +18,7 @@ from runners.recipe import Recipe
 from runners.settings_errors import SettingsError
 from runners.settings_files import read_yaml
 
-__all__ = ["PRESETS", "assigned", "preset"]
+__all__ = ["PRESETS", "assigned", "merged", "preset"]
 
 _FOLDER = Path(__file__).parent
 
@@ -33,7 +33,7 @@ def preset(name: str | os.PathLike[str], **changes: Any) -> Recipe:
     """The recipe with a name, or in a YAML file, but for `changes`.
 
     Args:
-        name: Key of `PRESETS`, or the path of a file that ends in `.yaml` or `.yml`.
+        name: Key of `PRESETS`, or the path of a file that ends in `.yaml` or `.yml`; it may name one as its `preset`.
         **changes: Settings that win; a mapping for a part, such as `hydra={"heads": 2}`, changes what it names.
 
     Raises:
@@ -45,13 +45,19 @@ def preset(name: str | os.PathLike[str], **changes: Any) -> Recipe:
     if text not in PRESETS and path.suffix not in (".yaml", ".yml"):
         raise UnknownName.of("recipe", text, PRESETS)
     given = read_yaml(path, "a recipe")
+    base = given.pop("preset", None) if text not in PRESETS else None
+    if base is not None:
+        if base not in PRESETS:
+            raise UnknownName.of("recipe", str(base), PRESETS)
+        given = merged(read_yaml(PRESETS[base], "a recipe"), given)
     try:
-        return Recipe(**_merged(given, changes))
+        return Recipe(**merged(given, changes))
     except SettingsError as error:
         raise SettingsError(str(error) if text in PRESETS else f"{path}: {error}") from None
 
 
-def _merged(given: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merged(given: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with `changes` that win; a mapping for a part changes what it names."""
     found = dict(given)
     for key, value in changes.items():
         before = found.get(key)

@@ -69,6 +69,18 @@ def test_a_file_is_read_and_flags_win(tmp_path: Path) -> None:
     assert (settings.candidates, settings.recipe.lr, settings.odds) == (7, 0.2, {"widen": 2.0})
     assert Settings.read(path, seed=3).candidates == 5
     assert Settings.read(None, seed=3) == Settings(seed=3)
+
+
+def test_settings_of_the_recipe_win_over_whichever_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "search.yaml"
+    path.write_text("recipe: {preset: snapshot, lr: 0.3}\n")
+    changes = {"cycles": 2, "snapshots": 2, "distill": {"weight": 0.2}}
+    assert Settings.read(path, recipe_changes=changes).recipe == preset("snapshot", lr=0.3, **changes)
+    assert Settings.read(path, recipe_changes={"lr": 0.5}, recipe="freezeout").recipe == preset("freezeout", lr=0.5)
+    assert Settings.read(None, recipe_changes={"lr": 0.5}).recipe == preset("default", lr=0.5)
+    for name in SEARCHES:
+        whole = Settings.read(None, name).recipe
+        assert Settings.read(None, name, {"lr": 0.5}).recipe == whole.changed(lr=0.5)
     path.write_text("")
     assert Settings.from_yaml(path) == Settings()
 

@@ -17,7 +17,7 @@ import numpy
 import pytest
 
 from evolve.starting import named_network
-from evolve.trainings import TrainingFailed, train_into
+from evolve.trainings import FolderTaken, TrainingFailed, train_into
 from graphs import load, zoo
 from graphs.errors import FormatError
 from runners.datasets import DATASETS
@@ -158,9 +158,52 @@ def test_a_failure_says_why_and_leaves_the_folder_usable(tmp_path: Path, digits:
     with pytest.raises(TrainingFailed, match="diverged"):
         train_into(tmp_path, genome, Recipe(epochs=3, lr=100, momentum=0.99), digits, threads=1)
     good = zoo.create("convnet", input_shape=digits.input_shape)
-    for path in tmp_path.glob("checkpoint*"):
-        path.unlink()
     assert train_into(tmp_path, good, Recipe(epochs=1), digits, threads=1)["val_accuracy"] is not None
+
+
+def test_what_does_not_go_together_is_the_caller_s_mistake(tmp_path: Path, digits: Task) -> None:
+    genome = zoo.create("convnet", input_shape=digits.input_shape)
+    for recipe, words in (
+        (preset("hydranet", epochs=1, hydra={"split_point": 99, "frozen": 0}), "behind unit 99"),
+        (Recipe(epochs=1, batch=512, cycles=9), "9 cycles need as many steps"),
+    ):
+        with pytest.raises(TrainingFailed, match=words) as caught:
+            train_into(tmp_path, genome, recipe, digits, threads=1)
+        assert caught.value.exit_code == 2
+
+
+def test_a_training_that_is_over_is_neither_done_again_nor_replaced(tmp_path: Path, digits: Task) -> None:
+    genome = zoo.create("convnet", input_shape=digits.input_shape)
+    recipe = Recipe(epochs=2, cycles=2, snapshots=2)
+    result = train_into(tmp_path, genome, recipe, digits, threads=1)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    seen: list[Any] = []
+    assert train_into(tmp_path, genome, recipe, digits, threads=1, report=seen.append) == result
+    another = zoo.create("convnet", input_shape=digits.input_shape, seed=1)
+    others: list[tuple[str, dict[str, Any]]] = [
+        ("recipe", {"recipe": recipe.changed(lr=0.05)}),
+        ("seed", {"seed": 1}),
+        ("network", {"genome": another}),
+        ("teachers", {"teachers": [another]}),
+        ("data", {"task": Task.named("digits", limit=100)}),
+    ]
+    for what, change in others:
+        given: dict[str, Any] = {"genome": genome, "recipe": recipe, "task": digits, "report": seen.append} | change
+        with pytest.raises(FolderTaken, match=f"another {what}; name another folder"):
+            train_into(tmp_path, **given, threads=1)
+    assert not seen and files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_an_untrained_body_that_is_frozen_is_warned_of(tmp_path: Path) -> None:
+    options = ("--recipe", "hydranet", "--epochs", "1", "--set", "hydra.frozen=1", "--limit", "100", "--threads", "1")
+    done = evolve("train", "convnet", *options, "--out", "one", folder=tmp_path)
+    assert done.returncode == 0 and "warning: the body is untrained, and frozen" in done.stderr
+    plain = evolve("train", "convnet", "--epochs", "1", "--limit", "100", "--out", "plain", folder=tmp_path)
+    assert plain.returncode == 0 and plain.stderr == ""
+    done = evolve("train", "convnet", *options, "--body", "plain/model.safetensors", "--out", "two", folder=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    done = evolve("train", "two/model.safetensors", *options, "--set", "hydra.heads=3", "--out", "x", folder=tmp_path)
+    assert done.returncode == 2 and "has 8 outputs already" in done.stderr
 
 
 def test_a_folder_of_images_is_trained_on_and_searched(tmp_path: Path) -> None:
@@ -265,6 +308,10 @@ def _coloured() -> dict[str, Any]:
         (["search", "--model", "torchvision:resnet18"], "torchvision:resnet18 does not fit inputs of 1×8×8"),
         (["train", "convnet", "--set", "distill.transfer=mnist"], "add --distill-from"),
         (["train", "convnet", "--set", "hydra.tasks=[labels, colour]"], "unknown label set 'colour'"),
+        (["train", "convnet", "--device", "tpu"], "expected cpu, cuda or cuda:N"),
+        (["train", "convnet", "--data", ""], "unknown data set ''"),
+        (["train", "convnet", "--recipe", "hydranet", "--epochs", "3"], "should be at most the 3 epochs"),
+        (["train", "convnet", "--recipe", "snapshot", "--distill-into", "nonet"], "nonet"),
         (["freezeout-speedup", "convnet", "--how", "cubed"], "'linear', 'squared' or 'cubic'"),
         (["freezeout-speedup", "convnet", "--published"], "for a densenet of the zoo"),
         (["freezeout-speedup", "convnet", "--t0", "0"], "t0 is 0"),

@@ -318,6 +318,14 @@ WRONG: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "cut-jpeg": (lambda folder: cut_short(folder / "cat" / "x.jpg"), ("cat/x.jpg", "broken")),
     "bomb": (lambda folder: bomb(folder / "cat" / "x.png"), ("cat/x.png", "400000000 pixels")),
     "gone": (lambda folder: (folder / "cat" / "x.png").symlink_to("nowhere"), ("cat/x.png", "cannot be read")),
+    "deep-grey": (
+        lambda folder: Image.fromarray(np.ones((8, 8), np.int32)).save(folder / "dog" / "x.tif"),
+        ("dog/x.tif", "32 bits"),
+    ),
+    "real-grey": (
+        lambda folder: Image.fromarray(np.ones((8, 8), np.float32)).save(folder / "dog" / "x.tif"),
+        ("dog/x.tif", "32 bits"),
+    ),
     "size": (
         lambda folder: Image.fromarray(pixels(1, 8, 9)).save(folder / "eel" / "x.png"),
         ("eel/x.png", "9×8 pixels", "8×8", "--image-size"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from math import prod
 
 import pytest
@@ -169,6 +170,23 @@ def test_a_frozen_body_stays_as_it_is_and_then_learns(digits: Task) -> None:
     assert not torch.equal(frozen.weights["fc.weight"], frozen.weights["head1.fc.weight"])
     thawed = trained(digits, base, 2, heads=2, split_point=4, frozen=1)
     assert not any(torch.equal(thawed.weights[name], base.weights[name]) for name in names if "conv" in name)
+
+
+def test_the_body_of_one_head_is_frozen_too(digits: Task) -> None:
+    base = zoo.create("resnet", depth=8, input_shape=(1, 8, 8))
+    names = {name for node in body(base.graph, 4) for name in base.graph[node].tensors.values()}
+    assert any(base.graph.tensors[name].buffer for name in names) and names < base.weights.keys()
+    frozen = trained(digits, base, 1, heads=1, split_point=4, frozen=1)
+    same = {name for name, tensor in frozen.weights.items() if torch.equal(tensor, base.weights[name])}
+    assert same == names
+
+
+def test_weights_by_position_reach_a_part_that_is_one_longer(digits: Task) -> None:
+    base = zoo.create("convnet", input_shape=digits.input_shape)
+    odd = replace(digits.train, images=digits.train.images[:101], labels=digits.train.labels[:101])
+    fields = {name: getattr(digits, name) for name in Task.__slots__}
+    recipe = Recipe(epochs=1, batch=2, hydra=Hydra(heads=2, weights="position"))
+    assert train(base, recipe, Task.of(**(fields | {"train": odd})), threads=1).failure is None
 
 
 def test_heads_with_different_weights_part_and_even_copies_stay_tied(digits: Task) -> None:

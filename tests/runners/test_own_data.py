@@ -333,3 +333,12 @@ def test_objectives_state_what_they_are() -> None:
     assert fingerprint(one, "a") != fingerprint(one, "b")
     assert moments(torch.zeros(1, 256, dtype=torch.int64).index_fill(1, torch.tensor([255]), 3))["mean"] == [1.0]
     assert np.isfinite([metric.score(0.5) for metric in METRICS.values()]).all()
+
+
+def test_a_loss_that_leads_nowhere_is_named() -> None:
+    for loss, words in (
+        (lambda outputs, targets: (outputs - targets).square().mean(1).detach(), "the loss has no gradient"),
+        (lambda outputs, targets: outputs.detach().numpy()[:, 0], "expected a tensor"),
+    ):
+        outcome = train(perceptron(), PLAIN, Task(numbers(), loss=loss, metric="r2"), threads=1)
+        assert outcome.failure is not None and words in outcome.failure.message

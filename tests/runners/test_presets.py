@@ -30,7 +30,8 @@ def test_a_preset_and_its_file_are_the_same_recipe(name: str, tmp_path: Path) ->
     copy = tmp_path / "mine.yaml"
     copy.write_text(yaml.safe_dump(made.model_dump(mode="json")))
     assert preset(copy) == made
-    assert preset(name, epochs=3).epochs == 3
+    fewer = {"hydra": {"frozen": 2}} if made.hydra else {}
+    assert preset(name, epochs=3, **fewer).epochs == 3
 
 
 def test_what_the_founding_systems_published() -> None:
@@ -74,3 +75,11 @@ def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
     for text in ("lr", "=3", "lr.x=1"):
         with pytest.raises(SettingsError):
             preset("default", **assigned(["lr=1", text]))
+
+
+def test_a_file_may_change_a_recipe_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("preset: snapshot\ncycles: 3\nsnapshots: 2\n")
+    assert preset(tmp_path / "mine.yaml", lr=0.3) == preset("snapshot", cycles=3, snapshots=2, lr=0.3)
+    (tmp_path / "mine.yaml").write_text("preset: snapshots\n")
+    with pytest.raises(UnknownName, match="unknown recipe 'snapshots'"):
+        preset(tmp_path / "mine.yaml")

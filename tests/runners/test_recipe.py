@@ -90,6 +90,8 @@ def test_parts_that_do_not_fit_together_are_refused() -> None:
         ({"snapshots": 3, "cycles": 2}, "recipe: snapshots is 3, should be at most the 2 cycles"),
         ({"freezeout": {}, "cycles": 2}, "recipe: freezeout sets the rates of each stage itself"),
         ({"freezeout": {}, "schedule": "constant"}, "recipe: freezeout sets the rates of each stage itself"),
+        ({"freezeout": {}, "warmup": 0.1}, "recipe: freezeout sets the rates of each stage itself: warmup"),
+        ({"hydra": {"frozen": 5}, "epochs": 4}, "recipe: hydra.frozen is 5, should be at most the 4 epochs"),
         ({"freezeout": {"t0": 2}}, "recipe: freezeout: t0 is 2, should be less than or equal to 1"),
         ({"distill": {"wieght": 1}}, "recipe: distillation: unknown setting 'wieght': did you mean 'weight'?"),
     ):

@@ -46,7 +46,9 @@ def test_every_cycle_goes_through_the_whole_schedule(steps: int, cycles: int) ->
     recipe = Recipe(lr=1.0, cycles=cycles)
     places = [cycle(step, steps, cycles) for step in range(steps)]
     starts = [step for step, (done, _) in enumerate(places) if done == 0]
-    assert starts[0] == 0 and len(starts) == math.ceil(steps / math.ceil(steps / cycles)) <= cycles
+    assert starts[0] == 0 and len(starts) == min(cycles, steps)
+    lengths = {end - start for start, end in itertools.pairwise([*starts, steps])}
+    assert lengths <= {max(1, steps // cycles), math.ceil(steps / cycles)}
     for start, end in itertools.pairwise([*starts, steps]):
         length = end - start
         assert places[start:end] == [(done, length) for done in range(length)]
@@ -82,3 +84,4 @@ def test_a_plateau_drops_the_rate_after_patience_epochs_without_gain() -> None:
     assert learning_rate(recipe, 0, 10, losses) == 0.5
     assert learning_rate(recipe, 0, 10, [*losses, 1.0, 1.0, 1.0, 1.0]) == 0.25
     assert learning_rate(recipe, 0, 10, [3.0, 2.0, 1.0]) == 1
+    assert drops([-1.0, -1.0, -1.0], 0) == 2 and drops([-1.0, -2.0, -3.0], 0) == 0

@@ -24,6 +24,7 @@ from runners.measuring import evaluate
 from runners.optimizers import OPTIMIZERS, make_optimizer, parameter_groups
 from runners.outcome import Outcome
 from runners.recipe import Distillation, Recipe
+from runners.settings_errors import SettingsError
 from runners.task import Split, Task
 from runners.training import train
 
@@ -302,7 +303,7 @@ def test_a_teacher_is_listened_to_and_left_alone(digits: Task) -> None:
     assert taught.digest == before
 
 
-def test_several_heads_are_trained_and_the_first_is_measured(digits: Task) -> None:
+def test_several_heads_are_trained_and_measured_together(digits: Task) -> None:
     draft = Draft()
     x = draft.add("flatten", draft.input(digits.input_shape), path="flat")
     draft.head(draft.add("linear", x, path="one", out=10), "one")
@@ -318,8 +319,19 @@ def test_several_heads_are_trained_and_the_first_is_measured(digits: Task) -> No
     assert changed == [True, True]
     module = to_torch(outcome.genome).eval()
     pixels = Feed(digits, digits.validation, "cpu", torch.contiguous_format)
-    right = sum((module(each)["one"].argmax(1) == labels).sum().item() for each, labels in pixels.batches(50))
+    right = 0
+    for each, labels in pixels.batches(50):
+        chances = torch.stack([logits.softmax(1) for logits in module(each).values()]).mean(0)
+        right += int((chances.argmax(1) == labels).sum())
     assert outcome.val_accuracy == right / len(digits.validation)
+    assert evaluate(outcome.genome, digits, "validation")["accuracy"] == outcome.val_accuracy
+
+
+@pytest.mark.parametrize("device", ["tpu", "", "CPU", "cpu:0", "cuda:x", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(device: str, digits: Task) -> None:
+    genome = zoo.create("convnet", input_shape=digits.input_shape)
+    with pytest.raises(SettingsError, match="device: "):
+        train(genome, Recipe(epochs=1), digits, device=device)
 
 
 # --- failures
