@@ -8,7 +8,7 @@ makes a half of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from graphs.initial import CONSTANT
@@ -20,23 +20,31 @@ from graphs.structure import Graph, Node
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["heard"]
+__all__ = ["followed", "heard", "through"]
 
 _ANY = 0.7
 """Stands for what is not known: a factor that is a parameter, say."""
 
 
-def heard(graph: Graph, space: Space) -> str | None:
+def heard(graph: Graph, space: Space, added: Collection[str] = ()) -> str | None:
     """Why a new channel of a space cannot start at zero, in a clause; None if it can.
 
     It has to be zero for all who read it, and something has to come through from each layer that makes it.
+
+    Args:
+        graph: The network.
+        space: Which space.
+        added: Nodes of parameters that are zero there, as those of the layers are.
     """
-    states: dict[str, tuple[float, float]] = {}
-    reasons: dict[str, str] = {}
-    dead: dict[str, str] = {}
     made = {use.node for use in space.uses if use.how == "write"}
+    return followed(graph, space, made, {id: (0.0, 1.0) for id in added})
+
+
+def followed(graph: Graph, space: Space, made: Collection[str], known: Mapping[str, tuple[float, float]]) -> str | None:
+    """As `heard`, from the nodes `made` on, whose value is zero there; others have a `known` value and derivative."""
+    states, reasons, dead = dict(known), dict.fromkeys(known, ""), dict[str, str]()
     places = {value.node for value in space.values}
-    order = [id for id in graph.nodes if id in places]
+    order = [id for id in graph.nodes if id in places and id not in known]
     for id in order:
         node = graph[id]
         kind, before = KINDS[node.kind], [states[source] for source in node.inputs if source in states]
@@ -46,7 +54,7 @@ def heard(graph: Graph, space: Space) -> str | None:
         elif not node.inputs:
             states[id] = (_ANY, 0.0)
         elif kind.elementwise and len(before) == len(node.inputs):
-            states[id] = _through(node, before)
+            states[id] = through(node, before)
             if states[id][0] and not any(value for value, _ in before):
                 reasons[id] = f"'{id}' makes {states[id][0]:.2g} of zero"
             if not states[id][1] and any(slope for _, slope in before):
@@ -55,7 +63,7 @@ def heard(graph: Graph, space: Space) -> str | None:
             states[id] = (0.0, max(slope for _, slope in before))
         else:
             return reasons[id] or f"'{id}' does not pass it on as it is"
-    read = {graph[use.node].inputs[use.slot] for use in space.uses if use.how == "read"}
+    read = {graph[use.node].inputs[use.slot] for use in space.uses if use.how == "read"}.difference(known)
     for source in read:
         if states[source][0]:
             return reasons[source] or f"'{source}' adds something to it"
@@ -63,12 +71,12 @@ def heard(graph: Graph, space: Space) -> str | None:
     for id in reversed(order):
         if id in alive and id not in dead and id not in made:
             alive.update(graph[id].inputs)
-    if made and made <= alive:
+    if made and alive.issuperset(made):
         return None
     return next(iter(dead.values()), "nothing that it is made of could be learnt")
 
 
-def _through(node: Node, operands: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def through(node: Node, operands: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """The value, and its derivative, that a function of each element makes of such operands."""
     import torch
 

@@ -15,10 +15,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import lcm
+from typing import TYPE_CHECKING
 
 from graphs.axes import Axis, is_uniform, recurring, variables
 from graphs.solver import Solver, Touch, solve
 from graphs.structure import Graph
+
+if TYPE_CHECKING:
+    from graphs.neutral import Neutral
 
 __all__ = ["Space", "Use", "Value", "explain", "find_channel_axes", "find_spaces", "report"]
 
@@ -70,7 +74,7 @@ class Space:
             where that is along another axis than the first, and `*<inner>` where each channel is several entries.
         width: Number of channels.
         blocks: The channels fall into so many equal blocks, which must stay equal (grouped convolutions, group norm).
-        balanced: Copies must be equally many of each channel, because means and variances run over the channels.
+        norms: Nodes whose means and variances run over the channels, so that copies must be equally many of each.
         draws: Nodes that draw random numbers for each channel: a change of width is exact in eval mode only.
         uses: Where the space stands in tensors, in execution order.
         values: Where it stands in values, in execution order.
@@ -80,11 +84,16 @@ class Space:
     name: str
     width: int
     blocks: int
-    balanced: bool
+    norms: tuple[str, ...]
     draws: tuple[str, ...]
     uses: tuple[Use, ...]
     values: tuple[Value, ...]
     reason: str | None
+
+    @property
+    def balanced(self) -> bool:
+        """Whether copies must be equally many of each channel."""
+        return bool(self.norms)
 
 
 def find_spaces(graph: Graph) -> tuple[Space, ...]:
@@ -107,7 +116,7 @@ def find_spaces(graph: Graph) -> tuple[Space, ...]:
         for axis in dims:
             for variable in recurring(solver.resolve(axis)):
                 reasons.setdefault(variable, f"its channels lie across each other at '{node}'")
-    blocks, balanced = _divide(solver, reasons)
+    blocks, norms = _divide(solver, reasons)
     draws: dict[int, list[str]] = defaultdict(list)
     for axis, node in solver.draws_at:
         for variable in dict.fromkeys(variables(solver.resolve(axis))):
@@ -117,7 +126,7 @@ def find_spaces(graph: Graph) -> tuple[Space, ...]:
             name=_name(places[0]),
             width=solver.widths[variable],
             blocks=blocks[variable],
-            balanced=variable in balanced,
+            norms=tuple(dict.fromkeys(norms[variable])),
             draws=tuple(draws[variable]),
             uses=tuple(uses[variable]),
             values=tuple(places),
@@ -151,6 +160,7 @@ def explain(graph: Graph, node: str) -> str:
         GraphError: There is no such node.
     """
     from graphs.kinds import KINDS
+    from graphs.neutral import neutral
     from graphs.silence import heard
 
     if KINDS[graph[node].kind].wall:
@@ -168,13 +178,20 @@ def explain(graph: Graph, node: str) -> str:
         if space.blocks > 1:
             conditions.append(f"in {space.blocks} blocks that stay equal")
         if space.balanced:
-            conditions.append("by whole multiples, because a norm runs over them")
+            conditions.append(f"by whole multiples, because a norm runs over them, {_else(neutral(graph, space))}")
         if space.draws:
             conditions.append(f"exactly in eval mode only, because '{space.draws[0]}' draws for each of them")
         deaf = None if space.balanced else heard(graph, space)
         silent = f", but no new one can start at zero, because {deaf}" if deaf else ""
         sentences.append(f"{where} can be changed{' ' if conditions else ''}{', '.join(conditions)}{silent}.")
     return " ".join(sentences)
+
+
+def _else(found: Neutral | str) -> str:
+    """How channels over which a norm runs can grow by other numbers than whole multiples."""
+    if isinstance(found, str):
+        return f"and by no other number, because {found}"
+    return f"or by any number that are {'the mean of them' if found.mean else 'zero'}"
 
 
 def report(graph: Graph) -> str:
@@ -212,10 +229,10 @@ def _use(touch: Touch, offset: int, inner: int) -> Use:
     return Use(touch.how, touch.node, touch.slot, touch.tensor, touch.tensor_axis, offset, inner, touch.fold)
 
 
-def _divide(solver: Solver, reasons: dict[int, str]) -> tuple[dict[int, int], set[int]]:
-    """How many equal blocks each variable falls into, and which ones must stay balanced; adds to `reasons`."""
+def _divide(solver: Solver, reasons: dict[int, str]) -> tuple[dict[int, int], dict[int, list[str]]]:
+    """How many equal blocks each variable falls into, and which norms run over it; adds to `reasons`."""
     blocks: dict[int, int] = defaultdict(lambda: 1)
-    balanced: set[int] = set()
+    norms: dict[int, list[str]] = defaultdict(list)
     for axis, groups, balance, node in solver.divisions:
         segments = solver.resolve(axis)
         found = dict.fromkeys(variables(segments))
@@ -232,5 +249,5 @@ def _divide(solver: Solver, reasons: dict[int, str]) -> tuple[dict[int, int], se
                 continue
             blocks[variable] = together
             if balance:
-                balanced.add(variable)
-    return blocks, balanced
+                norms[variable].append(node)
+    return blocks, norms

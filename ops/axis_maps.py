@@ -7,7 +7,7 @@ parent's weight bit for bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Index = numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]
     Take = numpy.ndarray[tuple[int], numpy.dtype[numpy.float64]]
 
-__all__ = ["Axis", "AxisMap", "AxisSum", "AxisTwins", "lengthened"]
+__all__ = ["Axis", "AxisMap", "AxisMean", "AxisSum", "AxisTwins", "lengthened"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,12 +32,19 @@ class AxisMap:
             the part that it takes of what the copies before it left; 1 for the last one.
         gradient: None if each entry's gradient is that of the parent's entry. Else the part of it that each entry has:
             a copied channel passes on the share of its readers.
+        scale: What all entries are multiplied by, because what they scale has been divided by it.
     """
 
     axis: int
     index: Index
     take: Take | None = None
     gradient: Take | None = None
+    scale: float = 1.0
+
+    @property
+    def rounds(self) -> bool:
+        """Whether entries are numbers that have to be rounded to the tensor's type."""
+        return self.scale != 1
 
     def apply(self, tensor: Tensor) -> Tensor:
         """The child's tensor along this axis."""
@@ -47,6 +54,8 @@ class AxisMap:
         out = tensor.index_select(self.axis, index.clamp(min=0))
         if self.take is not None:
             self._share(tensor, out, self.take)
+        if self.scale != 1:
+            out *= self.scale
         new = (index < 0).nonzero().flatten()
         return out.index_fill_(self.axis, new, 0) if len(new) else out
 
@@ -61,13 +70,15 @@ class AxisMap:
         out = tensor.index_select(self.axis, index.clamp(min=0))
         if self.gradient is not None:
             out *= self._along(torch.from_numpy(self.gradient), out) ** power
+        if self.scale != 1:
+            out /= self.scale**power
         return out.index_fill_(self.axis, (index < 0).nonzero().flatten(), 0)
 
     def rate(self, factor: Tensor, adaptive: bool) -> Tensor:
         """By what learning rates are multiplied for the child to follow its parent, given the same before this map.
 
-        A shared entry moves by its share; an entry with a part of the gradient moves as the whole would, which only
-        steps that are `adaptive` do by themselves. A new entry has the factor 1.
+        A shared entry moves by its share, and a scaled one by its scale; an entry with a part of the gradient moves as
+        the whole would, which only steps that are `adaptive` do by themselves. A new entry has the factor 1.
         """
         import torch
 
@@ -75,6 +86,7 @@ class AxisMap:
         out = factor.index_select(self.axis, index.clamp(min=0)) * self._along(torch.from_numpy(self.shares), factor)
         if self.gradient is not None and not adaptive:
             out /= self._along(torch.from_numpy(self.gradient), factor)
+        out *= self.scale if adaptive else self.scale**2
         return out.index_fill_(self.axis, (index < 0).nonzero().flatten(), 1)
 
     @property
@@ -125,6 +137,39 @@ def _ranks(index: Index) -> Index:
     ranks = numpy.empty(len(index), dtype=numpy.int64)
     ranks[order] = numpy.arange(len(index)) - numpy.repeat(starts, counts)
     return ranks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AxisMean(AxisMap):
+    """As `AxisMap`, but the new entries are means of the parent's, and not zero.
+
+    Attributes:
+        kin: For each entry of the parent, the number of the mean in which it counts, or −1.
+        means: For each new entry, in order, the number of the mean that it is.
+    """
+
+    kin: Index = field(kw_only=True)
+    means: Index = field(kw_only=True)
+
+    @property
+    def rounds(self) -> bool:
+        """See `AxisMap.rounds`."""
+        return True
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        """The child's tensor along this axis."""
+        import numpy
+        import torch
+
+        out = AxisMap.apply(self, tensor)
+        counted = numpy.flatnonzero(self.kin >= 0)
+        part = tensor.index_select(self.axis, torch.from_numpy(counted)).double()
+        sums = _gathered(self.axis, self.kin[counted], part)
+        means = sums / self._along(torch.from_numpy(numpy.bincount(self.kin[counted])), sums)
+        new = torch.from_numpy(numpy.flatnonzero(self.index < 0))
+        return out.index_copy_(
+            self.axis, new, means.index_select(self.axis, torch.from_numpy(self.means)).to(out.dtype)
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

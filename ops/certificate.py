@@ -23,6 +23,10 @@ and that is certified; the child itself must then be, bit for bit, what the reco
 speak of must be the parent's in any case. A promise that rests on
 zeros or copies among the weights names them (`Build.ground`): the stirred parent is brought back onto this ground, and
 the parent itself must stand on it.
+
+A mutation that computes numbers from the parent's weights, such as means of them, has to round these to the weights'
+type, which float64 would show. Then too the record is what is certified: it is replayed on the parent's weights in
+float64, and the child must be, bit for bit, what it leads to in the weights' own type.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ from graphs.structure import Node
 from ops.comparison import Comparison, Measures
 from ops.errors import BrokenPromise
 from ops.mutation import Child
-from ops.probe import Probe, precise
+from ops.probe import Probe, cast_up, precise
 from ops.stirring import stir
 from ops.table import replay_child
 
@@ -160,10 +164,11 @@ def certify(
 def _certify(parent: Genome, child: Child, inputs: dict[str, Tensor], source: str, seed: int) -> Certificate:
     examples, batch = Probe(inputs, seed), min(len(tensor) for tensor in inputs.values())
     promised = {"eval": child.preserves != "approximate", "train": child.preserves == "exact"}
-    modes = _measure(parent, child, examples, promised, 0)
+    rounds = child.transfer.rounds
+    modes = _measure(*(_unrounded(parent, child) if rounds else (parent, child)), examples, promised, 0)
     stirred = any(mode.verdict == "blind" for mode in modes.values())
+    again = replay_child(parent, child.record, child.tensors) if stirred or rounds else child
     if stirred:
-        again = replay_child(parent, child.record, child.tensors)
         for turn in range(_TURNS):
             # What draws may have dropped all that there was to see, or few examples have missed it.
             inputs = inputs if turn == 0 else _inputs(parent, None, seed + turn, _MANY)
@@ -172,6 +177,7 @@ def _certify(parent: Genome, child: Child, inputs: dict[str, Tensor], source: st
             modes = _measure(bold, stout, Probe(inputs, seed + turn), promised, 1 + turn)
             if "blind" not in (mode.verdict for mode in modes.values()):
                 break
+    if stirred or rounds:
         # That proves the record for weights on its ground; there must the parent be, and the child what it leads to.
         if not (_same(_grounded(parent, again), parent) and _same(again.genome, child.genome)):
             modes = {name: _broken(mode) for name, mode in modes.items()}
@@ -209,6 +215,12 @@ def _drawn(node: Node, generator: Generator, batch: int) -> Tensor:
     if node.settings["dtype"] == "boolean":
         return torch.randint(0, 2, shape, generator=generator).bool()
     return torch.randint(0, node.settings["most"], shape, generator=generator)
+
+
+def _unrounded(parent: Genome, child: Child) -> tuple[Genome, Child]:
+    """The parent in float64, and what the child's record makes of it there."""
+    exact = Genome(parent.graph, cast_up(parent), parent.about)
+    return exact, replay_child(exact, child.record, child.tensors)
 
 
 def _bold(parent: Genome, child: Child, inputs: Mapping[str, Tensor], seed: int, wild: bool) -> Genome:

@@ -42,6 +42,7 @@ from ops.split_outputs import SPLIT_OUTPUTS
 from ops.widen import WIDEN
 from ops.widen_gradmax import WIDEN_GRADMAX
 from ops.widen_keys import WIDEN_KEYS
+from ops.widen_stream import WIDEN_STREAM
 from ops.widen_zero import WIDEN_ZERO
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ MUTATIONS: dict[str, Mutation] = {
         ADD_HEADS,
         DROP_HEADS,
         INSERT_TRANSFORMER_LAYER,
+        WIDEN_STREAM,
     )
 }
 """All operators, by name."""

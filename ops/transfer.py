@@ -261,6 +261,11 @@ class Transfer:
     plans: Mapping[str, Plan] = field(default_factory=dict)
     gradients: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def rounds(self) -> bool:
+        """Whether numbers are computed from the parent's that have to be rounded to the weights' type."""
+        return any(map(_rounds, self.plans.values()))
+
     def apply(
         self, weights: Mapping[str, Tensor], graph: Graph, seed: int, given: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
@@ -292,6 +297,13 @@ class Transfer:
             bool((_make(plan, specs[name], 0, name, weights, {}, None) == weights[name]).all())
             for name, plan in self.plans.items()
         )
+
+
+def _rounds(plan: Plan) -> bool:
+    if isinstance(plan, Made):
+        return any(map(_rounds, (plan.plan, *plan.later)))
+    axes = plan.axes if isinstance(plan, Mapped | Extended | Completed) else ()
+    return any(isinstance(axis, AxisMap) and axis.rounds for axis in axes)
 
 
 def _make(

@@ -44,6 +44,7 @@ __all__ = [
     "lively",
     "mapped",
     "networks",
+    "residual",
     "sketch",
     "small",
     "transformer",
@@ -800,6 +801,21 @@ def transformer() -> Genome:
 
 
 @cache
+def residual(norm: str, **settings: Any) -> Genome:
+    """Tokens with positions in a residual stream that nothing but norms of one kind reads, but for a skip from it."""
+    draft = Draft()
+    tokens = draft.add("linear", draft.input((4, 3)), path="tokens", out=6)
+    total = draft.add("add", [tokens, draft.add("parameter", (), path="positions", shape=(1, 4, 6), view=(4, 6))])
+    for _ in range(2):
+        hidden = draft.add("linear", draft.add(norm, total, axes=1, **settings), out=8)
+        total = draft.add("add", [total, draft.add("linear", draft.add("gelu", hidden), out=6)])
+    skip = draft.add("linear", total, path="skip", out=5)
+    last = draft.add("linear", draft.add("average", draft.add(norm, total, axes=1, **settings), axes=(0,)), out=5)
+    draft.head(draft.add("add", [last, draft.add("average", skip, axes=(0,))]))
+    return lively(draft.finish(), 8)
+
+
+@cache
 def mapped(places: int) -> Genome:
     """A network over so many axes of places, 1 to 3: residual, dense, grouped and separable."""
     draft, kind = Draft(), f"conv{places}d"
@@ -840,6 +856,8 @@ MADE: dict[str, Callable[[], Genome]] = {
     "volume": lambda: mapped(3),
     "channels last": channels_last,
     "transformer": transformer,
+    "stream of means": lambda: residual("layer_norm"),
+    "stream of squares": lambda: residual("rms_norm", eps=1e-3),
 }
 """Networks made for the laws: over one, two and three axes of places, with channels first and last, and of tokens."""
 

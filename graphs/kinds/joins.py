@@ -185,6 +185,7 @@ def _drop(name: str, places: int | None = None) -> Kind:
         channels=channels,
         random=_drops,
         silent=True,
+        even=True,
     )
 
 
@@ -253,9 +254,10 @@ JOINS = (
         compute=_concat,
         channels=_side_by_side,
         silent=True,
+        even=True,
         spare=True,
     ),
-    Kind(name="flatten", shape=_flat, compute=_flatten, channels=_flat_channels, silent=True),
+    Kind(name="flatten", shape=_flat, compute=_flatten, channels=_flat_channels, silent=True, even=True),
     Kind(name="identity", compute=_same, elementwise=True),
     Kind(name="detach", compute=_detach, elementwise=True, stops=True),
     _drop("dropout"),
@@ -266,6 +268,7 @@ JOINS = (
         compute=_stochastic_depth,
         random=_drops,
         silent=True,
+        even=True,
     ),
     Kind(
         name="gate",

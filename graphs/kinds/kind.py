@@ -143,6 +143,11 @@ class Kind:
         elementwise: Each element of its value depends on the same element of each operand, and on nothing else.
         silent: A channel that is zero in all operands, and in the tensor `bias`, is zero in its value too, but not for
             ever: what would come in would come out.
+        even: In eval mode it adds up entries of its operands, with the same weights for each channel: a channel that is
+            the mean of others stays their mean.
+        neutral: For a norm over channels, what one more of them can hold (`zeros`, or the `mean` of the others) for the
+            norm to make of the others what it did, but for a factor: with r channels for each one that there was, eps
+            is divided by r and the scale by √r. None for all other kinds.
         window: For a layer whose tensor `weight`, (out, in / groups, …), sums over its operand's channels: how many
             axes of places, behind that of the channels, it slides over. None for all other kinds.
         affine: Its value is zero where its tensors `weight` and `bias` are.
@@ -173,6 +178,8 @@ class Kind:
     stops: bool = False
     elementwise: bool = False
     silent: bool = False
+    even: bool = False
+    neutral: str | None = None
     window: int | None = None
     affine: bool = False
     pooling: bool = False

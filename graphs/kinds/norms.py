@@ -150,6 +150,7 @@ LAYER_NORM = Kind(
     tensors=_layer_norm_tensors,
     channels=_layer_norm_channels,
     affine=True,
+    neutral="mean",
 )
 
 
@@ -178,6 +179,8 @@ RMS_NORM = Kind(
     tensors=_rms_norm_tensors,
     channels=_layer_norm_channels,
     affine=True,
+    silent=True,
+    neutral="zeros",
 )
 """Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, arXiv 1910.07467. Without `eps`, the least number
 that makes a difference to 1 in the type that is computed in."""

@@ -89,6 +89,7 @@ def _adaptive(what: str, places: int) -> Kind:
         channels=_pooled_channels,
         pooling=True,
         silent=True,
+        even=what == "avg",
     )
 
 
@@ -120,6 +121,7 @@ def _pools(places: int) -> tuple[Kind, ...]:
             channels=_pooled_channels,
             pooling=True,
             silent=True,
+            even=True,
         ),
         _adaptive("avg", places),
         _adaptive("max", places),

@@ -236,6 +236,7 @@ REARRANGING = (
         shape=_reshaped,
         compute=_reshape,
         silent=True,
+        even=True,
         channels=_reshape_channels,
         resize=_reshape_resize,
     ),
@@ -245,6 +246,7 @@ REARRANGING = (
         shape=_permuted,
         compute=_permute,
         silent=True,
+        even=True,
         channels=_permute_channels,
     ),
     Kind(
@@ -253,6 +255,7 @@ REARRANGING = (
         shape=_sliced,
         compute=_slice,
         silent=True,
+        even=True,
         channels=_slice_channels,
         resize=_slice_resize,
     ),
@@ -262,6 +265,7 @@ REARRANGING = (
         shape=_selected,
         compute=_select,
         silent=True,
+        even=True,
         channels=_select_channels,
     ),
     Kind(
@@ -270,6 +274,7 @@ REARRANGING = (
         shape=_averaged,
         compute=_average,
         silent=True,
+        even=True,
         channels=_average_channels,
     ),
     Kind(
@@ -278,6 +283,7 @@ REARRANGING = (
         shape=_padded,
         compute=_pad,
         silent=True,
+        even=True,
         channels=_pad_channels,
     ),
     Kind(
@@ -286,5 +292,6 @@ REARRANGING = (
         operands=(2, 2),
         compute=_expand,
         silent=True,
+        even=True,
     ),
 )

@@ -75,6 +75,16 @@ TAKING = (
         roles=lambda settings: ("index",),
         tensors=_index,
         channels=_take_channels,
+        silent=True,
+        even=True,
     ),
-    Kind(name="roll", settings={"shifts": (_shifts, REQUIRED)}, shape=_turned, compute=_roll, channels=_roll_channels),
+    Kind(
+        name="roll",
+        settings={"shifts": (_shifts, REQUIRED)},
+        shape=_turned,
+        compute=_roll,
+        channels=_roll_channels,
+        silent=True,
+        even=True,
+    ),
 )

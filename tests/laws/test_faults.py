@@ -23,12 +23,12 @@ from graphs.genome import Genome
 from graphs.kinds import KINDS, TensorSpec, tensors
 from graphs.structure import Graph
 from ops import MUTATIONS, Site, certify
-from ops.axis_maps import Axis, AxisMap, AxisSum, AxisTwins
+from ops.axis_maps import Axis, AxisMap, AxisMean, AxisSum, AxisTwins
 from ops.bypass import bypass
 from ops.mutation import Build, Work
 from ops.stirring import stir
 from ops.transfer import Completed, Extended, Given, Mapped, New, Plan, Regrouped, Transfer
-from tests.strategies import channels_last, inputs, lively, mapped, small, transformer, written_out
+from tests.strategies import channels_last, inputs, lively, mapped, residual, small, transformer, written_out
 
 EXACT = [name for name, mutation in MUTATIONS.items() if mutation.preserves == "exact"]
 
@@ -116,7 +116,7 @@ def planted(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
                     with_plan(build, name, BentMap(plan.source, plan.axes, 0, by)),
                 )
             zeros = [axis for axis in plan.axes if isinstance(axis, AxisMap) and (axis.index < 0).any()]
-            if zeros:
+            if zeros and not any(isinstance(axis, AxisMean) for axis in zeros):
                 place = int((made == 0).flatten().nonzero()[0])
                 yield (
                     f"a new entry of {name} not zero",
@@ -505,6 +505,35 @@ def no_sums(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
                 )
 
 
+def streamed(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    """A norm that is as it was, new channels that hold something else, or are read where they hold something."""
+    for id, node in build.graph.nodes.items():
+        if KINDS[node.kind].neutral is None:
+            continue
+        if node.settings["eps"] != parent.graph[id].settings["eps"]:
+            yield f"eps of {id} as it was", altered(build, id, eps=parent.graph[id].settings["eps"])
+        name = node.tensors["weight"]
+        plan = build.transfer.plans[name]
+        assert isinstance(plan, Extended)
+        yield (
+            f"scale of {id} as it was",
+            with_plan(build, name, replace(plan, axes=(replace(plan.axes[0], scale=1.0),))),
+        )
+    makers = {name: id for id, node in build.graph.nodes.items() for name in node.tensors.values()}
+    for name, plan in build.transfer.plans.items():
+        if isinstance(plan, Mapped):
+            (axis,) = plan.axes
+            assert isinstance(axis, AxisMap)
+            if isinstance(axis, AxisMean):
+                if not any(KINDS[build.graph[id].kind].neutral for id in build.graph.downstream([makers[name]])):
+                    continue  # what no norm reads can be anything
+                zeros = AxisMap(axis.axis, axis.index)
+                yield f"zeros for means in {name}", with_plan(build, name, Mapped(name, (zeros,)))
+            drawn = AxisMap(axis.axis, numpy.maximum(axis.index, -1))
+            yield f"{name} fresh for new channels", with_plan(build, name, Extended(name, (drawn,), axis.axis))
+    yield from all_as_they_were(build)
+
+
 GRAPH_FAULTS: dict[str, Callable[[Build, Genome], Iterator[tuple[str, Build]]]] = {
     "widen": no_copies,
     "deepen": deepened,
@@ -533,6 +562,7 @@ GRAPH_FAULTS: dict[str, Callable[[Build, Genome], Iterator[tuple[str, Build]]]] 
     "add_heads": headed,
     "drop_heads": beheaded,
     "insert_transformer_layer": layered,
+    "widen_stream": streamed,
 }
 """For each exact operator, the faults that do not follow from its transfer."""
 
@@ -576,6 +606,8 @@ PARENTS: dict[str, Callable[[], Genome]] = {
     "volume": cache(lambda: alive(mapped(3))),
     "channels last": cache(lambda: alive(channels_last())),
     "written out": cache(lambda: alive(written_out())),
+    "stream of means": cache(lambda: alive(residual("layer_norm"))),
+    "stream of squares": cache(lambda: alive(residual("rms_norm", eps=1e-3))),
 }
 
 
@@ -670,6 +702,7 @@ KINDS_OF_FAULTS = {
     "add_heads": {"two entries", "a new entry", "an entry", "as it was", "fresh for", "channels for heads"},
     "drop_heads": {"two entries", "the last entry", "an entry", "as it was", "another head", "channels for heads"},
     "insert_transformer_layer": {"the start", "a shift", "a mean for a sum", "the old value twice", "a lost sum"},
+    "widen_stream": {"two entries", "a new entry", "an entry", "eps", "scale", "zeros for", "fresh for", "as it was"},
 }
 """What must be among the faults of each operator, in the words of their names."""
 

@@ -13,12 +13,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from graphs.cost import macs, parameters
+from graphs.draft import Draft
 from graphs.execution import execute
 from graphs.genome import Genome
 from graphs.kinds import KINDS, tensors
 from graphs.modules import genome_from_module, to_torch
 from graphs.source_text import source
-from graphs.structure import Graph
+from graphs.spaces import Space, Value
+from graphs.structure import Graph, Node
 from tests.strategies import MISSING, around, budget, inputs, lively, networks, sketch
 
 SEEDS = range(6)
@@ -43,6 +45,56 @@ def test_each_kind(kind: str) -> None:
 def test_what_drops_nothing_draws_no_numbers(kind: str) -> None:
     (part,) = {"p", "dropout"} & KINDS[kind].settings.keys()
     assert KINDS[kind].random({part: 0.2}) and not KINDS[kind].random({part: 0.0})
+
+
+def test_a_channel_that_is_the_mean_of_the_others_stays_it() -> None:
+    """Through every kind that says so, wherever the channels of a space stand in what it reads."""
+    even = {name for name, kind in KINDS.items() if kind.even}
+    seen = set()
+    drawn = [lively(sketch(14, Random(seed)), seed) for seed in range(300)]  # noqa: S311
+    for genome in [*drawn, *map(pooled, (1, 2, 3))]:
+        for node in genome.graph.nodes.values():
+            if node.kind in even and any([check_mean(genome, node, space) for space in genome.graph.spaces]):
+                seen.add(node.kind)
+    assert seen == even
+
+
+def pooled(places: int) -> Genome:
+    draft = Draft()
+    value = draft.add(f"conv{places}d", draft.input((3, *[6] * places)), out=4)
+    for kind, settings in ((f"avg_pool{places}d", {"kernel": 2}), (f"adaptive_avg_pool{places}d", {"size": 2})):
+        value = draft.add(f"dropout{places}d", draft.add("stochastic_depth", draft.add(kind, value, **settings)))
+    draft.head(draft.add("linear", draft.add("flatten", value), out=3))
+    return lively(draft.finish())
+
+
+def check_mean(genome: Genome, node: Node, space: Space) -> bool:
+    """False where the space cannot change, does not stand in the value, or has no others."""
+    graph, generator = genome.graph, torch.Generator().manual_seed(1)
+    made = [value for value in space.values if value.node == node.id]
+    if not made or space.width < 2 or space.reason:
+        return False
+    operands = []
+    for operand_of in node.inputs:
+        operand = torch.randn((3, *graph.shapes[operand_of]), generator=generator, dtype=torch.float64)
+        for value in space.values:
+            if value.node == operand_of:
+                channels = of_space(operand, value, space)
+                channels[:, -1] = channels[:, :-1].mean(1)
+        operands.append(operand)
+    tensors = {role: genome.weights[name] for role, name in node.tensors.items()}
+    found = KINDS[node.kind].compute(node.settings, operands, tensors, False)  # type: ignore[misc]
+    for value in made:
+        channels = of_space(found, value, space)
+        torch.testing.assert_close(channels[:, -1], channels[:, :-1].mean(1))
+    return True
+
+
+def of_space(value: Tensor, place: Value, space: Space) -> Tensor:
+    """Where a space stands in a value: (N, channel, what is in it, …)."""
+    length = space.width * place.inner
+    part = value.movedim(1 + place.axis, 1).narrow(1, place.offset, length)
+    return part.unflatten(1, (space.width, place.inner))
 
 
 @budget(60)

@@ -34,7 +34,7 @@ from ops import MUTATIONS, Child, Record, Site, certify, replay
 from ops.axis_maps import AxisMap
 from ops.stirring import stir
 from ops.transfer import Extended, Mapped
-from tests.strategies import MADE, SMALL_ZOO, WHOLE_ZOO, budget, inputs, mapped, networks, small, transformer
+from tests.strategies import MADE, SMALL_ZOO, WHOLE_ZOO, budget, inputs, mapped, networks, residual, small, transformer
 
 EXACT = [name for name, mutation in MUTATIONS.items() if mutation.preserves == "exact"]
 
@@ -92,8 +92,8 @@ def test_made_networks(name: str, model: str) -> None:
         check_float32(parent, child.genome, modes(child), 1e-5)
 
 
-NEITHER = {"widen_keys", "add_heads", "drop_heads", "insert_transformer_layer"}
-"""What works on attention, and so not on a network without."""
+NEITHER = {"widen_keys", "add_heads", "drop_heads", "insert_transformer_layer", "widen_stream"}
+"""What works on attention, or on streams between layer norms, and so not on a network without."""
 
 
 @pytest.mark.parametrize("name", MUTATIONS.keys() - NEITHER)
@@ -117,7 +117,7 @@ def _at_every_site(genome: Genome, name: str) -> Genome:
 def test_every_mutation_has_a_site_in_the_zoo_or_a_transformer(name: str) -> None:
     """One that undoes another one, a site of its best promise where that one has been."""
     mutation = MUTATIONS[name]
-    parents = [*map(small, SMALL_ZOO), transformer()]
+    parents = [*map(small, SMALL_ZOO), transformer(), residual("layer_norm")]
     if mutation.undoes is None:
         assert any(mutation.sites(parent) for parent in parents)
         return
