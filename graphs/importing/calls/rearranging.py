@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from graphs.importing.calls.values import axis_of, cut, first, items_of, numbers, ordered, tensor
 from graphs.importing.lowering import Lowering
-from graphs.importing.stand_ins import Decline, Held, Program, Ref, Size
+from graphs.importing.stand_ins import Decline, Held, Program, Ref, Size, Training
 from graphs.kinds.rearranging import runs
 from graphs.structure import Shape
 
@@ -41,7 +41,19 @@ def _reshape(low: Lowering, value: Any, *sizes: Any, **keywords: Any) -> Any:
 def _squeeze(low: Lowering, value: Any, *sizes: Any, **keywords: Any) -> Any:
     if not sizes and not keywords and any(isinstance(size, Size) for size in low.sizes(value)):
         raise low.error("squeeze() without an axis drops the batch, too, where it is of one example; name the axes")
-    return _reshaped(low, value)
+    return _without_examples(low, value) if isinstance(value, Program) and sizes == (0,) else _reshaped(low, value)
+
+
+def _without_examples(low: Lowering, value: Program) -> Ref:
+    """Stochastic depth, where examples are dropped as the features of one example of which they were made."""
+    whole = value.arguments[0] if value.target == "torch.feature_dropout" else None
+    if not isinstance(whole, Program) or whole.target != "method.unsqueeze" or whole.arguments[1:] != (0,):
+        raise Decline
+    given = dict(zip(("input", "p", "train"), value.arguments, strict=False)) | dict(value.keywords)
+    training = low.mode(given.get("training", given.get("train")))
+    if not isinstance(training, Training):
+        raise Decline
+    return low.add("stochastic_depth", [first(low, whole.arguments[0])], p=float(given["p"]), mode="row")
 
 
 def _flatten(low: Lowering, value: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
@@ -172,7 +184,10 @@ def _select(low: Lowering, value: Any, dim: int, index: int) -> Any:
 
 def _getitem(low: Lowering, value: Any, what: Any) -> Any:
     if isinstance(what, Ref | Held):
-        return taken(low, value, what)
+        found = low.ref(value)
+        if not found.bare:
+            raise Decline
+        return taken(low, found, what)
     if isinstance(what, int) and not isinstance(what, bool) and isinstance(value, Ref | Program):
         return _pick(low, value, 0, what)
     found = first(low, value)
@@ -198,10 +213,10 @@ def _getitem(low: Lowering, value: Any, what: Any) -> Any:
 
 
 def taken(low: Lowering, value: Any, index: Any, axis: int = 0) -> Ref:
-    """Entries along an axis of what is the same for all examples, by numbers that the module holds."""
+    """Entries along an axis, the batch not counted, by numbers that the module holds."""
     found = low.ref(value)
     held = index if isinstance(index, Held) else _laid_out(low, index)
-    if not found.bare or held is None or held.how == "parameter" or str(held.tensor.dtype) != "torch.int64":
+    if held is None or held.how == "parameter" or str(held.tensor.dtype) != "torch.int64":
         raise Decline
     if held.tensor.numel() == 0 or int(held.tensor.min()) < 0:
         raise Decline
@@ -209,7 +224,7 @@ def taken(low: Lowering, value: Any, index: Any, axis: int = 0) -> Ref:
     names = {"index": low.use(held)}
     rows = low.add("take", [found], names, axis=axis, shape=shape, persistent=held.how == "buffer")
     whole = low.shape(rows)
-    return _seen_as(low, rows, (*whole[:axis], *shape, *whole[axis + 1 :]), True)
+    return _seen_as(low, rows, (*whole[:axis], *shape, *whole[axis + 1 :]), found.bare)
 
 
 def _laid_out(low: Lowering, index: Ref) -> Held | None:
@@ -218,6 +233,23 @@ def _laid_out(low: Lowering, index: Ref) -> Held | None:
     while node.kind == "reshape":
         node = low.draft.nodes[node.inputs[0]]
     return low.named(node.tensors["value"]) if node.kind == "constant" else None
+
+
+def _rolled(low: Lowering, value: Any, shifts: Any, dims: Any = None) -> Any:
+    if dims is None:
+        raise Decline
+    found = first(low, value)
+    turned = [0] * len(low.shape(found))
+    for shift, dim in zip(numbers(shifts), numbers(dims), strict=True):
+        turned[axis_of(low, found, dim)] += shift
+    return low.add("roll", [found], shifts=tuple(turned)) if any(turned) else found
+
+
+def _index_select(low: Lowering, value: Any, dim: int, index: Any) -> Any:
+    found = low.ref(value) if isinstance(value, Held) else tensor(value)
+    if found.bare:
+        return taken(low, found, index, dim % len(low.shape(found)))
+    return taken(low, found, index, axis_of(low, found, dim))
 
 
 def _mean(low: Lowering, value: Any, dim: Any = None, keepdim: bool = False, **keywords: Any) -> Any:
@@ -260,6 +292,8 @@ REARRANGING_CALLS: dict[str, Callable[..., Any]] = {
     "narrow": _narrow,
     "select": _select,
     "getitem": _getitem,
+    "roll": _rolled,
+    "index_select": _index_select,
     "mean": _mean,
     "pad": _pad,
 }
