@@ -1,7 +1,7 @@
 """`python -m tests`: every check of this project, in the order of their cost, each with one line.
 
 Runs all of them even where one fails, and ends with 1 if any did. What a failed check printed is shown; the tests show
-their progress while they run.
+their progress while they run, in as many processes as there are cores, four at most. Arguments go to pytest.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ CHECKS: dict[str, list[str]] = {
     "lint-imports": [str(Path(sysconfig.get_path("scripts")) / "lint-imports"), "--no-logo"],
 }
 """Name of a check and its command; the tests themselves come after these."""
+
+MOST_PROCESSES = 4
+"""Each holds torch and the networks that its tests share, and many tests start processes of their own."""
 
 
 def main() -> int:
@@ -47,7 +50,7 @@ def main() -> int:
         print(_line(name, done.returncode, begin), flush=True)
     begin = time.monotonic()
     tests = subprocess.run(
-        [sys.executable, "-m", "pytest", *sys.argv[1:]],
+        [sys.executable, "-m", "pytest", *_spread(), *sys.argv[1:]],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -58,6 +61,12 @@ def main() -> int:
         failed.append("pytest")
     print(f"failed: {', '.join(failed)}" if failed else "all checks passed")
     return 1 if failed else 0
+
+
+def _spread() -> list[str]:
+    """Options that spread the tests over the cores that this process may use; the argument `-n 0` takes that back."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ["-n", str(min(cores, MOST_PROCESSES)), "--dist", "loadgroup"] if cores > 1 else []
 
 
 def _line(name: str, code: int, begin: float) -> str:

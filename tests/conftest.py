@@ -1,6 +1,8 @@
 """Fixtures that many tests share, and the check that the whole suite leaves nothing behind.
 
 Ray takes seconds to start, so the suite starts one, private and on loopback only, and the tests open pools on it.
+Where pytest-xdist spreads the tests over processes, each process makes that check for itself, and one of them runs all
+tests that start a Ray.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import psutil
 import pytest
 
 from runners.pools import POOLS, Pool, PoolSettings, open_pool
+from runners.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from runners.ray_pool import Connection
@@ -27,7 +30,23 @@ RAY_CPUS = 4
 OTHERS = {"PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR"}
 """Environment variables that pytest and, on import, scikit-learn and torch set in this process."""
 
+CLUSTERS = {"ray_connection", "ray_environment", "open_place"}
+"""Fixtures of the tests that start a Ray."""
+
 OpenPool = Callable[..., Pool]
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Says which tests one process runs: those that start a Ray, and those of a module that share what it has made."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        fixtures = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+        if CLUSTERS & fixtures.keys():
+            item.add_marker(pytest.mark.xdist_group("ray"))
+        elif any(each.scope == "module" for found in fixtures.values() for each in found):
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
 
 
 def _environment() -> dict[str, str]:
@@ -65,7 +84,7 @@ def nothing_left_behind() -> Iterator[None]:
     environment, folders, threads = _environment(), _folders(), set(threading.enumerate())
     yield
     end = time.monotonic() + 5
-    while _children() and time.monotonic() < end:
+    while (_children() or not _folders() <= folders) and time.monotonic() < end:
         time.sleep(0.1)
     assert _children() == []
     left = [thread for thread in threading.enumerate() if not thread.daemon and thread not in threads]
@@ -82,6 +101,17 @@ def ray_connection(nothing_left_behind: None) -> Iterator[Connection]:
     connection = Connection(cpus=RAY_CPUS)
     yield connection
     connection.close()
+
+
+@pytest.fixture
+def ray_environment() -> Iterator[dict[str, str]]:
+    """The environment in which another process starts a private Ray of its own."""
+    surroundings = Surroundings(private=True)
+    try:
+        with surroundings.starting():
+            yield {**os.environ, "RAY_TMPDIR": str(surroundings.folder)}
+    finally:
+        surroundings.restore()
 
 
 @pytest.fixture(params=sorted(POOLS))

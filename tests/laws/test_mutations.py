@@ -96,7 +96,7 @@ NEITHER = {"widen_keys", "add_heads", "drop_heads", "insert_transformer_layer"}
 """What works on attention, and so not on a network without."""
 
 
-@pytest.mark.parametrize("name", MUTATIONS.keys() - NEITHER)
+@pytest.mark.parametrize("name", sorted(MUTATIONS.keys() - NEITHER))
 @pytest.mark.parametrize("places", [1, 3])
 def test_sequences_and_volumes_have_the_sites_that_images_have(name: str, places: int) -> None:
     parent, image = mapped(places), mapped(2)
