@@ -66,7 +66,7 @@ def main() -> int:
 def _spread() -> list[str]:
     """Options that spread the tests over the cores that this process may use; the argument `-n 0` takes that back."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ["-n", str(min(cores, MOST_PROCESSES)), "--dist", "loadgroup"] if cores > 1 else []
+    return ["-n", str(min(cores, MOST_PROCESSES))] if cores > 1 else []
 
 
 def _line(name: str, code: int, begin: float) -> str:

@@ -30,23 +30,15 @@ RAY_CPUS = 4
 OTHERS = {"PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR"}
 """Environment variables that pytest and, on import, scikit-learn and torch set in this process."""
 
-CLUSTERS = {"ray_connection", "ray_environment", "open_place"}
-"""Fixtures of the tests that start a Ray."""
-
 OpenPool = Callable[..., Pool]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Says which tests one process runs: those that start a Ray, and those of a module that share what it has made."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        fixtures = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
-        if CLUSTERS & fixtures.keys():
-            item.add_marker(pytest.mark.xdist_group("ray"))
-        elif any(each.scope == "module" for found in fixtures.values() for each in found):
-            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What hands out the tests to processes, where there are several."""
+    from tests.spreading import Spreading
+
+    return Spreading(config, log)
 
 
 def _environment() -> dict[str, str]:
