@@ -1,7 +1,7 @@
 """`python -m tests`: every check of this project, in the order of their cost, each with one line.
 
 Runs all of them even where one fails, and ends with 1 if any did. What a failed check printed is shown; the tests show
-their progress while they run.
+their progress while they run, in as many processes as there are cores, four at most. Arguments go to pytest.
 """
 
 from __future__ import annotations
@@ -23,11 +23,16 @@ CHECKS: dict[str, list[str]] = {
 }
 """Name of a check and its command; the tests themselves come after these."""
 
+MOST_PROCESSES = 4
+"""Each holds torch and the networks that its tests share, and many tests start processes of their own."""
+
 
 def main() -> int:
     """Runs all checks; returns the exit code."""
     # Small tensors and several processes at a time: one thread for each is fastest, and repeatable.
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    # Other tests keep the cores busy while a Ray starts, which it gives itself half a minute for.
+    environment.setdefault("RAY_raylet_start_wait_time_s", "120")
     failed = []
     for name, command in CHECKS.items():
         begin = time.monotonic()
@@ -47,7 +52,7 @@ def main() -> int:
         print(_line(name, done.returncode, begin), flush=True)
     begin = time.monotonic()
     tests = subprocess.run(
-        [sys.executable, "-m", "pytest", *sys.argv[1:]],
+        [sys.executable, "-m", "pytest", *_spread(), *sys.argv[1:]],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -58,6 +63,12 @@ def main() -> int:
         failed.append("pytest")
     print(f"failed: {', '.join(failed)}" if failed else "all checks passed")
     return 1 if failed else 0
+
+
+def _spread() -> list[str]:
+    """Options that spread the tests over the cores that this process may use; the argument `-n 0` takes that back."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ["-n", str(min(cores, MOST_PROCESSES))] if cores > 1 else []
 
 
 def _line(name: str, code: int, begin: float) -> str:

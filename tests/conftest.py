@@ -1,6 +1,8 @@
 """Fixtures that many tests share, and the check that the whole suite leaves nothing behind.
 
 Ray takes seconds to start, so the suite starts one, private and on loopback only, and the tests open pools on it.
+Where pytest-xdist spreads the tests over processes, each process makes that check for itself, and one of them runs all
+tests that start a Ray.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import psutil
 import pytest
 
 from runners.pools import POOLS, Pool, PoolSettings, open_pool
+from runners.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from runners.ray_pool import Connection
@@ -28,6 +31,14 @@ OTHERS = {"PYTEST_CURRENT_TEST", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TO
 """Environment variables that pytest and, on import, scikit-learn and torch set in this process."""
 
 OpenPool = Callable[..., Pool]
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What hands out the tests to processes, where there are several."""
+    from tests.spreading import Spreading
+
+    return Spreading(config, log)
 
 
 def _environment() -> dict[str, str]:
@@ -65,7 +76,7 @@ def nothing_left_behind() -> Iterator[None]:
     environment, folders, threads = _environment(), _folders(), set(threading.enumerate())
     yield
     end = time.monotonic() + 5
-    while _children() and time.monotonic() < end:
+    while (_children() or not _folders() <= folders) and time.monotonic() < end:
         time.sleep(0.1)
     assert _children() == []
     left = [thread for thread in threading.enumerate() if not thread.daemon and thread not in threads]
@@ -82,6 +93,17 @@ def ray_connection(nothing_left_behind: None) -> Iterator[Connection]:
     connection = Connection(cpus=RAY_CPUS)
     yield connection
     connection.close()
+
+
+@pytest.fixture
+def ray_environment() -> Iterator[dict[str, str]]:
+    """The environment in which another process starts a private Ray of its own."""
+    surroundings = Surroundings(private=True)
+    try:
+        with surroundings.starting():
+            yield {**os.environ, "RAY_TMPDIR": str(surroundings.folder)}
+    finally:
+        surroundings.restore()
 
 
 @pytest.fixture(params=sorted(POOLS))

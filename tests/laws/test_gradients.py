@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy
@@ -66,14 +67,20 @@ def choices(name: str, genome: Genome, site: Site) -> dict[str, Any]:
     return {"split": "even"} if name == "widen" and site.place["space"] in balanced else {}
 
 
+@lru_cache(maxsize=4)
+def of_parent(parent: Genome, training: bool) -> dict[str, Tensor]:
+    """Its gradients, which are the same for each of its children."""
+    return gradients(parent, weighting(parent), training)
+
+
 DIVIDED = {"split_outputs"}
 """Where each copy learns from outputs of its own, no factor says what part of a gradient comes from which."""
 
 
 def check_gradients(parent: Genome, child: Child) -> None:
-    wanted, several = weighting(parent), places(parent.graph)
+    several = places(parent.graph)
     for training in (False, True)[: 1 + (child.preserves == "exact")]:
-        before, after = gradients(parent, wanted, training), gradients(child.genome, wanted, training)
+        before, after = of_parent(parent, training), gradients(child.genome, weighting(parent), training)
         largest = max(float(gradient.abs().max()) for gradient in before.values())
         for name, gradient in after.items():
             plan = child.transfer.plans.get(name, Mapped(name))
@@ -107,12 +114,17 @@ def children(parent: Genome, name: str) -> Iterator[Child]:
         yield MUTATIONS[name].apply(parent, site, numpy.random.default_rng(2), choices=choices(name, parent, site))
 
 
+@cache
+def fresh(model: str) -> Genome:
+    """A network in double precision that no mutation has been at."""
+    return double(lively((MADE[model]() if model in MADE else small(model)).graph))
+
+
 @pytest.mark.parametrize("name", sorted(MUTATIONS.keys() - DIVIDED))
 @pytest.mark.parametrize("model", [*SMALL_ZOO, *MADE])
 def test_gradients_are_what_the_transfer_makes_of_the_parents(name: str, model: str) -> None:
     """What undoes another operator, where that one has been."""
-    fresh = double(lively((MADE[model]() if model in MADE else small(model)).graph))
     undone = MUTATIONS[name].undoes
-    for parent in [child.genome for child in children(fresh, undone)] if undone else [fresh]:
+    for parent in [child.genome for child in children(fresh(model), undone)] if undone else [fresh(model)]:
         for child in children(parent, name):
             check_gradients(parent, child)

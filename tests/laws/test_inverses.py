@@ -41,12 +41,13 @@ def bits(genome: Genome) -> dict[str, tuple[str, bytes]]:
 
 def check_there_and_back(parent: Genome, there: str, site: Site, seed: int) -> None:
     back = BACK[there]
-    if any(found.place == site.place for found in proven(parent, back)):
+    already = MUTATIONS[back].sites(parent)
+    if any(found.place == site.place and found.preserves != "approximate" for found in already):
         # Twins that the parent has already would be merged too.
         return
     draws = numpy.random.default_rng(seed)
     child = MUTATIONS[there].apply(parent, site, draws)
-    fresh = [each for each in proven(child.genome, back) if each not in MUTATIONS[back].sites(parent)]
+    fresh = [each for each in proven(child.genome, back) if each not in already]
     returned = [MUTATIONS[back].apply(child.genome, each, draws) for each in fresh]
     found = [each for each in returned if same(parent, each.genome)]
     # Back can be more exact than there: a copied norm has statistics of its own, which are dropped again.

@@ -7,14 +7,8 @@ machine, with sockets on the loopback interface alone; the GPU of one of them is
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
-
-from runners.entry import import_path
 
 SCRIPT = """
 import json, time
@@ -58,25 +52,10 @@ cluster.shutdown()
 """
 
 
-def test_jobs_outlive_nodes_and_give_up_on_what_never_comes() -> None:
-    folder = Path(tempfile.mkdtemp(prefix="hydra-", dir=Path(os.sep) / "tmp"))
-    (folder / "token").write_text("0" * 64)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": import_path(),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
-        "RAY_TMPDIR": str(folder),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    environment.pop("RAY_AUTH_TOKEN", None)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=200, check=False
-        )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def test_jobs_outlive_nodes_and_give_up_on_what_never_comes(ray_environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=ray_environment, capture_output=True, text=True, timeout=200, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     lost, infeasible, grown = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert lost["after_node_death"] == {str(id): "done" for id in range(4)}
