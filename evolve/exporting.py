@@ -51,15 +51,6 @@ _MODULE = '''"""{title}, exported by hydra-evolve; needs torch and safetensors o
 {preparation}
 """
 
-from pathlib import Path
-
-import torch
-from safetensors.torch import load_model
-from torch import nn
-
-__all__ = ["Model", "load"]
-
-
 {source}
 
 def load(weights=Path(__file__).with_name("model.safetensors")):
@@ -68,6 +59,10 @@ def load(weights=Path(__file__).with_name("model.safetensors")):
     load_model(model, str(weights), strict=True)
     return model.eval()
 '''
+
+
+_IMPORTS = ("from pathlib import Path", "from safetensors.torch import load_model")
+"""What `load` needs, beside what the network does."""
 
 
 class ExportError(EvolutionError, ValueError):
@@ -166,7 +161,7 @@ def _write(folder: Path, genome: Genome, facts: Mapping[str, Any]) -> None:
     dense = torch.contiguous_format
     tensors = {name: tensor.detach().clone(memory_format=dense) for name, tensor in genome.weights.items()}
     write_bytes(folder / "model.safetensors", save(tensors))
-    write_text(folder / "model.py", _module(source(genome), config, genome.graph))
+    write_text(folder / "model.py", _module(source(genome, imports=_IMPORTS), config, genome.graph))
     write_text(folder / "config.json", json.dumps(config, indent=2, allow_nan=False) + "\n")
 
 

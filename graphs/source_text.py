@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from graphs.genome import Genome
@@ -13,18 +15,24 @@ from graphs.placing import Plan, dotted
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.fx.graph import PythonCode
 
 __all__ = ["source"]
 
 
-def source(genome: Genome, name: str = "Model") -> str:
+def source(genome: Genome, name: str = "Model", imports: Iterable[str] = ()) -> str:
     """Python source of a class that computes what the genome does and needs `torch` alone.
 
     The class builds its layers, without weights: `safetensors.torch.load_model` with the genome's tensors fills it.
     Constants are part of its state, unlike that of the module of `to_torch`, so that their numbers are with the others.
+
+    Args:
+        genome: The network.
+        name: What the class is called.
+        imports: Statements that the text shall begin with beside those that the class needs.
     """
     plan = Plan(genome)
-    module = to_torch(genome)
+    code = to_torch(genome).graph.python_code("self")
     lines = [f"class {name}(nn.Module):", "    def __init__(self):", "        super().__init__()"]
     made: set[str] = set()
     for path, (constructor, arguments, extra) in sorted(plan.modules.items(), key=lambda item: item[0].count(".")):
@@ -43,8 +51,26 @@ def source(genome: Genome, name: str = "Model") -> str:
         made.update(_parents(path))
         lines.append(f"        {_assign(path)}{_object(other)}{_close(path)}")
     lines += [f"        {_reach(name)}.requires_grad_(False)" for name in plan.frozen]
-    body = re.sub(r"^", "    ", module.code.strip(), flags=re.MULTILINE)
-    return "\n".join(lines) + "\n\n" + body + "\n"
+    body = re.sub(r"^", "    ", code.src.strip(), flags=re.MULTILINE)
+    return "\n\n\n".join((_imports(code, imports), "\n".join(lines) + "\n\n" + body + "\n"))
+
+
+def _imports(code: PythonCode, others: Iterable[str]) -> str:
+    """The statements that make known what a text names, in the order in which people write them."""
+    named = {node.id for node in ast.walk(ast.parse(code.src)) if isinstance(node, ast.Name)}
+    wanted = {"import torch", "from torch import nn", *others}
+    for name, value in code.globals.items():
+        if name in named and isinstance(value, float):  # an infinity or what is no number, as Python shows them
+            wanted.add(f"from math import {name}")
+        elif name in named and name != "torch":
+            wanted.add(f"from {value.__module__} import {value.__name__} as {name}")
+    standard = [line for line in wanted if line.split()[1].partition(".")[0] in sys.stdlib_module_names]
+    groups = (standard, wanted.difference(standard))
+    return "\n\n".join("\n".join(sorted(group, key=_module_first)) for group in groups if group)
+
+
+def _module_first(line: str) -> tuple[bool, str]:
+    return line.startswith("from"), line
 
 
 def _holders(path: str, made: Collection[str]) -> list[str]:

@@ -23,7 +23,19 @@ from torch import Tensor, nn
 import ops
 from evolve import exporting
 from evolve.exporting import FILES, ExportError, export
-from graphs import Draft, Genome, Graph, fingerprint, from_torch, initial_weights, macs, parameters, to_torch
+from graphs import (
+    Draft,
+    Genome,
+    Graph,
+    fingerprint,
+    from_torch,
+    initial_weights,
+    load,
+    macs,
+    parameters,
+    save,
+    to_torch,
+)
 from graphs.errors import EvolutionError
 from graphs.zoo import ZOO, create
 from tests.graphs.drawing import graphs
@@ -180,13 +192,29 @@ class Tokens(nn.Module):
         return torch.log(torch.where(mask, found, torch.zeros_like(found))).squeeze(1)
 
 
+class Causal(nn.Module):
+    """Attention as people write it by hand: what comes later is filled with minus infinity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.out = nn.Embedding(11, 6), nn.Linear(6, 3)
+        self.register_buffer("bias", torch.tril(torch.ones(1, 7, 7)), persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.words(ids)
+        scores = (x @ x.transpose(1, 2)).masked_fill(self.bias == 0, float("-inf"))
+        found: Tensor = self.out(abs(scores.softmax(-1) @ x))
+        return found
+
+
 @pytest.mark.parametrize(
     ("module", "example"),
     [
+        (Causal(), torch.randint(0, 11, (2, 7))),
         (Constants(), torch.randn(2, 6)),
         (Tokens(), {"ids": torch.randint(0, 11, (2, 7)), "mask": torch.ones(2, 1).bool()}),
     ],
-    ids=["constants", "tokens"],
+    ids=["causal", "constants", "tokens"],
 )
 def test_networks_of_others_are_exported_with_their_constants_and_inputs(
     module: nn.Module, example: Any, tmp_path: Path
@@ -195,6 +223,20 @@ def test_networks_of_others_are_exported_with_their_constants_and_inputs(
     made = export(genome, tmp_path / "a")
     assert load_file(made / "model.safetensors").keys() == genome.weights.keys()
     assert len((made / "model.py").read_text()) < 3000
+
+
+@pytest.mark.parametrize("number", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize("kind", ["opaque", "pointwise"])
+def test_numbers_without_end_are_written_so_that_they_can_be_read(kind: str, number: str, tmp_path: Path) -> None:
+    draft = Draft()
+    shapes: dict[str, Any] = {} if kind == "pointwise" else {"reads": [[3]], "shape": [3]}
+    step = ["torch.clamp_min", [{"in": 0}, {"number": number}], {}]
+    draft.head(draft.add(kind, draft.input((3,)), program=[step], **shapes))
+    genome = Genome(draft.finish(), {})
+    save(genome, tmp_path / "it.safetensors")
+    assert load(tmp_path / "it.safetensors").digest == genome.digest
+    text = (export(genome, tmp_path / "a") / "model.py").read_text()
+    assert f"from math import {number.removeprefix('-')}\n" in text
 
 
 def test_the_code_is_for_reading(genome: Genome, tmp_path: Path) -> None:
