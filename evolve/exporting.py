@@ -1,6 +1,7 @@
 """A network taken out of this project: a folder that needs `torch` and `safetensors`, and nothing of ours.
 
     DIR/model.safetensors   the tensors, under the names of the module's state_dict
+    DIR/constants.safetensors   tensors that are no part of that, masks and the like; only where there are some
     DIR/model.py            the network as readable code; `load()` gives the module in eval mode
     DIR/config.json         input shape, classes, labels, normalisation, accuracies (fractions from 0 to 1), cost
 
@@ -37,10 +38,13 @@ __all__ = ["FILES", "ExportError", "export"]
 FILES = ("model.safetensors", "model.py", "config.json")
 """What an exported folder holds."""
 
+CONSTANTS = "constants.safetensors"
+"""What it holds beside, if the network has constants: the module starts with them, whatever state it is given."""
+
 BATCH = 4
 """Examples on which the exported module has to agree with the original."""
 
-_DTYPES = {"float": "float32", "integer": "int64", "boolean": "bool"}
+_DTYPES = {"integer": "int64", "boolean": "bool"}
 
 _MODULE = '''"""{title}, exported by hydra-evolve; needs torch and safetensors only.
 
@@ -51,15 +55,6 @@ _MODULE = '''"""{title}, exported by hydra-evolve; needs torch and safetensors o
 {preparation}
 """
 
-from pathlib import Path
-
-import torch
-from safetensors.torch import load_model
-from torch import nn
-
-__all__ = ["Model", "load"]
-
-
 {source}
 
 def load(weights=Path(__file__).with_name("model.safetensors")):
@@ -68,6 +63,9 @@ def load(weights=Path(__file__).with_name("model.safetensors")):
     load_model(model, str(weights), strict=True)
     return model.eval()
 '''
+
+
+_STARTS = f'load_file(Path(__file__).with_name("{CONSTANTS}"))'
 
 
 class ExportError(EvolutionError, ValueError):
@@ -149,7 +147,7 @@ def _check_place(folder: Path, force: bool) -> None:
         raise ExportError(
             f"cannot export to {folder}: it is not empty ({found[0]}); name another folder or add --force"
         )
-    foreign = [name for name in found if name not in {*FILES, "__pycache__"}]
+    foreign = [name for name in found if name not in {*FILES, CONSTANTS, "__pycache__"}]
     if foreign:
         raise ExportError(
             f"cannot replace {folder}: it holds {foreign[0]}, which no export has made; name another folder"
@@ -160,13 +158,18 @@ def _write(folder: Path, genome: Genome, facts: Mapping[str, Any]) -> None:
     import torch
     from safetensors.torch import save
 
-    from graphs.source_text import source
+    from graphs.source_text import constants_of, source
 
     config = _config(genome, facts)
     dense = torch.contiguous_format
     tensors = {name: tensor.detach().clone(memory_format=dense) for name, tensor in genome.weights.items()}
+    constants = {name: tensors.pop(name) for name in constants_of(genome)}
     write_bytes(folder / "model.safetensors", save(tensors))
-    write_text(folder / "model.py", _module(source(genome), config, genome.graph))
+    if constants:
+        write_bytes(folder / CONSTANTS, save(constants))
+    reading = f"from safetensors.torch import {'load_file, ' if constants else ''}load_model"
+    text = source(genome, constants=_STARTS, imports=("from pathlib import Path", reading))
+    write_text(folder / "model.py", _module(text, config, genome.graph))
     write_text(folder / "config.json", json.dumps(config, indent=2, allow_nan=False) + "\n")
 
 
@@ -181,7 +184,7 @@ def _config(genome: Genome, facts: Mapping[str, Any]) -> dict[str, Any]:
         "candidate": facts.get("candidate"),
         "input_shape": next(iter(inputs.values())),
         "inputs": inputs,
-        "dtype": _DTYPES[graph.inputs[0].settings["dtype"]],
+        "dtype": _type_of(genome, graph.inputs[0]),
         "outputs": [head.name for head in graph.heads],
         "classes": classes[0],
         "labels": about.get("labels") or [str(number) for number in range(classes[0])],
@@ -193,6 +196,20 @@ def _config(genome: Genome, facts: Mapping[str, Any]) -> dict[str, Any]:
         "fingerprint": fingerprint(graph),
         "digest": genome.digest,
     }
+
+
+def _type_of(genome: Genome, input: Node) -> str:
+    """The type of an input: numbers have the precision of the first tensor of the network that meets them."""
+    graph = genome.graph
+    behind = graph.downstream([input.id])
+    kinds = (
+        genome.weights[name].dtype
+        for node in graph.nodes.values()
+        if node.id in behind
+        for name in node.tensors.values()
+    )
+    floating = (str(kind).removeprefix("torch.") for kind in kinds if kind.is_floating_point)
+    return _DTYPES.get(input.settings["dtype"]) or next(floating, "float32")
 
 
 def _module(source: str, config: Mapping[str, Any], graph: Graph) -> str:
@@ -227,6 +244,7 @@ def _compare(folder: Path, genome: Genome) -> None:
     """Loads the module from `folder` and compares its outputs with the genome's, bit for bit.
 
     Raises:
+        ExportError: The network does not run.
         FormatError: They differ; a fault of this project, not of the user.
     """
     import torch
@@ -234,12 +252,17 @@ def _compare(folder: Path, genome: Genome) -> None:
     from graphs import to_torch
 
     generator = torch.Generator().manual_seed(0)
-    batch = [_drawn(node, generator) for node in genome.graph.inputs]
+    batch = [_drawn(node, _type_of(genome, node), generator) for node in genome.graph.inputs]
     outputs = []
     for module in (to_torch(genome).eval(), _load(folder)):
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            outputs.append(module(*batch))
+            try:
+                outputs.append(module(*batch))
+            except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                raise ExportError(
+                    f"the network does not run on random numbers: {' '.join(str(error).split())}"
+                ) from None
     expected, got = (each if isinstance(each, dict) else {"": each} for each in outputs)
     if not all(_same(expected[name], got[name]) for name in expected):
         raise FormatError(
@@ -248,7 +271,7 @@ def _compare(folder: Path, genome: Genome) -> None:
         )
 
 
-def _drawn(node: Node, generator: torch.Generator) -> Tensor:
+def _drawn(node: Node, kind: str, generator: torch.Generator) -> Tensor:
     """Random examples for an input, of its type and in its range."""
     import torch
 
@@ -256,9 +279,9 @@ def _drawn(node: Node, generator: torch.Generator) -> Tensor:
     draw: dict[str, Callable[[], Tensor]] = {
         "float": lambda: torch.randn(shape, generator=generator),
         "integer": lambda: torch.randint(0, most, shape, generator=generator),
-        "boolean": lambda: torch.randint(0, 2, shape, generator=generator).bool(),
+        "boolean": lambda: torch.randint(0, 2, shape, generator=generator),
     }
-    return draw[node.settings["dtype"]]()
+    return draw[node.settings["dtype"]]().to(getattr(torch, kind))
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -88,7 +88,8 @@ def through(node: Node, operands: Sequence[tuple[float, float]]) -> tuple[float,
         found: Tensor = kind.compute(  # type: ignore[misc]
             node.settings, [(value + slope * step).reshape(1, 1) for value, slope in operands], tensors, False
         )
-        (slope,) = torch.autograd.grad(found.sum(), step)
+        # What is cut off from the gradient, a value that is detached, say, has none.
+        slope = torch.autograd.grad(found.sum(), step)[0] if found.requires_grad else 0.0
     return float(found.detach()), float(slope)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Collection
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from graphs.genome import Genome
@@ -13,18 +16,26 @@ from graphs.placing import Plan, dotted
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.fx.graph import PythonCode
 
-__all__ = ["source"]
+__all__ = ["constants_of", "source"]
 
 
-def source(genome: Genome, name: str = "Model") -> str:
+def source(genome: Genome, name: str = "Model", constants: str = "constants", imports: Iterable[str] = ()) -> str:
     """Python source of a class that computes what the genome does and needs `torch` alone.
 
-    The class builds its layers, without weights: `safetensors.torch.load_model` with the genome's tensors fills it.
-    Constants are part of its state, unlike that of the module of `to_torch`, so that their numbers are with the others.
+    The class builds its layers, without weights: `safetensors.torch.load_model` with the genome's tensors, but for the
+    constants, fills it. Its `state_dict` has the names that the module of `to_torch` has.
+
+    Args:
+        genome: The network.
+        name: What the class is called.
+        constants: An expression for the constants' tensors by name, with which the class starts; asked for only where
+            there are some.
+        imports: Statements that the text shall begin with beside those that the class needs.
     """
     plan = Plan(genome)
-    module = to_torch(genome)
+    code = to_torch(genome).graph.python_code("self")
     lines = [f"class {name}(nn.Module):", "    def __init__(self):", "        super().__init__()"]
     made: set[str] = set()
     for path, (constructor, arguments, extra) in sorted(plan.modules.items(), key=lambda item: item[0].count(".")):
@@ -43,8 +54,48 @@ def source(genome: Genome, name: str = "Model") -> str:
         made.update(_parents(path))
         lines.append(f"        {_assign(path)}{_object(other)}{_close(path)}")
     lines += [f"        {_reach(name)}.requires_grad_(False)" for name in plan.frozen]
-    body = re.sub(r"^", "    ", module.code.strip(), flags=re.MULTILINE)
-    return "\n".join(lines) + "\n\n" + body + "\n"
+    lines += _precision(genome)
+    if constants_of(genome):
+        lines += [
+            f"        for name, value in {constants}.items():",
+            "            self.get_buffer(name).copy_(value)",
+        ]
+    body = re.sub(r"^", "    ", code.src.strip(), flags=re.MULTILINE)
+    return "\n\n\n".join((_imports(code, imports), "\n".join(lines) + "\n\n" + body + "\n"))
+
+
+def _imports(code: PythonCode, others: Iterable[str]) -> str:
+    """The statements that make known what a text names, in the order in which people write them."""
+    named = {node.id for node in ast.walk(ast.parse(code.src)) if isinstance(node, ast.Name)}
+    wanted = {"import torch", "from torch import nn", *others}
+    for name, value in code.globals.items():
+        if name in named and isinstance(value, float):  # an infinity or what is no number, as Python shows them
+            wanted.add(f"from math import {name}")
+        elif name in named and name != "torch":
+            wanted.add(f"from {value.__module__} import {value.__name__} as {name}")
+    standard = [line for line in wanted if line.split()[1].partition(".")[0] in sys.stdlib_module_names]
+    groups = (standard, wanted.difference(standard))
+    return "\n\n".join("\n".join(sorted(group, key=_module_first)) for group in groups if group)
+
+
+def _module_first(line: str) -> tuple[bool, str]:
+    return line.startswith("from"), line
+
+
+def constants_of(genome: Genome) -> tuple[str, ...]:
+    """Names of the tensors that are no part of a module's state."""
+    return tuple(name for name, spec in genome.graph.tensors.items() if not spec.persistent)
+
+
+def _precision(genome: Genome) -> list[str]:
+    """The statements that give tensors their types: most of them at once, and each of the others."""
+    import torch
+
+    types = {name: tensor.dtype for name, tensor in genome.weights.items() if tensor.is_floating_point()}
+    most = max(Counter(types.values()).items(), key=lambda item: item[1], default=(torch.float32, 0))[0]
+    lines = [] if most is torch.float32 else [f"        self.to({most})"]
+    others = {name: kind for name, kind in types.items() if kind is not most}
+    return lines + [f"        {_reach(name)}.data = {_reach(name)}.to({kind})" for name, kind in others.items()]
 
 
 def _holders(path: str, made: Collection[str]) -> list[str]:
@@ -82,9 +133,11 @@ def _set(path: str, role: str, value: str) -> str:
 
 def _new(path: str, role: str, spec: TensorSpec, tensor: Tensor) -> str:
     """The statement that gives a holder a tensor of its own."""
+    shape = tuple(tensor.shape)
     if not spec.buffer:
-        return _set(path, role, f"nn.Parameter(torch.zeros({tuple(tensor.shape)!r}))")
-    return f"{_object(path)}.register_buffer({role!r}, torch.zeros({tuple(tensor.shape)!r}, dtype={tensor.dtype}))"
+        return _set(path, role, f"nn.Parameter(torch.zeros({shape!r}))")
+    kept = "" if spec.persistent else ", persistent=False"
+    return f"{_object(path)}.register_buffer({role!r}, torch.zeros({shape!r}, dtype={tensor.dtype}){kept})"
 
 
 def _reach(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import json
 import os
 import shutil
@@ -23,7 +24,19 @@ from torch import Tensor, nn
 import ops
 from evolve import exporting
 from evolve.exporting import FILES, ExportError, export
-from graphs import Draft, Genome, Graph, fingerprint, from_torch, initial_weights, macs, parameters, to_torch
+from graphs import (
+    Draft,
+    Genome,
+    Graph,
+    fingerprint,
+    from_torch,
+    initial_weights,
+    load,
+    macs,
+    parameters,
+    save,
+    to_torch,
+)
 from graphs.errors import EvolutionError
 from graphs.zoo import ZOO, create
 from tests.graphs.drawing import graphs
@@ -180,21 +193,105 @@ class Tokens(nn.Module):
         return torch.log(torch.where(mask, found, torch.zeros_like(found))).squeeze(1)
 
 
+class Causal(nn.Module):
+    """Attention as people write it by hand: what comes later is filled with minus infinity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.out = nn.Embedding(11, 6), nn.Linear(6, 3)
+        self.register_buffer("bias", torch.tril(torch.ones(1, 7, 7)), persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.words(ids)
+        scores = (x @ x.transpose(1, 2)).masked_fill(self.bias == 0, float("-inf"))
+        found: Tensor = self.out(abs(scores.softmax(-1) @ x))
+        return found
+
+
 @pytest.mark.parametrize(
     ("module", "example"),
     [
+        (Causal(), torch.randint(0, 11, (2, 7))),
         (Constants(), torch.randn(2, 6)),
         (Tokens(), {"ids": torch.randint(0, 11, (2, 7)), "mask": torch.ones(2, 1).bool()}),
     ],
-    ids=["constants", "tokens"],
+    ids=["causal", "constants", "tokens"],
 )
 def test_networks_of_others_are_exported_with_their_constants_and_inputs(
     module: nn.Module, example: Any, tmp_path: Path
 ) -> None:
     genome = from_torch(module, example)
     made = export(genome, tmp_path / "a")
-    assert load_file(made / "model.safetensors").keys() == genome.weights.keys()
+    assert load_file(made / "model.safetensors").keys() == module.state_dict().keys()
+    constants = load_file(made / "constants.safetensors") if (made / "constants.safetensors").exists() else {}
+    assert constants.keys() == genome.weights.keys() - module.state_dict().keys()
     assert len((made / "model.py").read_text()) < 3000
+
+
+class Mixed(nn.Module):
+    """Layers of several precisions, one of them shared, around a mask that is no part of the state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(6, 5).half(), nn.BatchNorm1d(5), nn.Linear(5, 5).bfloat16()
+        self.again = self.last
+        self.register_buffer("mask", torch.rand(5), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.again(self.last((self.norm(self.first(x).float()) * self.mask).bfloat16()))
+        return found
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("module", "example", "read"),
+    [
+        (Constants(), torch.randn(2, 6), None),
+        (Causal(), torch.randint(0, 11, (2, 7)), torch.int64),
+        (Mixed(), torch.randn(2, 6), torch.float16),
+    ],
+    ids=["constants", "causal", "mixed"],
+)
+def test_an_export_has_the_types_of_the_network_and_takes_its_state(
+    module: nn.Module, example: Tensor, read: torch.dtype | None, kind: torch.dtype, tmp_path: Path
+) -> None:
+    module = copy.deepcopy(module) if isinstance(module, Mixed) else copy.deepcopy(module).to(kind)
+    example = example.to(read or kind)
+    made = export(from_torch(module, example), tmp_path / "a")
+    assert json.loads((made / "config.json").read_text())["dtype"] == str(read or kind).removeprefix("torch.")
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    loaded = exporting._load(made)
+    assert {name: tensor.dtype for name, tensor in loaded.state_dict().items()} == {
+        name: tensor.dtype for name, tensor in state.items()
+    }
+    for tensor in module.parameters():
+        tensor.data.mul_(0.5)
+    assert loaded.load_state_dict(module.state_dict(), strict=True).missing_keys == []
+    with torch.no_grad():
+        assert torch.equal(loaded(example), to_torch(from_torch(module, example)).eval()(example))
+
+
+def test_a_network_that_does_not_run_is_not_exported(tmp_path: Path) -> None:
+    draft = Draft()
+    step = ["torch.reshape", [{"in": 0}, [-1, 5]], {}]
+    draft.head(draft.add("opaque", draft.input((3,)), program=[step], reads=[[3]], shape=[3]))
+    with pytest.raises(ExportError, match="does not run on random numbers: shape"):
+        export(Genome(draft.finish(), {}), tmp_path / "a")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize("kind", ["opaque", "pointwise"])
+def test_numbers_without_end_are_written_so_that_they_can_be_read(kind: str, number: str, tmp_path: Path) -> None:
+    draft = Draft()
+    shapes: dict[str, Any] = {} if kind == "pointwise" else {"reads": [[3]], "shape": [3]}
+    step = ["torch.clamp_min", [{"in": 0}, {"number": number}], {}]
+    draft.head(draft.add(kind, draft.input((3,)), program=[step], **shapes))
+    genome = Genome(draft.finish(), {})
+    save(genome, tmp_path / "it.safetensors")
+    assert load(tmp_path / "it.safetensors").digest == genome.digest
+    text = (export(genome, tmp_path / "a") / "model.py").read_text()
+    assert f"from math import {number.removeprefix('-')}\n" in text
 
 
 def test_the_code_is_for_reading(genome: Genome, tmp_path: Path) -> None:

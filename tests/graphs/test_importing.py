@@ -403,13 +403,13 @@ def test_files(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_source_text_alone_gives_the_module_back(name: str) -> None:
-    from graphs.source_text import source
+    from graphs.source_text import constants_of, source
 
     _, genome = made(name)
-    names: dict[str, Any] = {"torch": torch, "nn": nn}
-    exec("import torch\nfrom torch import nn\n" + source(genome, "Network"), names)  # noqa: S102
+    names: dict[str, Any] = {"constants": {name: genome.weights[name] for name in constants_of(genome)}}
+    exec(source(genome, "Network"), names)  # noqa: S102
     network = names["Network"]()
-    network.load_state_dict({**graphs.to_torch(genome).state_dict(), **genome.weights})
+    network.load_state_dict(graphs.to_torch(genome).state_dict())
     given = CASES[name][1](3)
     for training in (False, True):
         found, expected = outputs(network, given, training)[0], outputs(graphs.to_torch(genome), given, training)[0]

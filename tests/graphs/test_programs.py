@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import keyword
 from typing import Any
 
 import pytest
 import torch
+from torch import fx
 
 from graphs.draft import Draft
 from graphs.errors import GraphError
@@ -16,6 +18,7 @@ from graphs.genome import Genome
 from graphs.kinds import program
 from graphs.kinds.allowed import _NAMES, PREFIXES, function
 from graphs.kinds.program import checked_program
+from graphs.source_text import _imports
 
 X: dict[str, Any] = {"in": 0}
 
@@ -79,6 +82,23 @@ def test_the_tables_know_what_functions_change_and_give(name: str) -> None:
 def test_names_of_arguments_are_what_python_reads(name: str) -> None:
     with pytest.raises(ValueError, match="step 0: expected names of arguments"):
         checked_program([["torch.add", [X, X], {name: 1}]])
+
+
+@pytest.mark.parametrize("prefix", [prefix for prefix in PREFIXES if prefix != "method"])
+def test_the_text_of_a_network_says_where_functions_come_from(prefix: str) -> None:
+    for target in (each for each in TARGETS if each.startswith(f"{prefix}.") and there(each)):
+        emitted = fx.Graph()
+        x = emitted.placeholder("x")
+        emitted.output(emitted.call_function(there(target), (x, x)))
+        code = emitted.python_code("self")
+        known: dict[str, Any] = {}
+        exec(_imports(code, ()), known)  # noqa: S102
+        named = [node for node in ast.walk(ast.parse(code.src)) if isinstance(node, ast.Name)]
+        assert {node.id for node in named if isinstance(node.ctx, ast.Load)} <= {
+            *known,
+            *(node.id for node in named if isinstance(node.ctx, ast.Store)),
+            "x",
+        }
 
 
 @pytest.mark.parametrize(

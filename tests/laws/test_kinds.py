@@ -18,7 +18,7 @@ from graphs.execution import execute
 from graphs.genome import Genome
 from graphs.kinds import KINDS, tensors
 from graphs.modules import genome_from_module, to_torch
-from graphs.source_text import source
+from graphs.source_text import constants_of, source
 from graphs.spaces import Space, Value
 from graphs.structure import Graph, Node
 from tests.strategies import MISSING, around, budget, inputs, lively, networks, sketch
@@ -219,10 +219,12 @@ def buffers(graph: Graph) -> list[str]:
 
 def rebuilt(genome: Genome) -> nn.Module:
     """The module that the source text describes, filled with the genome's tensors."""
-    names: dict[str, Any] = {"torch": torch, "nn": nn}
-    exec("import torch\nfrom torch import nn\n" + source(genome, "Network"), names)  # noqa: S102
+    constants = {name: genome.weights[name] for name in constants_of(genome)}
+    names: dict[str, Any] = {"constants": constants}
+    exec(source(genome, "Network"), names)  # noqa: S102
     module: nn.Module = names["Network"]()
-    missing, unexpected = module.load_state_dict(dict(genome.weights), strict=False)
+    state = {name: tensor for name, tensor in genome.weights.items() if name not in constants}
+    missing, unexpected = module.load_state_dict(state, strict=False)
     assert unexpected == []
     shared = [name for node in genome.graph.nodes.values() for name in node.tensors.values()]
     assert missing == [] or len(shared) > len(set(shared))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy
 
 import graphs
@@ -200,3 +200,27 @@ def test_in_a_chain_and_with_an_optimiser() -> None:
     momentum = state["state"][names.index("outer.weight")]["momentum_buffer"]
     old = optimiser.state_dict()["state"][names.index("outer.weight")]["momentum_buffer"]
     assert torch.equal(momentum[:, :8], old) and not momentum[:, 8:].any()
+
+
+class Cut(nn.Module):
+    """A layer whose value goes on without its gradient, and as it is too where `straight`."""
+
+    def __init__(self, straight: bool) -> None:
+        super().__init__()
+        self.inner, self.outer, self.straight = nn.Linear(6, 8), nn.Linear(8, 3), straight
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.inner(x))
+        rounded = torch.round(x * 4) / 4
+        x = x + (rounded - x).detach() if self.straight else rounded.detach()
+        found: Tensor = self.outer(x)
+        return found
+
+
+@pytest.mark.parametrize("straight", [True, False])
+def test_what_is_cut_off_from_the_gradient_has_none(straight: bool) -> None:
+    """A straight-through estimator lets new channels learn; behind `detach` alone they could not."""
+    genome = graphs.from_torch(Cut(straight), torch.randn(3, 6))
+    assert "changeable" in graphs.report(genome.graph)
+    assert all(graphs.explain(genome.graph, node) for node in genome.graph.nodes)
+    assert len(MUTATIONS["widen_gradmax"].sites(genome)) == straight
