@@ -10,11 +10,14 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphs.importing.chance import own_file
 
-__all__ = ["ASKING", "Unanswered"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["ASKING", "Unanswered", "modes_seen"]
 
 ASKING = ("__bool__", "__int__", "__float__", "__complex__", "__index__", "__len__")
 """Methods by which Python asks for a value."""
@@ -69,3 +72,35 @@ class Unanswered:
         finally:
             for kind, name, question in plain:
                 setattr(kind, name, question)
+
+
+@contextlib.contextmanager
+def modes_seen(note: Callable[[nn.Module], None]) -> Iterator[None]:
+    """Calls `note` with each module that is asked for its mode, or given one, within; may be nested."""
+    from torch import nn
+
+    outer = vars(nn.Module).get("training")
+
+    class Mode:
+        def __get__(self, owner: nn.Module | None, kind: type) -> bool:
+            if owner is None:
+                raise AttributeError("training")
+            note(owner)
+            mode: bool = outer.__get__(owner, kind) if outer else owner.__dict__["training"]
+            return mode
+
+        def __set__(self, owner: nn.Module, mode: bool) -> None:
+            note(owner)
+            if outer:
+                outer.__set__(owner, mode)
+            else:
+                owner.__dict__["training"] = mode
+
+    nn.Module.training = Mode()  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if outer:
+            nn.Module.training = outer
+        else:
+            del nn.Module.training

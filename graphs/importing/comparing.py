@@ -60,6 +60,10 @@ class Unfit(GraphError):
     """The module itself fails on an example, in both modes."""
 
 
+class Failing(GraphError):
+    """What was made of a module fails on an example; in double precision alone, that says nothing of the module."""
+
+
 def _is_telling(tensor: Tensor) -> bool:
     """Whether entries differ in sign: of others, a rectifier that is left out, say, may not show."""
     finite = tensor[:2].isfinite()
@@ -149,6 +153,7 @@ def _difference(
     """What differs between a module, which may be changed, and a genome; None if nothing does.
 
     Raises:
+        Failing: What was made of the module does not run.
         Unfit: The module itself runs in no mode.
     """
     two, one = batches(given)
@@ -172,7 +177,7 @@ def _difference(
         try:
             found, buffers = _made(genome, weights, inputs, mode == "train")
         except RuntimeError as error:  # of another shape than what was observed, say
-            return f"what was traced fails in {mode} mode: {error}".splitlines()[0]
+            raise Failing(f"what was traced fails in {mode} mode: {error}".splitlines()[0]) from error
         weights.update(buffers)
         what: str | None = None
         if len(expected) != len(found) or not all(map(_same, expected, found, itertools.repeat(tolerance))):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
-from types import CellType, FunctionType, MethodType
+from types import CellType, FunctionType, MethodType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
+
+from graphs.errors import GraphError
+from graphs.importing.asking import modes_seen
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["copied"]
+__all__ = ["copied", "original_apart"]
 
 
 def copied(module: nn.Module) -> nn.Module:
@@ -23,6 +28,27 @@ def copied(module: nn.Module) -> nn.Module:
     memo: dict[int, Any] = {id(tensor): tensor for tensor in module.parameters()}
     made: nn.Module = _copy(module, memo)
     return made
+
+
+@contextlib.contextmanager
+def original_apart(module: nn.Module) -> Iterator[None]:
+    """Passes only if no part of a module is asked for its mode, or given one, while a copy of it is worked on.
+
+    Raises:
+        GraphError: One is: something that is not copied reaches it, such as a weak dictionary.
+    """
+    parts = {id(part): path for path, part in module.named_modules()}
+
+    def check(owner: nn.Module) -> None:
+        if id(owner) in parts:
+            what = f"the part '{parts[id(owner)]}'" if parts[id(owner)] else "the module itself"
+            raise GraphError(
+                f"it reaches {what} through something that cannot be copied with the module, so that its mode would be "
+                "kept for ever; reach it as an attribute of a module"
+            )
+
+    with modes_seen(check):
+        yield
 
 
 def _copy(value: Any, memo: dict[int, Any]) -> Any:
@@ -46,6 +72,19 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
     if kind in _DICTIONARIES and all(type(key) in _ATOMS for key in value):
         made = memo[id(value)] = kind()
         made.update((key, _copy(each, memo)) for key, each in value.items())
+        return made
+    if issubclass(kind, weakref.ref) and _has_parts(value):
+        referent = _copy(value(), memo)
+        made = _Kept(referent)
+        made.kept = referent
+        return made
+    if kind in weakref.ProxyTypes:
+        return _copy(value.__repr__.__self__, memo)
+    if kind is MethodType and _has_parts(value):
+        return MethodType(value.__func__, _copy(value.__self__, memo))
+    if _plain_object(kind):
+        made = memo[id(value)] = kind.__new__(kind)
+        made.__dict__.update((name, _copy(each, memo)) for name, each in value.__dict__.items())
         return made
     if _plain(kind):
         made = memo[id(value)] = kind.__new__(kind)
@@ -75,6 +114,13 @@ def _rebound(function: FunctionType, memo: dict[int, Any]) -> FunctionType:
     return made
 
 
+class _Kept(weakref.ref[Any]):
+    """A weak reference to a copy, which no one but the reference may hold."""
+
+    __slots__ = ("kept",)
+    kept: Any
+
+
 def _filled(value: Any, memo: dict[int, Any]) -> Any:
     """A list, a tuple or a call that waits for its arguments, of copies."""
     if isinstance(value, partial):
@@ -101,25 +147,39 @@ def _content(cell: CellType) -> Any:
         return _EMPTY
 
 
-def _has_parts(value: Any, seen: frozenset[int] = frozenset()) -> bool:
+def _has_parts(value: Any) -> bool:
     """Whether modules or tensors are reached through a value."""
     from torch import Tensor, nn
 
-    if isinstance(value, nn.Module | Tensor):
-        return True
-    if id(value) in seen:
-        return False
-    inner = seen | {id(value)}
+    seen: set[int] = set()
+    ahead = [value]
+    while ahead:
+        each = ahead.pop()
+        if isinstance(each, nn.Module | Tensor):
+            return True
+        if id(each) not in seen:
+            seen.add(id(each))
+            ahead.extend(_reached(each))
+    return False
+
+
+def _reached(value: Any) -> Iterable[Any]:
+    """What is reached from a value in one step."""
     if isinstance(value, FunctionType):
-        held = [*map(_content, value.__closure__ or ()), *(value.__defaults__ or ())]
-        return any(_has_parts(each, inner) for each in (*held, *(value.__kwdefaults__ or {}).values()))
+        cells = map(_content, value.__closure__ or ())
+        return [*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
     if isinstance(value, MethodType):
-        return _has_parts(value.__self__, inner)
+        return [value.__self__]
     if isinstance(value, partial):
-        return any(_has_parts(each, inner) for each in (value.func, *value.args, *value.keywords.values()))
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, weakref.ref):
+        return [value()]
+    if isinstance(value, dict):
+        return value.values()
     if isinstance(value, list | tuple):
-        return any(_has_parts(each, inner) for each in value)
-    return isinstance(value, dict) and any(_has_parts(each, inner) for each in value.values())
+        return value
+    kind: Any = type(value)
+    return vars(value).values() if _plain_object(kind) else ()
 
 
 def _state(attributes: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
@@ -160,3 +220,15 @@ def _plain(kind: type) -> bool:
         return False
     names = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__new__")
     return all(getattr(kind, name, None) is getattr(nn.Module, name, None) for name in names)
+
+
+@cache
+def _plain_object(kind: type) -> bool:
+    """Whether instances of a class that is no module's are their attributes and nothing else."""
+    if kind is SimpleNamespace:
+        return True
+    own = ("__reduce__", "__reduce_ex__", "__getstate__", "__new__")
+    others = ("__deepcopy__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
+    usual = all(getattr(kind, name, None) is getattr(object, name, None) for name in own)
+    slots = any(vars(each).get("__slots__") for each in kind.__mro__)
+    return usual and not slots and kind.__dictoffset__ != 0 and not any(hasattr(kind, name) for name in others)

@@ -156,13 +156,14 @@ def _taken_in(
 ) -> Genome:
     """The genome by one way of tracing."""
     from graphs.importing.comparing import compare
-    from graphs.importing.copying import copied
+    from graphs.importing.copying import copied, original_apart
     from graphs.importing.lowering import Lowering
     from graphs.importing.walking import walk
 
     work = copied(module)
-    training = trace(work, given, True)
-    inference = trace(work, given, False) if training.asked else training
+    with original_apart(module):
+        training = trace(work, given, True)
+        inference = trace(work, given, False) if training.asked else training
     lowering = Lowering(work, given, _fixed(training, inference))
     alike = _alike(training, inference)
     trained = walk(lowering, training, inference if alike else None)

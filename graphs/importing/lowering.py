@@ -54,6 +54,7 @@ class Lowering:
         self.look: Callable[[], Any] | None = None
         self.seen: Seen | None = None
         self.count: dict[Any, int] = {}
+        self.drawing: dict[int, Program] = {}
         self.apart, self.training = False, False
         self.root = module
 
@@ -274,6 +275,11 @@ class Lowering:
         """As `call`, for what the user's code does not call itself: what it gives is observed on its own."""
         self.about(function(target), arguments, keywords)
         return self.call(target, arguments, keywords)
+
+    def later(self, target: str, arguments: list[Any]) -> Program:
+        """As `call_anew`, for what is to become part of a program."""
+        self.about(function(target), arguments, {})
+        return Program(target, tuple(arguments), {}, self.now)
 
     def _computed(self, target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """The result of a call in which no tensor of the network takes part, as a constant."""

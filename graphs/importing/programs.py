@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
-from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, Size, Training, any_of, refs_of
+from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, Size, Training, any_of
 from graphs.kinds.allowed import ELEMENTWISE
 from graphs.kinds.program import COUNT
 
@@ -23,6 +24,9 @@ _RANDOM = frozenset(
     multi_head_attention_forward rand_like randn_like rrelu scaled_dot_product_attention
     """.split()
 )
+
+_RATES = {**dict.fromkeys(("gru", "lstm", "rnn_relu", "rnn_tanh"), 5), "scaled_dot_product_attention": 4}
+"""Which argument says how much is dropped, for those that draw nothing if it is zero."""
 
 
 def pointwise(low: Lowering, made: Program) -> Ref | None:
@@ -67,6 +71,7 @@ def opaque(low: Lowering, made: Program) -> Ref:
     steps: list[Any] = []
     operands: list[Ref] = []
     tensors: list[Held] = []
+    leaves = list(_leaves(made, set()))
     done: dict[int, int] = {}
     random = False
 
@@ -91,7 +96,16 @@ def opaque(low: Lowering, made: Program) -> Ref:
 
     def step(program: Program) -> int:
         nonlocal random
-        random = random or program.target.partition(".")[2] in _RANDOM
+        program = _like(low, program, leaves)
+        if _draws(program):
+            random = True
+            if id(program) in low.drawing:
+                raise low.error(
+                    f"what '{program.target.partition('.')[2]}' gives, which has random numbers in it, is read several "
+                    "times where its examples are not its first axis, and would be drawn anew each time; keep examples "
+                    "along the first axis"
+                )
+            low.drawing[id(program)] = program
         arguments = [written(each) for each in program.arguments]
         keywords = {name: written(each) for name, each in program.keywords.items()}
         # A view fails where a mutation has changed how the entries lie in memory; a reshape does not.
@@ -102,7 +116,9 @@ def opaque(low: Lowering, made: Program) -> Ref:
         return len(steps) - 1
 
     # The batch size is read off the first operand, so one that has it comes first.
-    for ref in sorted(refs_of(made), key=lambda ref: ref.bare or not low.depends(ref)):
+    for ref in sorted(
+        (each for each in leaves if isinstance(each, Ref)), key=lambda ref: ref.bare or not low.depends(ref)
+    ):
         if not ref.bare:
             number(operands, ref)
     if low.now.batched and not any(map(low.depends, operands)):
@@ -128,6 +144,46 @@ def opaque(low: Lowering, made: Program) -> Ref:
     if not low.now.batched:
         low.varying.discard(ref.node)
     return ref
+
+
+def _draws(program: Program) -> bool:
+    """Whether a call draws random numbers, if only in train mode."""
+    name = program.target.partition(".")[2]
+    if name not in _RATES:
+        return name in _RANDOM
+    rest = program.arguments[_RATES[name] :]
+    return bool((rest[0] if rest else program.keywords.get("dropout_p", 0)) != 0)
+
+
+def _leaves(value: Any, seen: set[int]) -> Iterator[Ref | Held]:
+    """The nodes and tensors that a value is made of, but for what new tensors are like if their type is said apart."""
+    if isinstance(value, Ref | Held):
+        yield value
+    elif isinstance(value, Program) and id(value) not in seen:
+        seen.add(id(value))
+        yield from _leaves([*value.arguments[_is_new(value) :], *value.keywords.values()], seen)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _leaves(each, seen)
+
+
+def _is_new(program: Program) -> bool:
+    """Whether a call makes a new tensor of numbers whose type is said."""
+    dtype = program.keywords.get("dtype")
+    return program.target.startswith("method.new_") and dtype is not None and dtype.is_floating_point
+
+
+def _like(low: Lowering, program: Program, leaves: Sequence[Ref | Held]) -> Program:
+    """A call that makes a new tensor, whose type is that of what it meets, so that it follows that one's precision."""
+    if not _is_new(program):
+        return program
+    dtype = program.keywords["dtype"]
+    types = [(each, each.tensor.dtype if isinstance(each, Held) else low.types[each.node]) for each in leaves]
+    like = next((each for each, own in types if own == dtype), None)
+    if like is None:
+        return program
+    keywords = {name: each for name, each in program.keywords.items() if name != "dtype"}
+    return replace(program, arguments=(like, *program.arguments[1:]), keywords=keywords)
 
 
 def _counter(low: Lowering, program: Program) -> Held | None:

@@ -13,7 +13,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
-from graphs.importing.asking import ASKING, Unanswered
+from graphs.importing.asking import ASKING, Unanswered, modes_seen
 from graphs.importing.chance import nothing_drawn, own_file
 from graphs.importing.gradients import own_gradients_refused
 
@@ -255,27 +255,9 @@ def _call_hooks(module: nn.Module) -> None:
 @contextmanager
 def _asking(module: nn.Module) -> Iterator[set[str]]:
     """Notes the classes of modules that are asked for their mode, or that may keep it elsewhere."""
-    from torch import nn
-
     asked = {type(each).__name__ for each in module.modules() if _has_modes(each)}
-
-    class Mode:
-        def __get__(self, owner: nn.Module | None, kind: type) -> bool:
-            if owner is None:
-                raise AttributeError("training")
-            asked.add(kind.__name__)
-            mode: bool = owner.__dict__["training"]
-            return mode
-
-        def __set__(self, owner: nn.Module, mode: bool) -> None:
-            asked.add(type(owner).__name__)
-            owner.__dict__["training"] = mode
-
-    nn.Module.training = Mode()  # type: ignore[assignment]
-    try:
+    with modes_seen(lambda owner: asked.add(type(owner).__name__)):
         yield asked
-    finally:
-        del nn.Module.training
 
 
 def _has_modes(part: nn.Module) -> bool:

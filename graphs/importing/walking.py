@@ -18,6 +18,7 @@ from graphs.importing.held import reach
 from graphs.importing.layers import in_mode, layer_of
 from graphs.importing.lowering import Lowering
 from graphs.importing.memory import Memory
+from graphs.importing.sharing import shared
 from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, Unknown
 from graphs.importing.tracing import IN_PLACE, Trace
 
@@ -48,6 +49,8 @@ def walk(low: Lowering, trace: Trace, other: Trace | None) -> Any:
         low.at(line_of(node))
         if node.op == "output":
             return _value(node.args[0], values, node.args[0])
+        if node.target is operator.getitem and not node.users:
+            continue  # a trace takes all of several values, also those that nothing reads
         memory.note(node, own=node.op == "call_module" and _is_weighted(low, str(node.target)))
         try:
             values[node] = _step(low, node, twin, values, memory)
@@ -97,6 +100,7 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
         if hasattr(node.target, "_schema"):
             target, arguments, keywords = public(plain, arguments, keywords) or (target, arguments, keywords)
         result = convert(low, target, arguments, keywords)
+    result = shared(low, result, node)
     changed = node.kwargs.get("out") or next(iter(node.all_input_nodes), None) if in_place else None
     if isinstance(changed, fx.Node) and values[changed] is not None:
         _change(low, node, changed, result, values, memory)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import functools
 import random
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -803,6 +805,16 @@ def with_default(layers: nn.ModuleDict) -> Callable[[Tensor], Tensor]:
     return forward
 
 
+class Caller:
+    """An object of the user's that is no module."""
+
+    def __init__(self, layers: nn.ModuleDict) -> None:
+        self.layers = layers
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return called(self.layers, x)
+
+
 HIDDEN: dict[str, Callable[[Any], Callable[[Tensor], Tensor]]] = {
     "a function's cell": lambda layers: lambda x: called(layers, x),
     "a function's default": lambda layers: lambda x, own=layers: called(own, x),
@@ -810,6 +822,11 @@ HIDDEN: dict[str, Callable[[Any], Callable[[Tensor], Tensor]]] = {
     "a call that waits": lambda layers: functools.partial(called, layers),
     "a cell of a call that waits": lambda layers: functools.partial(lambda x: called(layers, x)),
     "a function in a function": lambda layers: lambda x: (lambda: called(layers, x))(),
+    "a weak reference": lambda layers: functools.partial(lambda own, x: called(own(), x), weakref.ref(layers)),
+    "a weak proxy": lambda layers: functools.partial(called, weakref.proxy(layers)),
+    "an attribute": lambda layers: functools.partial(lambda own, x: called(own.on, x), SimpleNamespace(on=layers)),
+    "an object that is called": lambda layers: Caller(layers),
+    "an object in a cell": lambda layers: functools.partial(lambda own, x: own(x), Caller(layers)),
 }
 """Ways to reach layers that a copy of a module does not copy."""
 
@@ -844,3 +861,49 @@ def test_layers_that_a_function_reaches_are_those_of_the_module(how: str, given:
             outputs.append(each.train(training)(x))
         assert torch.equal(*outputs)
     assert all(torch.equal(tensor, back.state_dict()[name]) for name, tensor in module.state_dict().items())
+
+
+class Asking(nn.Module):
+    """It asks another module for its mode, which it reaches in a way of its own."""
+
+    def __init__(self, reach: Callable[[nn.Module], Any]) -> None:
+        super().__init__()
+        self.fc, self.part = nn.Linear(5, 8), nn.Module()
+        self.reached = reach(self.part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.dropout(self.fc(x), 0.5, training=self.reached())
+
+
+def test_a_mode_that_no_copy_has_is_refused_with_the_line() -> None:
+    def by_name(part: nn.Module) -> Callable[[], bool]:
+        parts = weakref.WeakValueDictionary({"part": part})
+        return lambda: parts["part"].training
+
+    module = Asking(by_name)
+    with pytest.raises(GraphError, match=r"reaches the part 'part' through something that cannot be copied"):
+        graphs.from_torch(module, torch.randn(4, 5))
+    assert "training" not in vars(nn.Module)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_child_that_asks_its_parent_is_told_of_every_mode(given: bool) -> None:
+    module = nn.Sequential(nn.Linear(5, 8), Asking(lambda part: None)).train(given)
+    module[1].fc = nn.Linear(8, 8)
+    module[1].reached = functools.partial(lambda parent: parent().training, weakref.ref(module))
+    back = graphs.to_torch(graphs.from_torch(module, torch.randn(4, 5)))
+    x = torch.randn(6, 5)
+    for training in (False, True):
+        outputs = []
+        for each in (module, back):
+            torch.manual_seed(2)
+            outputs.append(each.train(training)(x))
+        assert torch.equal(*outputs)
+
+
+def test_a_weight_that_a_function_reaches_is_trained() -> None:
+    module = Reaching(lambda layers: lambda x: layers["last"](layers["first"](x)))
+    back = graphs.to_torch(graphs.from_torch(module, torch.randn(4, 5)))
+    back(torch.randn(4, 5)).sum().backward()
+    names = [name for name, each in back.named_parameters() if "norm" not in name and each.grad is None]
+    assert not names and dict(back.named_buffers()).keys() == dict(module.named_buffers()).keys()
