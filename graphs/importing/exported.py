@@ -64,14 +64,32 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
         elif str(node.target) == "wrap_with_set_grad_enabled":
             _unwrap(whole, node)
     for node in list(whole.graph.nodes):
-        if getattr(node.target, "_schema", None) and node.target.__name__.partition(".")[0].endswith("_"):
+        if _is_in_place(node):
             _as_index(whole.graph, node)
+    if not any(_is_in_place(node) for node in whole.graph.nodes):
+        _as_values(whole.graph)
     whole.graph.eliminate_dead_code(lambda node: str(node.target) not in _VIEWS)
     return Trace(whole.graph, whole, training)
 
 
 _VIEWS = ("aten.slice.Tensor", "aten.select.int")
 """What an assignment to a part of a tensor takes of it."""
+
+
+def _is_in_place(node: fx.Node) -> bool:
+    return hasattr(node.target, "_schema") and node.target.__name__.partition(".")[0].endswith("_")  # type: ignore[union-attr]
+
+
+def _as_values(graph: fx.Graph) -> None:
+    """Takes out what is about memory alone, where nothing is changed in place: the modes may differ in no more."""
+    import torch
+
+    for node in list(graph.nodes):
+        if str(node.target) == "aten.contiguous.default":
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+        elif str(node.target) == "aten.view.default":
+            node.target = torch.ops.aten.reshape.default
 
 
 def _unwrap(whole: Any, node: fx.Node) -> None:

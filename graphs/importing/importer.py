@@ -194,7 +194,10 @@ def _parting(one: Trace, other: Trace) -> str:
     """Where two modes begin to make different calls."""
     from graphs.importing.walking import line_of
 
-    for node, twin in zip(one.graph.nodes, other.graph.nodes, strict=False):
+    nodes = [list(trace.graph.nodes) for trace in (one, other)]
+    # Where lines are known, what asks for a size has none, and stands where no one wrote it.
+    placed = [[node for node in each if node.op == "output" or not line_of(node).startswith("'")] for each in nodes]
+    for node, twin in itertools.chain(zip(*placed, strict=False), zip(*nodes, strict=False)):
         if (node.op, str(node.target)) != (twin.op, str(twin.target)):
             return line_of(twin if node.op == "output" else node)
     return ""
@@ -241,7 +244,10 @@ def _outputs(low: Lowering, value: Any, name: str) -> dict[str, str]:
     for key, part in parts.items():
         plain = re.sub(r"\W", "_", key)
         label = f"{name}_{plain}" if name else plain if not plain.isdigit() else f"output_{plain}"
-        found.update(_outputs(low, part, label))
+        new = _outputs(low, part, label)
+        if twice := sorted(new.keys() & found.keys()):
+            raise low.error(f"two of its outputs would be called '{twice[0]}'; give them names that stay apart")
+        found.update(new)
     return found
 
 

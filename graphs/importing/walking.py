@@ -23,7 +23,7 @@ from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, 
 from graphs.importing.tracing import IN_PLACE, Trace
 
 if TYPE_CHECKING:
-    from torch import fx
+    from torch import fx, nn
 
 __all__ = ["line_of", "walk"]
 
@@ -95,7 +95,7 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
         if target.partition(".")[2].startswith("_assert"):
             return None
         if keywords.get("out") is not None:
-            raise low.error("it writes its result into a tensor that it is given, 'out'; use what the call gives")
+            raise low.error(_writing(low, keywords["out"]))
         plain = target.rpartition(".")[2]
         if hasattr(node.target, "_schema"):
             target, arguments, keywords = public(plain, arguments, keywords) or (target, arguments, keywords)
@@ -187,7 +187,7 @@ def _value(argument: Any, values: Mapping[fx.Node, Any], twin: Any) -> Any:
         return values[argument]
     if isinstance(argument, bool) and isinstance(twin, bool) and argument != twin:
         return TRAINING
-    if isinstance(argument, int | float) and isinstance(twin, int | float) and argument != twin:
+    if isinstance(argument, int | float) and isinstance(twin, int | float) and not _equal(argument, twin):
         return Differing(argument, twin)
     if type(argument) is str and argument != twin:
         raise ValueError(f"an argument is {argument} in train mode, but {twin} in eval mode")
@@ -202,6 +202,11 @@ def _value(argument: Any, values: Mapping[fx.Node, Any], twin: Any) -> Any:
     if isinstance(argument, slice):
         return slice(*(_value(each, values, each) for each in (argument.start, argument.stop, argument.step)))
     return argument
+
+
+def _equal(one: float, other: float) -> bool:
+    """Whether two numbers are the same; what is no number is."""
+    return one == other or (one != one and other != other)
 
 
 def _method(name: str) -> Callable[..., Any]:
@@ -274,6 +279,24 @@ def _layer(low: Lowering, path: str, arguments: Sequence[Any], keywords: Mapping
             getattr(layer, "inplace", False)
         )
     raise low.error(f"the layer '{path}' is not given a tensor")
+
+
+def _writing(low: Lowering, out: Any) -> str:
+    """Why a call that is given a tensor for its result is refused."""
+    normed = [path for path, part in low.module.named_modules() if _is_spectral(part)]
+    if normed and isinstance(out, Held):
+        path = normed[0].partition(".parametrizations")[0]
+        return (
+            f"the spectral norm of '{path}' changes its buffers in each pass, which no node does; remove it first, by "
+            "torch.nn.utils.parametrize.remove_parametrizations or torch.nn.utils.remove_spectral_norm"
+        )
+    return "it writes its result into a tensor that it is given, 'out'; use what the call gives"
+
+
+def _is_spectral(part: nn.Module) -> bool:
+    """Whether a module norms a weight by its greatest singular value, or is such a norm."""
+    kinds = [type(each).__name__ for each in (part, *part._forward_pre_hooks.values())]
+    return not {"_SpectralNorm", "SpectralNorm"}.isdisjoint(kinds)
 
 
 def _is_weighted(low: Lowering, path: str) -> bool:

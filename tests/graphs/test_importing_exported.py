@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn import functional, utils
 from torch.nn.utils import parametrizations
 
 import graphs
@@ -141,7 +141,50 @@ def test_a_weight_that_is_orthogonal_comes_in() -> None:
     torch.testing.assert_close(made(x), module(x))
 
 
-def test_statistics_that_the_forward_pass_writes_are_named() -> None:
-    module = Untraceable(lambda s, x: s.turn(x), turn=parametrizations.spectral_norm(nn.Linear(6, 6)))
-    with pytest.raises(GraphError, match="writes its result into a tensor"):
+@pytest.mark.parametrize("norm", [parametrizations.spectral_norm, utils.spectral_norm])
+def test_a_spectral_norm_is_named(norm: Callable[[nn.Module], nn.Module]) -> None:
+    module = Untraceable(lambda s, x: s.turn(x), turn=norm(nn.Linear(6, 6)))
+    with pytest.raises(GraphError, match=r"exported.py.*the spectral norm of 'turn' changes its buffers"):
+        graphs.from_torch(module, torch.randn(2, 5, 6))
+
+
+def attention(self: Untraceable, x: Tensor) -> Tensor:
+    """Its result lies in memory in another order where it drops out, so that it is copied in one mode alone."""
+    parts = [each.view(x.shape[0], 5, 2, 3).transpose(1, 2) for each in (x, x.sin(), x.cos())]
+    rate = 0.2 if self.training else 0
+    y = functional.scaled_dot_product_attention(*parts, dropout_p=rate, is_causal=True)
+    return y.transpose(1, 2).contiguous().view(x.shape[0], 5, 6)
+
+
+def test_attention_that_drops_out_in_train_mode_comes_in() -> None:
+    torch.manual_seed(1)
+    module, x = Untraceable(attention), torch.randn(3, 5, 6)
+    genome = graphs.from_torch(module, x[:2])
+    (found,) = (node for node in genome.graph.nodes.values() if node.kind == "attention")
+    assert found.settings["dropout"] == 0.2 and found.settings["causal"]
+    torch.testing.assert_close(graphs.to_torch(genome).eval()(x), module.eval()(x))
+
+
+class DroppedPath(nn.Module):
+    """It leaves a part out in train mode, as people write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.fc(x)
+        if self.training:
+            y = y * (torch.rand((x.shape[0],) + (1,) * (x.ndim - 1)) > 0.5)
+        return x + y
+
+
+def test_the_line_where_modes_part_is_named() -> None:
+    with pytest.raises(GraphError, match=r"in train mode than in eval mode, from .*'y = y \* \(torch.rand"):
+        graphs.from_torch(DroppedPath(), torch.randn(2, 5, 6))
+
+
+def test_examples_along_the_second_axis_are_the_reason() -> None:
+    module = Untraceable(lambda s, x: s.layer(x), layer=nn.TransformerEncoderLayer(6, 2, 8))
+    with pytest.raises(GraphError, match=r"attention does not have examples along the first axis.*batch_first=True"):
         graphs.from_torch(module, torch.randn(2, 5, 6))

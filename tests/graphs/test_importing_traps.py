@@ -907,3 +907,32 @@ def test_a_weight_that_a_function_reaches_is_trained() -> None:
     back(torch.randn(4, 5)).sum().backward()
     names = [name for name, each in back.named_parameters() if "norm" not in name and each.grad is None]
     assert not names and dict(back.named_buffers()).keys() == dict(module.named_buffers()).keys()
+
+
+class Unnumbered(Base):
+    """It gives no number where its input is negative."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return torch.where(y > 0, y, torch.full_like(y, float("nan")))
+
+
+def test_no_number_is_the_same_in_both_modes() -> None:
+    torch.manual_seed(1)
+    module, x = Unnumbered(), torch.randn(3, 3, 6, 6)
+    back = graphs.to_torch(graphs.from_torch(module, x))
+    torch.testing.assert_close(back.eval()(x), module.eval()(x), equal_nan=True)
+
+
+class Alike(Base):
+    """Two of its outputs would have one name."""
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        y = super().forward(x)
+        return {"a": {"b": y}, "a_b": y + 1}
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_outputs_whose_names_would_be_one_are_refused(verify: bool) -> None:
+    with pytest.raises(GraphError, match="two of its outputs would be called 'a_b'"):
+        graphs.from_torch(Alike(), torch.randn(2, 3, 6, 6), verify=verify)
