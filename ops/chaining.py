@@ -148,14 +148,14 @@ def _touched(genome: Genome, parts: list[Child]) -> tuple[Touched, ...]:
     """What the parts work on.
 
     For the first part, that is in the parent. What a later part works on may have been copied and moved by those before
-    it, so all channels of the value stand for some of them: the parent's value, or the child's where the node is new. A
-    value that neither has cannot be looked at, which makes a certificate blind.
+    it, so all channels of the value stand for some of them: the parent's value, or the child's where the node is new.
+    Where it works on none, it only adds some, which may well be zero.
     """
     import numpy
 
     last = parts[-1].genome.graph
     found = list(parts[0].touched)
-    for touch in (touch for part in parts[1:] for touch in part.touched):
+    for touch in (touch for part in parts[1:] for touch in part.touched if len(touch.channels)):
         shapes = genome.graph.shapes if touch.node in genome.graph.nodes else last.shapes
         width = shapes[touch.node][touch.axis] if touch.node in shapes else 0
         found.append(Touched(touch.node, 0, 1, numpy.arange(width), touch.axis))
