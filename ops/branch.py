@@ -31,15 +31,15 @@ def _find(genome: Genome) -> Iterable[Site]:
             yield Site({"beside": node.id}, "exact")
 
 
-def _kernels(node: Node) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """(kernel, padding) along all axes with which a convolution's output keeps its size."""
+def _kernels(node: Node) -> dict[tuple[int, ...], tuple[int, ...]]:
+    """The kernels with which a convolution's output keeps its size, and the padding that each needs for that."""
     kernel, padding, dilation = (node.settings[name] for name in ("kernel", "padding", "dilation"))
-    fitting = []
+    fitting = {}
     for more in (-2, 0, 2):
         larger = tuple(size + more for size in kernel)
         padded = tuple(pad + more * wide // 2 for pad, wide in zip(padding, dilation, strict=True))
         if not more or (min(larger) >= 1 and max(larger) <= 7 and min(padded) >= 0):
-            fitting.append((larger, padded))
+            fitting[larger] = padded
     return fitting
 
 
@@ -47,23 +47,23 @@ def _choose(genome: Genome, place: Mapping[str, Any], rng: numpy.random.Generato
     node = genome.graph[place["beside"]]
     if not is_convolution(node):
         return {}
-    options = _kernels(node)
-    kernel, padding = options[int(rng.integers(len(options)))]
-    return {"kernel": kernel, "padding": padding}
+    fitting = list(_kernels(node))
+    return {"kernel": fitting[int(rng.integers(len(fitting)))]}
 
 
 def _options(genome: Genome, place: Mapping[str, Any]) -> Mapping[str, Option]:
     node = genome.graph[place["beside"]]
-    if not is_convolution(node):
-        return {}
-    kernels, paddings = zip(*_kernels(node), strict=True)
-    return {"kernel": OneOf(kernels), "padding": OneOf(paddings)}
+    return {"kernel": OneOf(list(_kernels(node)))} if is_convolution(node) else {}
 
 
 def _build(work: Work) -> Build:
     old = work.graph[work.place["beside"]]
     draft = Draft(work.graph, work.born)
-    other = draft.add(old.kind, old.inputs, after=old.id, **{**old.settings, **work.choices})
+    settings = dict(old.settings)
+    if is_convolution(old):
+        kernel = work.choices["kernel"]
+        settings |= {"kernel": kernel, "padding": _kernels(old)[kernel]}
+    other = draft.add(old.kind, old.inputs, after=old.id, **settings)
     gate = draft.add("gate", [old.id, other], after=other)
     draft.redirect(old.id, gate, [reader for reader, _ in work.graph.consumers[old.id]])
     return Build(draft.finish(), Transfer({draft.nodes[gate].tensors["gate"]: New(0.0)}))

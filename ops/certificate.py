@@ -34,14 +34,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.structure import Node
 from ops.comparison import Comparison, Measures
-from ops.errors import BrokenPromise
-from ops.mutation import Child
+from ops.errors import BrokenPromise, ReplayError
+from ops.examples import fitting
+from ops.mutation import COUNT, Child, counts
 from ops.probe import Probe, cast_up, precise
 from ops.stirring import stir
 from ops.table import replay_child
@@ -56,6 +58,9 @@ VERDICTS = ("pass", "broken", "blind", "unreached", "approximate")
 _LEAST_TOLERANCE = 1e-12
 _FLOORS = 20
 _POWER = 1e6
+_MOST, _PLENTY, _WIDE = 64, 2**16, 8.0
+"""How many examples are drawn at most; activations that cost nothing; how much wider every fourth example is."""
+
 _TURNS, _MANY, _SETTLED = 8, 32, 4
 """How often stirred weights are measured before they are said to show nothing; with how many examples after once; after
 how many turns an element of an output that has been the same for all examples is taken for a constant."""
@@ -147,14 +152,21 @@ def certify(
     Args:
         parent: What the child was made from.
         child: What a mutation made.
-        probe: At least 4 examples (N, *shape), or such a tensor for each input by its name; drawn from a normal
-            distribution if None.
+        probe: At least 4 examples (N, *shape), or such a tensor for each input by its name; drawn if None. A fault
+            that none of the examples shows is not found, so where they are few and have no places, draw.
         seed: Of a drawn probe, of the perturbations, and of nodes that draw random numbers.
 
     Raises:
-        GraphError: The probe has fewer than 4 examples, or does not fit the network's inputs.
+        GraphError: The probe has fewer than 4 examples, or does not fit the network's inputs; or the seed is no whole
+            number from 0 on.
+        ReplayError: The child was made from a network of another structure.
     """
     import torch
+
+    if not counts(seed):
+        raise GraphError(f"the certificate's seed is {seed!r}; expected {COUNT}")
+    if parent.graph != child.parent.graph:
+        raise ReplayError("the child was made from a network of another structure; give its own parent")
 
     # Tensors made in the caller's inference mode would have no derivatives.
     with torch.inference_mode(False):
@@ -187,31 +199,36 @@ def _certify(parent: Genome, child: Child, inputs: dict[str, Tensor], source: st
 
 
 def _inputs(
-    parent: Genome, probe: Tensor | Mapping[str, Tensor] | None, seed: int, batch: int = 8
+    parent: Genome, probe: Tensor | Mapping[str, Tensor] | None, seed: int, least: int = 8
 ) -> dict[str, Tensor]:
-    """The probe by argument name, in float64."""
+    """The probe by argument name, in float64.
+
+    As many examples are drawn as hold `_PLENTY` activations, so that a layer without places sees each pair of a channel
+    that it reads and one that it makes alive at once; at least `least` and at most 64.
+    """
     import torch
 
     nodes = parent.graph.inputs
     if probe is None:
         generator = torch.Generator().manual_seed(seed)
+        batch = max(least, min(_MOST, _PLENTY // sum(map(prod, parent.graph.shapes.values()))))
         return {node.settings["name"]: _drawn(node, generator, batch) for node in nodes}
     given = dict(probe) if isinstance(probe, Mapping) else {nodes[0].settings["name"]: probe}
-    for node in nodes:
-        name, shape = node.settings["name"], tuple(node.settings["shape"])
-        found = tuple(given[name].shape) if name in given else None
-        if found is None or found[1:] != shape or found[0] < 4:
-            raise GraphError(f"the probe for input '{name}' has shape {found}; expected (4 or more, *{shape})")
-    return {name: precise(tensor) for name, tensor in given.items()}
+    return {node.settings["name"]: precise(fitting("probe", node, given, 4)) for node in nodes}
 
 
 def _drawn(node: Node, generator: Generator, batch: int) -> Tensor:
-    """Examples for an input."""
+    """Examples for an input: numbers of a normal distribution, every fourth example of a wider one.
+
+    What differs far from zero only, such as ReLU and ReLU6, would not be seen in the bulk.
+    """
     import torch
 
     shape = (batch, *node.settings["shape"])
     if node.settings["dtype"] == "float":
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
+        found = torch.randn(shape, generator=generator, dtype=torch.float64)
+        found[3::4] *= _WIDE
+        return found
     if node.settings["dtype"] == "boolean":
         return torch.randint(0, 2, shape, generator=generator).bool()
     return torch.randint(0, node.settings["most"], shape, generator=generator)
@@ -245,21 +262,21 @@ def _broken(mode: Mode) -> Mode:
 
 def _untouched(parent: Genome, child: Child) -> bool:
     """Whether what the transfer does not speak of is the parent's, bit for bit, however little of it shows."""
-    import torch
-
     mine = child.genome.weights
     kept = mine.keys() & parent.weights.keys() - child.transfer.plans.keys()
-    return all(mine[name] is parent.weights[name] or torch.equal(mine[name], parent.weights[name]) for name in kept)
+    return all(_equal(mine[name], parent.weights[name]) for name in kept)
 
 
 def _same(one: Genome, other: Genome) -> bool:
     """Whether two genomes have the same graph and the same tensors, bit for bit."""
-    import torch
+    return one.graph == other.graph and all(_equal(tensor, other.weights[name]) for name, tensor in one.weights.items())
 
-    return one.graph == other.graph and all(
-        tensor is other.weights[name] or torch.equal(tensor, other.weights[name])
-        for name, tensor in one.weights.items()
-    )
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, or NaN at the same places."""
+    if one is other:
+        return True
+    return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 def _measure(parent: Genome, child: Child, probe: Probe, promised: Mapping[str, bool], stirred: int) -> dict[str, Mode]:

@@ -7,7 +7,7 @@ promises.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError, UnknownName
@@ -15,7 +15,7 @@ from graphs.genome import Genome
 from graphs.structure import frozen
 from ops.composition import compose, given_name
 from ops.errors import NoSite
-from ops.mutation import PROMISES, Build, Child, Mutation, Site, Touched, Work
+from ops.mutation import PROMISES, Build, Child, Mutation, Site, Touched, Work, birth, check_draws
 
 if TYPE_CHECKING:
     import numpy
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ops.examples import Batch
 
-__all__ = ["Step", "chain_mutation", "draw_chain", "joined"]
+__all__ = ["Step", "chain_mutation", "draw_chain", "joined", "promised"]
 
 Step = str | tuple[str, Site | Mapping[str, Any] | None]
 """An operator's name, for any of its sites; or the name with the place."""
@@ -52,9 +52,8 @@ def draw_chain(
     born: int | None,
 ) -> Child:
     """Draws what `steps` leave open and makes the child; see `ops.table.chain`."""
-    now, parts = genome, []
-    if born is None:
-        born = 1 + max(node.born for node in genome.graph.nodes.values())
+    check_draws(rng)
+    now, parts, born = genome, [], birth(genome, born)
     wanted = [_step(number, step) for number, step in enumerate(steps)]
     if not wanted:
         raise GraphError("a chain has no steps; expected at least one name of an operator")
@@ -129,8 +128,16 @@ def _collected(parts: Sequence[Child]) -> dict[str, Tensor]:
     }
 
 
-def _build(operators: Mapping[str, Mutation], work: Work) -> Build:
-    now, parts = work.genome, []
+def promised(operators: Mapping[str, Mutation], work: Work) -> str:
+    """What a chain promises: the worst of what its steps do, each at its site in the network that it is applied to."""
+    return max(_promises(_parts(operators, work, Mutation.promise)), key=PROMISES.index)
+
+
+def _parts(
+    operators: Mapping[str, Mutation], work: Work, promise: Callable[[Mutation, Genome, Mapping[str, Any]], str]
+) -> list[Child]:
+    """The children of a chain's steps, each the parent of the next, with what `promise` says of each."""
+    now, parts = work.genome, list[Child]()
     for number, (step, drawn) in enumerate(zip(work.place["steps"], work.choices["steps"], strict=True)):
         name = step["operator"]
         if name not in operators:
@@ -138,8 +145,14 @@ def _build(operators: Mapping[str, Mutation], work: Work) -> Build:
         start = given_name(number, "")
         given = {key[len(start) :]: value for key, value in (work.given or {}).items() if key.startswith(start)}
         part = Work(now, step["site"], drawn["choices"], drawn["seed"], work.born, work.batch, given)
-        parts.append(operators[name].make(part, operators[name].preserves))
+        parts.append(operators[name].make(part, promise(operators[name], now, part.place)))
         now = parts[-1].genome
+    return parts
+
+
+def _build(operators: Mapping[str, Mutation], work: Work) -> Build:
+    parts = _parts(operators, work, lambda mutation, genome, place: mutation.preserves)
+    now = parts[-1].genome
     found = _touched(work.genome, parts)
     return Build(now.graph, compose(work.graph, parts), found, _collected(parts), parts[0].ground)
 
@@ -148,14 +161,14 @@ def _touched(genome: Genome, parts: list[Child]) -> tuple[Touched, ...]:
     """What the parts work on.
 
     For the first part, that is in the parent. What a later part works on may have been copied and moved by those before
-    it, so all channels of the value stand for some of them: the parent's value, or the child's where the node is new. A
-    value that neither has cannot be looked at, which makes a certificate blind.
+    it, so all channels of the value stand for some of them: the parent's value, or the child's where the node is new.
+    Where it works on none, it only adds some, which may well be zero.
     """
     import numpy
 
     last = parts[-1].genome.graph
     found = list(parts[0].touched)
-    for touch in (touch for part in parts[1:] for touch in part.touched):
+    for touch in (touch for part in parts[1:] for touch in part.touched if len(touch.channels)):
         shapes = genome.graph.shapes if touch.node in genome.graph.nodes else last.shapes
         width = shapes[touch.node][touch.axis] if touch.node in shapes else 0
         found.append(Touched(touch.node, 0, 1, numpy.arange(width), touch.axis))

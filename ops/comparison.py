@@ -153,7 +153,7 @@ class Comparison:
             error = max(error, difference(got, expected) / scales.get(name, 1.0))
         if training:
             error = max(error, self._buffer_error(before, after))
-        hidden = flat or is_dark(self.child.touched, before, after)
+        hidden = flat or is_dark(self.child.touched, before, after, self.settled)
         if hidden or reads_nothing(seen, after):
             return Measures(error, 0.0, 0.0, hidden=True, reached=True)
         power, silent = self._power(before, old, scales, training)

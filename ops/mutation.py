@@ -23,7 +23,21 @@ if TYPE_CHECKING:
 
     from ops.examples import Batch
 
-__all__ = ["PROMISES", "Build", "Child", "Mutation", "Record", "Site", "Touched", "Work", "plain"]
+__all__ = [
+    "COUNT",
+    "PROMISES",
+    "Build",
+    "Child",
+    "Mutation",
+    "Record",
+    "Site",
+    "Touched",
+    "Work",
+    "birth",
+    "check_draws",
+    "counts",
+    "plain",
+]
 
 PROMISES = ("exact", "eval-exact", "approximate")
 """What a site can promise, best first: the same function in eval and in train mode, in eval mode only, neither."""
@@ -36,6 +50,40 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+COUNT = "a whole number from 0 to 2**63 - 1"
+"""What seeds and numbers of candidates are."""
+
+
+def counts(value: object) -> bool:
+    """Whether a value is such a number."""
+    return type(value) is int and 0 <= value < 2**63
+
+
+def check_draws(rng: object) -> None:
+    """Passes a generator of NumPy.
+
+    Raises:
+        GraphError: It is something else.
+    """
+    import numpy
+
+    if not isinstance(rng, numpy.random.Generator):
+        raise GraphError(f"rng is {rng!r}; expected a generator such as numpy.random.default_rng(0)")
+
+
+def birth(genome: Genome, born: int | None) -> int:
+    """The number of a candidate: the one that is given, or one more than the newest node's.
+
+    Raises:
+        GraphError: It is no whole number from 0 on.
+    """
+    if born is None:
+        return 1 + max(node.born for node in genome.graph.nodes.values())
+    if not counts(born):
+        raise GraphError(f"born is {born!r}; expected {COUNT}, or None for one more than the newest node's")
+    return born
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +128,11 @@ class Record:
     child: str
 
     def __post_init__(self) -> None:
+        if self.preserves not in PROMISES:
+            raise FormatError(f"a mutation's record promises one of {', '.join(PROMISES)}, not {self.preserves!r}")
+        for name in ("seed", "born"):
+            if not counts(getattr(self, name)):
+                raise FormatError(f"field '{name}' of a mutation's record is {getattr(self, name)!r}, expected {COUNT}")
         object.__setattr__(self, "site", frozen(self.site))
         object.__setattr__(self, "choices", frozen(self.choices))
 
@@ -92,16 +145,9 @@ class Record:
         """The record that `to_json` gave.
 
         Raises:
-            FormatError: A field is missing, superfluous or of another type.
+            FormatError: A field is missing, superfluous, of another type or out of range.
         """
-        expected = {
-            "operator": str,
-            "site": Mapping,
-            "preserves": str,
-            "choices": Mapping,
-            "seed": int,
-            "born": int,
-        }
+        expected = {"operator": str, "site": Mapping, "preserves": str, "choices": Mapping, "seed": int, "born": int}
         expected |= {"parent": str, "child": str}
         if set(data) != set(expected):
             raise FormatError(f"a mutation's record has the fields {sorted(expected)}, got {sorted(data)}")
@@ -213,6 +259,17 @@ class Mutation:
         """Where it can be applied, each with its promise; empty where it cannot."""
         return list(self.find(genome))
 
+    def promise(self, genome: Genome, place: Mapping[str, Any]) -> str:
+        """What the site at a place promises.
+
+        Raises:
+            NoSite: There is none in this network.
+        """
+        for site in self.find(genome):
+            if site.place == place:
+                return site.preserves
+        raise NoSite(f"'{self.name}' has no site {plain(place)} in this network")
+
     def refusal(self, genome: Genome) -> str | None:
         """Why it cannot be applied, in one sentence; None if it can."""
         if next(iter(self.find(genome)), None) is not None:
@@ -242,15 +299,19 @@ class Mutation:
             choices: Some of the choices, by name, instead of drawn ones.
 
         Raises:
+            GraphError: An argument is of another type.
             NoSite: The site is none of this mutation's for this genome.
             UnknownName: The mutation has no such choice.
             BadChoice: It has, but what is chosen is not possible here.
         """
+        check_draws(rng)
+        if not isinstance(site, Site):
+            raise GraphError(f"the site is {site!r}; expected one of `sites` of '{self.name}', or a step of `chain`")
         if site not in self.sites(genome):
             raise NoSite(f"'{self.name}' has no site {site.to_json()} with promise '{site.preserves}' in this network")
         drawn = dict(self.choose(genome, site.place, rng))
         options = self.options(genome, site.place) if choices else {}
-        for name, value in (choices or {}).items():
+        for name, value in frozen(choices or {}).items():
             if name not in drawn:
                 raise UnknownName.of(f"choice of '{self.name}'", name, drawn)
             if not options[name].allows(value):
@@ -259,9 +320,7 @@ class Mutation:
                 )
             drawn[name] = value
         seed = int(rng.integers(2**53))
-        if born is None:
-            born = 1 + max(node.born for node in genome.graph.nodes.values())
-        return self.make(Work(genome, site.place, frozen(drawn), seed, born, batch), site.preserves)
+        return self.make(Work(genome, site.place, frozen(drawn), seed, birth(genome, born), batch), site.preserves)
 
     def make(self, work: Work, preserves: str) -> Child:
         """The child that `work` leads to."""

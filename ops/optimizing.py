@@ -17,16 +17,25 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import GraphError, UnknownName
 from graphs.genome import Genome
 from graphs.modules import to_torch
+from graphs.structure import Graph
 from ops.mutation import Child
 from ops.transfer import Given, Made, Mapped, New, Source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["MOMENTS", "optimizer_factors", "optimizer_groups", "transfer_optimizer"]
+__all__ = ["MOMENTS", "decaying", "optimizer_factors", "optimizer_groups", "transfer_optimizer"]
 
 MOMENTS = {"momentum_buffer": 1, "exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2, "step": None}
 """What SGD, Adam and AdamW keep for each parameter -> the power of the gradient that it goes with; None: a count."""
+
+
+def decaying(graph: Graph) -> frozenset[str]:
+    """The tensors that weight decay is for: the weights of layers.
+
+    Not biases, norms, gates and slopes: decay would erode the identities that mutations build of them.
+    """
+    return frozenset(name for name, spec in graph.tensors.items() if spec.drawn and len(spec.shape) > 1)
 
 
 def transfer_optimizer(
@@ -86,9 +95,16 @@ def optimizer_factors(child: Child, adaptive: bool = False) -> dict[str, Tensor 
 
 
 def optimizer_groups(
-    child: Child, module: nn.Module, lr: float, weight_decay: float = 0.0, adaptive: bool = False
+    child: Child,
+    module: nn.Module,
+    lr: float,
+    weight_decay: float = 0.0,
+    adaptive: bool = False,
+    decay_all: bool = True,
 ) -> list[dict[str, Any]]:
     """Groups of named parameters for an optimiser, with the rates and decays that `optimizer_factors` asks for.
+
+    Gates never decay, nor does what is new and no weight of a layer (`decaying`): nothing of the parent's goes with it.
 
     Args:
         child: What a mutation made.
@@ -96,13 +112,19 @@ def optimizer_groups(
         lr: The parent's learning rate.
         weight_decay: The parent's weight decay.
         adaptive: See `optimizer_factors`.
+        decay_all: All that comes from the parent decays, as it does there if its optimiser is one of
+            `module.parameters()`; else weights of layers alone, as in our own training.
 
     Raises:
         GraphError: The factors differ within a tensor.
     """
-    aliases = _aliases(child.genome)
+    aliases, graph = _aliases(child.genome), child.genome.graph
     factors = optimizer_factors(child, adaptive)
-    groups: dict[float, list[tuple[str, nn.Parameter]]] = defaultdict(list)
+    decayed = decaying(graph)
+    if decay_all:
+        gates = {name for name, spec in graph.tensors.items() if not (spec.drawn or spec.shape)}
+        decayed |= {name for name in factors if _plan(child, name) is not None} - gates
+    groups: dict[tuple[float, bool], list[tuple[str, nn.Parameter]]] = defaultdict(list)
     for name, parameter in module.named_parameters():
         factor = factors[aliases[name]]
         if not isinstance(factor, float):
@@ -111,9 +133,10 @@ def optimizer_groups(
                 f"{lr * float(factor.max()):.3g}, but a group has one; "
                 "widen evenly by a whole multiple, or scale the gradients by `optimizer_factors`"
             )
-        groups[factor].append((name, parameter))
+        groups[factor, aliases[name] in decayed].append((name, parameter))
     return [
-        {"params": named, "lr": lr * factor, "weight_decay": weight_decay / factor} for factor, named in groups.items()
+        {"params": named, "lr": lr * factor, "weight_decay": weight_decay / factor if decays else 0.0}
+        for (factor, decays), named in groups.items()
     ]
 
 

@@ -14,10 +14,13 @@ from typing import Any, Protocol
 
 from graphs.spaces import Space
 
-__all__ = ["MOST", "Ascending", "Merged", "Named", "OneOf", "Option", "Share", "Whole", "widths"]
+__all__ = ["GROWTH", "MOST", "Ascending", "Merged", "Named", "OneOf", "Option", "Share", "Whole", "widths"]
 
-MOST = 2**20
-"""No width, and no number of heads, is larger."""
+MOST = 2**16
+"""No width, and no number of heads, is larger, but for widths that a network has already."""
+
+GROWTH = 64
+"""No space gets more than so many times as wide at once: a channel's copies would share nothing but rounding."""
 
 
 class Option(Protocol):
@@ -130,6 +133,10 @@ class Named:
 
 
 def widths(space: Space) -> Whole:
-    """The larger widths for a space: whole blocks, and where a norm runs over it, multiples of what it has."""
+    """The larger widths for a space: whole blocks, and where a norm runs over it, multiples of what it has.
+
+    At most `GROWTH` times as wide, and `MOST`, or the next larger width if that is more.
+    """
     step = space.width if space.balanced else space.blocks
-    return Whole(space.width + step, max(MOST // step, 2) * step, step)
+    least = space.width + step
+    return Whole(least, max(min(MOST, GROWTH * space.width) // step * step, least), step)

@@ -43,7 +43,8 @@ def followed(graph: Graph, layer: str) -> list[str]:
     while found[-1] not in outputs and len(graph.consumers[found[-1]]) == 1:
         follower = graph[graph.consumers[found[-1]][0][0]]
         kind = KINDS[follower.kind]
-        if len(follower.inputs) != 1 or not (kind.activation or kind.normalisation):
+        norm = kind.affine and kind.window is None
+        if len(follower.inputs) != 1 or not (kind.activation or norm):
             break
         found.append(follower.id)
     return found

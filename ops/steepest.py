@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from graphs.errors import GraphError
 from graphs.initial import stream, uniform
 from graphs.structure import Graph
 from ops.examples import Examples
@@ -63,6 +64,9 @@ def loss_of(graph: Graph, values: Mapping[str, Tensor], examples: Examples, seed
     Of class numbers the cross entropy, of values of the outputs' shape half the squared distance. Without targets, the
     network's own predictions stand in: for logits the negative log-likelihood of a class drawn from what it predicts,
     for a single number half the squared distance from itself with a deviation of 1 drawn on top.
+
+    Raises:
+        GraphError: The targets are neither.
     """
     import torch
     from torch.nn import functional
@@ -72,13 +76,37 @@ def loss_of(graph: Graph, values: Mapping[str, Tensor], examples: Examples, seed
         output = values[head.node]
         if not output.is_floating_point():
             continue
-        flat, targets = output.flatten(1), examples.targets
+        flat, targets = output.flatten(1), _targets(examples, head.name, output)
         draws = torch.from_numpy(uniform(stream(seed, f"loss/{head.name}"), (len(flat),), 0, 1)).to(flat)
         if targets is not None and targets.is_floating_point():
-            total = total + (output - targets.to(output)).square().flatten(1).sum(1).mean() / 2
+            total = total + (output - targets).square().flatten(1).sum(1).mean() / 2
         elif targets is None and flat.shape[1] == 1:
             total = total + (flat - flat.detach() - torch.erfinv(2 * draws - 1)[:, None] * 2**0.5).square().mean() / 2
         else:
             drawn = (flat.detach().softmax(1).cumsum(1) < draws[:, None]).sum(1).clamp(max=flat.shape[1] - 1)
             total = total + functional.cross_entropy(flat, drawn if targets is None else targets)
     return total
+
+
+def _targets(examples: Examples, name: str, output: Tensor) -> Tensor | None:
+    """The targets for an output: as numbers of its type, or as class numbers."""
+    import torch
+
+    targets, shape = examples.targets, tuple(output.shape)
+    if targets is None:
+        return None
+    if not isinstance(targets, torch.Tensor) or targets.is_complex():
+        raise GraphError(f"the batch has targets of type {type(targets).__name__}; expected a tensor of numbers")
+    if targets.is_floating_point():
+        if tuple(targets.shape) != shape:
+            raise GraphError(f"the batch has targets of shape {tuple(targets.shape)}; output '{name}' has {shape}")
+        return targets.to(output)
+    classes = output[0].numel()
+    if tuple(targets.shape) != shape[:1]:
+        raise GraphError(f"the batch has class numbers of shape {tuple(targets.shape)}; expected {shape[:1]}")
+    if not 0 <= int(targets.min()) <= int(targets.max()) < classes:
+        raise GraphError(
+            f"the batch has class numbers from {int(targets.min())} to {int(targets.max())}; "
+            f"output '{name}' has those from 0 to {classes - 1}"
+        )
+    return targets.long()

@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from graphs.errors import EvolutionError, UnknownName
+from graphs.errors import EvolutionError, GraphError, UnknownName
 from graphs.genome import Genome
 from graphs.structure import Graph
 from ops.add_heads import ADD_HEADS
 from ops.add_skip import ADD_SKIP
 from ops.blend_activation import BLEND_ACTIVATION
 from ops.branch import BRANCH
-from ops.chaining import Step, chain_mutation, draw_chain, joined
+from ops.chaining import Step, chain_mutation, draw_chain, joined, promised
 from ops.copy_block import COPY_BLOCK
 from ops.deepen import DEEPEN
 from ops.drop_heads import DROP_HEADS
@@ -25,7 +25,7 @@ from ops.insert_pool import INSERT_POOL
 from ops.insert_se import INSERT_SE
 from ops.insert_transformer_layer import INSERT_TRANSFORMER_LAYER
 from ops.merge_twins import MERGE_TWINS
-from ops.mutation import Child, Mutation, Record, Work
+from ops.mutation import Child, Mutation, Record, Work, birth, check_draws
 from ops.narrow import NARROW
 from ops.narrow_all import NARROW_ALL
 from ops.regroup import DENSE_TO_GROUP, GROUP_TO_DENSE
@@ -157,13 +157,15 @@ def propose(
         steps: How many draws are made, each in the network that the one before leaves.
 
     Raises:
+        GraphError: An argument is of another type, or out of range.
         NoSite: No operator that has odds has a site in this network, or in that of a later step.
         UnknownName: `odds` names an operator that does not exist.
         BadChoice: A weight is not a number from 0.
     """
-    if born is None:
-        born = 1 + max(node.born for node in genome.graph.nodes.values())
-    now, parts = genome, list[Child]()
+    check_draws(rng)
+    if type(steps) is not int or steps < 1:
+        raise GraphError(f"steps is {steps!r}; expected a whole number from 1 on")
+    now, parts, born = genome, list[Child](), birth(genome, born)
     for _ in range(steps):
         weights = odds(now.graph) if callable(odds) else odds
         parts += _drawn(now, rng, dict.fromkeys(MUTATIONS, 1.0) if weights is None else weights, batch, born)
@@ -238,9 +240,8 @@ def replay_child(genome: Genome, record: Record, tensors: Mapping[str, Tensor] |
             f"this record of '{record.operator}' starts from the structure {record.parent[:12]}, "
             f"but the given network is {genome.graph.fingerprint[:12]}; replay it on its own parent"
         )
-    work = Work(genome, record.site, record.choices, record.seed, record.born, None, tensors or {})
     try:
-        child = known[record.operator].make(work, record.preserves)
+        child = known[record.operator].make(_work(genome, record, tensors), record.preserves)
     except EvolutionError:
         raise
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -253,6 +254,10 @@ def replay_child(genome: Genome, record: Record, tensors: Mapping[str, Tensor] |
     return child
 
 
+def _work(genome: Genome, record: Record, tensors: Mapping[str, Tensor] | None) -> Work:
+    return Work(genome, record.site, record.choices, record.seed, record.born, None, tensors or {})
+
+
 def replay(genome: Genome, record: Record, tensors: Mapping[str, Tensor] | None = None) -> Genome:
     """The child that a record leads to from its parent, bit for bit.
 
@@ -262,6 +267,20 @@ def replay(genome: Genome, record: Record, tensors: Mapping[str, Tensor] | None 
         tensors: `Child.tensors` of then, where there were any.
 
     Raises:
-        ReplayError: The record does not belong to this parent, or leads elsewhere.
+        ReplayError: The record does not belong to this parent, leads elsewhere, or promises what its site does not.
     """
-    return replay_child(genome, record, tensors).genome
+    child = replay_child(genome, record, tensors)
+    try:
+        found = (
+            promised(MUTATIONS, _work(genome, record, tensors))
+            if record.operator == CHAIN.name
+            else MUTATIONS[record.operator].promise(genome, record.site)
+        )
+    except NoSite as error:
+        raise ReplayError(f"{error}; the record was changed, or made by another version") from error
+    if found != record.preserves:
+        raise ReplayError(
+            f"the record of '{record.operator}' promises '{record.preserves}', but its site in this network "
+            f"'{found}'; it was changed, or made by another version"
+        )
+    return child.genome

@@ -73,11 +73,17 @@ def makers(graph: Graph, tensors: frozenset[str]) -> dict[str, frozenset[int]]:
     return {id: axes for id, axes in found.items() if axes}
 
 
-def is_dark(touched: Collection[Touched], before: Run, after: Run) -> bool:
-    """Whether a channel that a mutation works on is zero in the parent's run, or can't be looked at."""
+def is_dark(touched: Collection[Touched], before: Run, after: Run, settled: bool = False) -> bool:
+    """Whether a channel that a mutation works on is zero in the parent's run, or can't be looked at.
+
+    Where the parent lacks the node, a part of a chain has made it, and the child's value is looked at. It is not once
+    all is `settled`: what is zero there on several stirred parents was made so, and the outputs are the proof.
+    """
     import torch
 
     for touch in touched:
+        if settled and touch.node not in before.values:
+            continue
         value = before.values.get(touch.node, after.values.get(touch.node))
         if value is None:
             return True

@@ -10,6 +10,7 @@ import torch._dynamo  # every optimiser imports it when it is made: 2 s that wou
 from torch import Tensor, nn
 
 from graphs.genome import Genome
+from ops.optimizing import decaying
 from runners.recipe import Recipe
 
 __all__ = ["OPTIMIZERS", "load_moments", "make_optimizer", "moments", "parameter_groups"]
@@ -42,12 +43,11 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """The module's parameters in groups: of each stage those that decay, then those that do not.
 
-    The weights of convolutions and linear layers decay. Biases, normalisations, gates and slopes do not, unless all
-    shall: decay would erode the identities that mutations build of them.
+    The weights of convolutions and linear layers decay; biases, normalisations, gates and slopes do not (see
+    `ops.optimizing.decaying`), unless all shall.
 
     Args:
-        genome: From which `module` was made; it says how each tensor starts, and what starts as a constant is a scale,
-            a gate or a slope.
+        genome: From which `module` was made.
         module: What is trained.
         weight_decay: Of what decays.
         decay_all: Everything decays.
@@ -57,7 +57,7 @@ def parameter_groups(
     Returns:
         Groups that are not empty, with `params`, `weight_decay` and the number of the `stage`.
     """
-    specs = genome.graph.tensors
+    decayed = decaying(genome.graph)
     place = {
         name: number
         for number, nodes in enumerate(stages)
@@ -66,7 +66,7 @@ def parameter_groups(
     }
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in _named(genome, module).items():
-        key = (place.get(name, 0), not (decay_all or (parameter.ndim > 1 and specs[name].drawn)))
+        key = (place.get(name, 0), not (decay_all or name in decayed))
         groups.setdefault(key, []).append(parameter)
     return [
         {"params": found, "weight_decay": 0.0 if spared else weight_decay, "stage": stage}

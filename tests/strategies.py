@@ -322,7 +322,7 @@ def _group_norm(rng: Random, shape: Shape) -> Settings:
 def _batch_norm(rng: Random, shape: Shape) -> Settings:
     if len(shape) > 4 or (len(shape) == 2 and shape[1] < 3):
         return None
-    return {"eps": rng.choice([1e-5, 1e-3]), "momentum": rng.choice([0.1, 0.01, 1.0])}
+    return {"eps": rng.choice([1e-5, 1e-3]), "momentum": rng.choice([0.1, 0.01, 1.0, None])}
 
 
 def _linear(rng: Random, shape: Shape) -> Settings:

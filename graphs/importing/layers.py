@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphs.errors import GraphError
 from graphs.kinds.weighted import PLACES
 
 __all__ = ["Layer", "in_mode", "layer_of"]
@@ -42,8 +41,6 @@ def _embedding(layer: Any) -> Layer | None:
 def _batch_norm(layer: Any) -> Layer | None:
     if not layer.track_running_stats:
         return None
-    if layer.momentum is None:
-        raise GraphError("its batch norm averages over all batches, which no node does; give it a momentum")
     return "batch_norm", {"eps": layer.eps, "momentum": layer.momentum}, _own(layer)
 
 

@@ -45,8 +45,10 @@ def _batch_norm_module(settings: Settings, shapes: Sequence[Shape]) -> tuple[str
 def _batch_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     from torch.nn import functional
 
+    momentum = settings["momentum"]
     if training:
-        tensors["num_batches_tracked"].add_(1)
+        batches = tensors["num_batches_tracked"].add_(1)
+        momentum = 1.0 / float(batches) if momentum is None else momentum
     return functional.batch_norm(
         inputs[0],
         tensors["running_mean"],
@@ -54,7 +56,7 @@ def _batch_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
         tensors["weight"],
         tensors["bias"],
         training,
-        settings["momentum"],
+        momentum or 0.0,
         settings["eps"],
     )
 
@@ -69,7 +71,7 @@ def _batch_norm_channels(solver: Solver, node: Node, axes: Sequence[Dims], shape
 
 BATCH_NORM = Kind(
     name="batch_norm",
-    settings={"eps": (positive, 1e-5), "momentum": (fraction, 0.1)},
+    settings={"eps": (positive, 1e-5), "momentum": (optional(fraction), 0.1)},
     shape=_batch_norm_shape,
     compute=_batch_norm,
     module=_batch_norm_module,
@@ -81,13 +83,14 @@ BATCH_NORM = Kind(
     normalisation=True,
     spare=True,
 )
+"""Running statistics move by `momentum` with each batch; without one, they are the mean over all batches."""
 
 
 def _frozen_batch_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     from torch.nn import functional
 
     mean, variance, weight, bias = (tensors[role] for role in ("running_mean", "running_var", "weight", "bias"))
-    return functional.batch_norm(inputs[0], mean, variance, weight, bias, False, settings["momentum"], settings["eps"])
+    return functional.batch_norm(inputs[0], mean, variance, weight, bias, False, 0.0, settings["eps"])
 
 
 FROZEN_BATCH_NORM = Kind(

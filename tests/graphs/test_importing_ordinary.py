@@ -136,6 +136,10 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
         ),
         IMAGE,
     ),
+    "norms that average over all batches": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.ReLU()),
+        IMAGE,
+    ),
     "norms without weights": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False)), IMAGE),
     "directions in windows": (lambda: Whole(turned, fc=nn.Linear(16, 16)), WORDS[:, :4]),
     "random numbers for each example": (
@@ -251,11 +255,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "writing what is no tensor of examples": (lambda: Whole(laid_in, fc=nn.Linear(6, 3)), ROW, "with torch.where"),
     "noise in train mode": (lambda: Whole(noisy, fc=nn.Linear(6, 3)), ROW, "torch.randn_like(x)  # here"),
     "one number": (lambda: Whole(lambda s, x: s.fc(x).mean(), fc=nn.Linear(6, 3)), ROW, "one for the whole batch"),
-    "an average over all batches": (
-        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=None)),
-        IMAGE,
-        "give it a momentum",
-    ),
     "a bare parameter": (lambda: Whole(lambda s, x: (s.fc(x), s.fc.weight), fc=nn.Linear(6, 3)), ROW, "not depend on"),
     "the number of examples": (lambda: Whole(counted, fc=nn.Linear(6, 3)), ROW, "if x.shape[0] > 3:  # here"),
     "what comes after a branch": (lambda: Whole(limited, fc=nn.Linear(6, 3)), ROW, "pinv"),

@@ -10,6 +10,7 @@ import numpy
 import pytest
 import torch
 
+from graphs.draft import Draft
 from graphs.errors import GraphError, UnknownName
 from graphs.genome import Genome
 from ops import MUTATIONS, NoSite, Record, certify, chain, propose, replay
@@ -147,6 +148,38 @@ def test_a_fault_in_the_last_step_is_found_where_its_channel_is_dark_on_the_prob
                 patch.setitem(MUTATIONS, "widen", fault)
                 found = certify(real, chain(real, steps, numpy.random.default_rng(2)))
             assert "broken" in (found.eval.verdict, found.train.verdict), (site, found)
+
+
+@pytest.fixture(scope="module")
+def smooth() -> Genome:
+    """A network behind whose activation channels of zeros can learn."""
+    draft = Draft()
+    hidden = draft.add("gelu", draft.add("linear", draft.input((6,)), out=8))
+    hidden = draft.add("gelu", draft.add("linear", hidden, out=8))
+    draft.head(draft.add("linear", hidden, out=4))
+    return lively(draft.finish())
+
+
+@pytest.mark.parametrize("first", ["skip", "insert_block", "add_skip", "replicate_branch"])
+def test_channels_of_zeros_that_are_added_to_what_is_new_hide_nothing(smooth: Genome, first: str) -> None:
+    for seed in range(3):
+        certificate = certify(smooth, chain(smooth, [first, "widen_gradmax"], numpy.random.default_rng(seed)))
+        assert (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass"), certificate
+
+
+def test_channels_of_zeros_that_a_later_step_copies_are_constants(smooth: Genome) -> None:
+    """No weights of the parent make them anything else, so they show nothing on stirred ones either."""
+    draws = numpy.random.default_rng(0)
+    new = chain(smooth, ["insert_block"], draws)
+    (site, *_) = [
+        site
+        for site in MUTATIONS["widen_gradmax"].sites(new.genome)
+        if all(site not in MUTATIONS[name].sites(smooth) for name in ("widen", "widen_gradmax"))
+    ]
+    grown = [("insert_block", new.record.site["steps"][0]["site"]), ("widen_gradmax", site.place)]
+    child = chain(smooth, [*grown, ("widen", site.place)], draws)
+    certificate = certify(smooth, child)
+    assert (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass"), certificate
 
 
 @pytest.mark.parametrize("step", [None, 3, ("widen",), ("widen", 3), (None, None), ["widen", None]])

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, hardswish, silu
 
+from graphs.draft import Draft
 from graphs.execution import execute
 from graphs.genome import Genome
-from ops import MUTATIONS, Child
-from tests.strategies import inputs, small
+from ops import MUTATIONS, Child, certify
+from tests.strategies import inputs, lively, small
 
 
 def opened(name: str, parent: Genome, seed: int = 0) -> tuple[Child, dict[str, Tensor]]:
@@ -46,3 +47,19 @@ def test_another_activation(seed: int) -> None:
     functions = {"gelu": gelu, "silu": silu, "hardswish": hardswish, "tanh": torch.tanh}
     x = values[child.genome.graph[child.record.site["at"]].inputs[0]]
     assert torch.allclose(values["gate"], functions[child.record.choices["other"]](x), atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["group_norm", "layer_norm", "rms_norm", "frozen_batch_norm", "batch_norm"])
+def test_a_layer_is_replicated_with_its_norm_whichever_that_is(norm: str) -> None:
+    settings = {"group_norm": {"groups": 2}, "layer_norm": {"axes": 3}, "rms_norm": {"axes": 3}}.get(norm, {})
+    draft = Draft()
+    normed = draft.add(norm, draft.add("conv2d", draft.input((2, 5, 5)), path="first", out=4), **settings)
+    image = draft.add("relu", normed)
+    draft.head(draft.add("linear", draft.add("flatten", draft.add("conv2d", image, out=4)), out=3))
+    parent = lively(draft.finish())
+    (site,) = MUTATIONS["replicate_branch"].sites(parent)
+    child = MUTATIONS["replicate_branch"].apply(parent, site, numpy.random.default_rng(0))
+    kinds = [node.kind for node in child.genome.graph.nodes.values()]
+    assert kinds.count(norm) == kinds.count("relu") == 2
+    certificate = certify(parent, child)
+    assert (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass")

@@ -17,9 +17,10 @@ from graphs.genome import Genome
 from graphs.modules import genome_from_module
 from ops import MUTATIONS, Child, chain, optimizer_factors, optimizer_groups, transfer_optimizer, width
 from ops.mutation import Work
-from ops.optimizing import MOMENTS
+from ops.optimizing import MOMENTS, decaying
 from ops.table import CHAIN
 from ops.transfer import Mapped
+from runners.optimizers import parameter_groups
 
 SGD = {"lr": 0.01, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 BATCH = 8
@@ -139,6 +140,41 @@ def test_it_does_not_without_any_of_the_three(parent: Genome, wrong: str) -> Non
     train(module, optimizer, 20, seed=2)
     train(other, follower, 20, seed=2)
     assert apart(module, other) > 1e-6
+
+
+@pytest.mark.parametrize("name", ["split_head", "replicate_branch", "insert_block", "insert_se", "blend_activation"])
+def test_weight_decay_leaves_alone_what_is_new_and_no_weight_of_a_layer(parent: Genome, name: str) -> None:
+    """Of the parent's tensors what decays in the parent does; with the rule of our own training, layers alone."""
+    mutation = MUTATIONS[name]
+    once = mutation.apply(parent, mutation.sites(parent)[0], numpy.random.default_rng(0))
+    for child in (once, mutation.apply(once.genome, mutation.sites(once.genome)[0], numpy.random.default_rng(1))):
+        module = to_torch(child.genome)
+        for decay_all in (True, False):
+            groups = optimizer_groups(child, module, 0.1, 5e-4, decay_all=decay_all)
+            found = {name for group in groups if group["weight_decay"] for name, _ in group["params"]}
+            assert sum(len(group["params"]) for group in groups) == len(list(module.parameters()))
+            ruled = decaying(child.genome.graph)
+            gates = {name for name, each in module.named_parameters() if each.ndim == 0}
+            assert ruled <= found and not gates & found
+            inherited = {name for name in parent.graph.tensors if name in dict(module.named_parameters())}
+            assert (inherited <= found) if decay_all else (found == ruled)
+        (rest,) = [group for group in parameter_groups(child.genome, module, 5e-4) if not group["weight_decay"]]
+        spared = {id(parameter) for parameter in rest["params"]}
+        assert spared == {id(each) for name, each in module.named_parameters() if name not in ruled}
+
+
+@pytest.mark.parametrize("name", ["split_head", "replicate_branch"])
+def test_even_copies_behind_a_gate_follow_their_parent_under_weight_decay(parent: Genome, name: str) -> None:
+    """Both sides stay alike, so the gate has no gradient; decay alone would move it."""
+    now, module, optimizer = trained(parent, sgd)
+    mutation = MUTATIONS[name]
+    child = mutation.apply(now, mutation.sites(now)[-1], numpy.random.default_rng(0), choices={"share": 0.5})
+    other = to_torch(child.genome)
+    follower = sgd(optimizer_groups(child, other, SGD["lr"], SGD["weight_decay"]))
+    follower.load_state_dict(transfer_optimizer(optimizer.state_dict(), child, follower.state_dict()))
+    train(module, optimizer, 20, seed=2)
+    train(other, follower, 20, seed=2)
+    assert apart(module, other) <= 1e-10
 
 
 @pytest.mark.parametrize("name", ["a stream", "a block"])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy
 import pytest
 
-from ops import MUTATIONS, replay
+from graphs.draft import Draft
+from ops import MUTATIONS, certify, replay
 from ops.errors import BadChoice
-from tests.strategies import SMALL_ZOO, small
+from ops.options import GROWTH
+from tests.strategies import SMALL_ZOO, lively, small
 
 WILD = (None, True, -1, 0, 10**9, 2.5, float("nan"), float("inf"), "a", "", [], [-1], [10**6], {"a": 1}, {})
 
@@ -44,3 +46,35 @@ def test_a_width_that_is_recorded_is_the_width(name: str) -> None:
                 MUTATIONS[name].apply(
                     genome, site, numpy.random.default_rng(0), choices={"width": option.low - option.step}
                 )
+
+
+def test_a_kernel_that_is_chosen_for_a_branch_brings_its_padding() -> None:
+    """Also as the list that a record's JSON has, whatever else is drawn."""
+    genome = lively(small("convnet").graph)
+    (site, *_) = MUTATIONS["branch"].sites(genome)
+    (option,) = MUTATIONS["branch"].options(genome, site.place).values()
+    assert {(1, 1), (3, 3), (5, 5)} <= set(option.values)
+    for kernel in (*option.values, [5, 5]):
+        for seed in range(3):
+            draws = numpy.random.default_rng(seed)
+            child = MUTATIONS["branch"].apply(genome, site, draws, choices={"kernel": kernel})
+            new = [node for id, node in child.genome.graph.nodes.items() if id not in genome.graph.nodes]
+            assert new[0].settings["kernel"] == tuple(kernel) == child.record.choices["kernel"]
+    assert certify(genome, child).eval.verdict == "pass"
+
+
+@pytest.mark.parametrize("name", ["widen", "widen_zero"])
+def test_the_largest_width_is_made_at_once_and_a_larger_one_refused_before_any_work(name: str) -> None:
+    draft = Draft()
+    hidden = draft.add("gelu", draft.add("linear", draft.input((6,)), out=8))
+    draft.head(draft.add("linear", hidden, out=4))
+    genome = lively(draft.finish())
+    (site,) = MUTATIONS[name].sites(genome)
+    option = MUTATIONS[name].options(genome, site.place)["width"]
+    assert option.high == 8 * GROWTH
+    draws = numpy.random.default_rng(0)
+    child = MUTATIONS[name].apply(genome, site, draws, choices={"width": option.high})
+    assert certify(genome, child).eval.verdict == "pass"
+    for width in (option.high + 1, 10**6):
+        with pytest.raises(BadChoice, match=f"a whole number from 9 to {option.high}"):
+            MUTATIONS[name].apply(genome, site, draws, choices={"width": width})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from typing import Any
 
 import numpy
 import pytest
@@ -12,7 +14,7 @@ from graphs.errors import FormatError, GraphError, UnknownName
 from graphs.genome import Genome
 from graphs.initial import initial_weights
 from graphs.structure import Graph
-from ops import MUTATIONS, NoSite, Record, ReplayError, Site, certify, propose, replay
+from ops import MUTATIONS, NoSite, Record, ReplayError, Site, certify, chain, propose, replay
 from ops.errors import BadChoice
 from tests.strategies import inputs, lively, small
 
@@ -212,6 +214,85 @@ def test_records_of_other_networks_and_changed_ones_are_refused(parent: Genome) 
         replay(parent, Record.from_json({**data, "site": {"space": "nowhere#1:0"}}))
     with pytest.raises(UnknownName, match="unknown operator"):
         replay(parent, Record.from_json({**data, "operator": "shrivel"}))
+
+
+def test_a_record_that_promises_what_its_site_does_not_is_refused(parent: Genome) -> None:
+    draws = numpy.random.default_rng(0)
+    widened, shrunk = (MUTATIONS[name].apply(parent, MUTATIONS[name].sites(parent)[0], draws) for name in SOUND)
+    for child in (
+        widened,
+        shrunk,
+        chain(parent, ["widen", "narrow"], draws),
+        chain(parent, ["deepen", "widen"], draws),
+    ):
+        assert replay(parent, child.record).digest == child.genome.digest
+        for promise in {"exact", "eval-exact", "approximate"} - {child.preserves}:
+            with pytest.raises(ReplayError, match=f"promises '{promise}', but its site in this network '"):
+                replay(parent, replace(child.record, preserves=promise))
+    data = widened.record.to_json()
+    for name, wrong in (("preserves", "perfect"), ("born", -1), ("seed", -1), ("seed", True), ("seed", 2**63)):
+        with pytest.raises(FormatError, match="a mutation's record"):
+            Record.from_json({**data, name: wrong})
+
+
+SOUND = ("widen", "narrow")
+
+
+@pytest.mark.parametrize("rng", [None, 3, numpy.random.RandomState(0)], ids=["none", "a number", "an old one"])
+def test_what_is_no_generator_is_refused(parent: Genome, rng: Any) -> None:
+    site = MUTATIONS["widen"].sites(parent)[0]
+    for call in (
+        lambda: MUTATIONS["widen"].apply(parent, site, rng),
+        lambda: propose(parent, rng),
+        lambda: chain(parent, ["widen"], rng),
+    ):
+        with pytest.raises(GraphError, match=r"expected a generator such as numpy\.random\.default_rng\(0\)"):
+            call()
+
+
+def test_arguments_of_other_types_are_refused_by_one_line(parent: Genome) -> None:
+    draws, widen = numpy.random.default_rng(0), MUTATIONS["widen"]
+    site = widen.sites(parent)[0]
+    with pytest.raises(GraphError, match=r"the site is .* expected one of `sites`"):
+        widen.apply(parent, site.to_json(), draws)  # type: ignore[arg-type]
+    for born in ("a", 1.5, -1, True):
+        for call in (widen.apply, lambda genome, _, rng, born: propose(genome, rng, born=born)):
+            with pytest.raises(GraphError, match=r"born is .* expected a whole number from 0"):
+                call(parent, site, draws, born=born)  # type: ignore[operator]
+    for steps in (0, -1, 1.5, None):
+        with pytest.raises(GraphError, match=r"steps is .* expected a whole number from 1"):
+            propose(parent, draws, steps=steps)  # type: ignore[arg-type]
+
+
+def test_a_batch_that_does_not_fit_is_refused_by_one_line() -> None:
+    import torch
+
+    draft = Draft()
+    hidden = draft.add("gelu", draft.add("batch_norm", draft.add("linear", draft.input((6,)), out=8)))
+    draft.head(draft.add("linear", hidden, out=4))
+    parent, draws = lively(draft.finish()), numpy.random.default_rng(0)
+    x, classes = torch.randn(5, 6), torch.arange(5) % 4
+    (grad,) = MUTATIONS["widen_gradmax"].sites(parent)
+    (deep,) = [site for site in MUTATIONS["deepen"].sites(parent) if site.place["norm"]]
+    for targets in (classes, classes.to(torch.uint8), torch.randn(5, 4), None):
+        MUTATIONS["widen_gradmax"].apply(parent, grad, draws, x if targets is None else (x, targets))
+    for wrong, message in (
+        ((x, classes + 3), "class numbers from 3 to 6; output 'logits' has those from 0 to 3"),
+        ((x, classes - 1), "class numbers from -1 to 2"),
+        ((x, classes[:4]), r"class numbers of shape \(4,\); expected \(5,\)"),
+        ((x, torch.randn(5, 3)), r"targets of shape \(5, 3\); output 'logits' has \(5, 4\)"),
+        ((x, [0, 1, 2, 3, 0]), "targets of type list; expected a tensor"),
+        (x[:0], r"the batch for input 'x' has shape \(0, 6\); expected \(1 or more, \*\(6,\)\)"),
+        (x[:, :5], r"the batch for input 'x' has shape \(5, 5\)"),
+        (x.long(), r"the batch for input 'x' holds numbers of type torch\.int64; expected float ones"),
+        (x.numpy(), "the batch for input 'x' is a ndarray; expected a tensor"),
+        (x * float("nan"), "the batch for input 'x' holds NaN"),
+    ):
+        with pytest.raises(GraphError, match=message):
+            MUTATIONS["widen_gradmax"].apply(parent, grad, draws, wrong)
+        if not isinstance(wrong, tuple):
+            with pytest.raises(GraphError, match=message):
+                MUTATIONS["deepen"].apply(parent, deep, draws, wrong)
 
 
 def test_statistics_taken_from_data_are_stored_beside_the_record() -> None:
