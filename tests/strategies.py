@@ -310,17 +310,19 @@ def _sizes(rng: Random, shape: Shape, options: Sequence[int | tuple[int, int]]) 
 def _layer_norm(rng: Random, shape: Shape) -> Settings:
     # A norm over two or three numbers says little but their order: its value hardly varies.
     fitting = [axes for axes in range(1, len(shape) + 1) if prod(shape[-axes:]) >= 4]
-    return {"axes": rng.choice(fitting)} if fitting else None
+    if not fitting:
+        return None
+    return {"axes": rng.choice(fitting), "weight": rng.random() < 0.8, "bias": rng.random() < 0.7}
 
 
 def _rms_norm(rng: Random, shape: Shape) -> Settings:
     given = _layer_norm(rng, shape)
-    return given and given | {"eps": rng.choice([None, 1e-6, 1e-3])}
+    return given and {"axes": given["axes"], "weight": given["weight"], "eps": rng.choice([None, 1e-6, 1e-3])}
 
 
 def _group_norm(rng: Random, shape: Shape) -> Settings:
     fitting = [size for size in range(1, shape[0] + 1) if shape[0] % size == 0 and prod(shape) // size >= 4]
-    return {"groups": rng.choice(fitting)} if fitting else None
+    return {"groups": rng.choice(fitting), "affine": rng.random() < 0.8} if fitting else None
 
 
 def _batch_norm(rng: Random, shape: Shape) -> Settings:
