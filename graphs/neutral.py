@@ -42,6 +42,9 @@ def neutral(graph: Graph, space: Space) -> Neutral | str:
     ((what, norm),) = wanted.items()
     if what is None:
         return f"'{norm}' takes no further channel for nothing"
+    for each in space.norms:
+        if "weight" not in graph[each].tensors:
+            return f"'{each}' has no scale that could make up for its larger number of channels"
     tensors = {name for each in space.norms for name in graph[each].tensors.values()}
     for node in graph.nodes.values():
         if node.id not in space.norms and not tensors.isdisjoint(node.tensors.values()):

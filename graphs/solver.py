@@ -11,7 +11,8 @@ solution.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -211,6 +212,22 @@ class Solver:
             # From here on the two lie across each other.
             self.fix(left, f"its channels meet others in another arrangement at '{node.id}'")
 
+    def share(self, nodes: Iterable[Node]) -> None:
+        """Fixes the slices of tensors that one of the nodes uses in another way than as channels.
+
+        Such a node, a wall that transposes a layer's weights, say, could not go on with more of them, or fewer.
+        """
+        found: dict[str, dict[int, Axis]] = defaultdict(dict)
+        for touch in self.touches:
+            found[touch.tensor][touch.tensor_axis] = touch.axis
+        told = {(touch.node, touch.tensor, touch.tensor_axis) for touch in self.touches}
+        for node in nodes:
+            for tensor in sorted(found.keys() & node.tensors.values()):
+                for place, axis in found[tensor].items():
+                    if (node.id, tensor, place) not in told:
+                        what = f"its tensor '{tensor}' is used by '{node.id}', too, which does not tell channels apart"
+                        self.fix(axis, what)
+
     def resolve(self, axis: Axis) -> Axis:
         """`axis` in terms of variables that are neither split nor merged."""
         leaves: list[tuple[int, Inner]] = []
@@ -299,6 +316,7 @@ def solve(graph: Graph) -> tuple[Solver, dict[str, Dims]]:
         axes.update({source: solver.admit(axes[source], node) for source in node.inputs})
         sources = [axes[source] for source in node.inputs]
         axes[node.id] = KINDS[node.kind].channels(solver, node, sources, shapes, graph.shapes[node.id])
+    solver.share(graph.nodes.values())
     for head in graph.heads:
         for axis in filter(None, axes[head.node]):
             solver.fix(axis, f"its channels are the output '{head.name}'")

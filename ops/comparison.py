@@ -68,7 +68,7 @@ class Comparison:
         probe: The examples.
         stirred: The parent's weights hide nothing, so what shows nothing is hidden by the structure.
         settled: So it has been found on other stirred weights, too; then elements of outputs that are the same for all
-            examples are constants, and what the others show is enough.
+            examples are constants, and what the others show is enough; and what moves none leads to none.
     """
 
     def __init__(
@@ -157,8 +157,11 @@ class Comparison:
         if hidden or reads_nothing(seen, after):
             return Measures(error, 0.0, 0.0, hidden=True, reached=True)
         power, silent = self._power(before, old, scales, training)
+        choices = {node for name, node in old.items() if name not in scales}
+        if power is None and self.settled and error == 0 and choices.isdisjoint(shaken):
+            return Measures(0.0, 0.0, 0.0, hidden=False, reached=False)
         floor = self._floor(before, old, scales, training)
-        return Measures(error, floor, power, hidden=strict and silent, reached=True)
+        return Measures(error, floor, power or 0.0, hidden=strict and silent, reached=True)
 
     def _heads(self, graph: Graph, training: bool) -> dict[str, str]:
         return {head.name: head.node for head in graph.heads if training or not head.training_only}
@@ -206,10 +209,11 @@ class Comparison:
 
     def _power(
         self, before: Run, heads: Mapping[str, str], scales: Mapping[str, float], training: bool
-    ) -> tuple[float, bool]:
+    ) -> tuple[float | None, bool]:
         """How far the parent's outputs move when the edge that shows least, or an output that is moved, is shaken.
 
-        And whether a channel moves none, which a tensor makes that the child has, too.
+        None where they depend on none of them, as on channels that are cut away. And whether a channel moves none,
+        which a tensor makes that the child has, too.
         """
         edges, reached = self._watched(heads), self.old.upstream(heads.values())
         units = {heads[name]: scale for name, scale in scales.items()}
@@ -232,7 +236,7 @@ class Comparison:
             for edge in dark - self._jumps(before, training, dark, units).keys():
                 del found[edge]
         moved = (_FAULT * size(before.values[node]) / scale for node, scale in units.items() if node in self.moved)
-        return min((*found.values(), *moved), default=0.0), silent
+        return min((*found.values(), *moved), default=None), silent
 
     def _jumps(
         self, before: Run, training: bool, edges: frozenset[Edge], units: Mapping[str, float]

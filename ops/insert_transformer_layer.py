@@ -91,7 +91,7 @@ def _build(work: Work) -> Build:
         return last
 
     def norm(value: str) -> str:
-        return add(like.kind, value, axes=1, eps=like.settings["eps"]) if like else add("layer_norm", value, axes=1)
+        return add(like.kind, value, **{**like.settings, "axes": 1}) if like else add("layer_norm", value, axes=1)
 
     def added(value: str, inner: str) -> str:
         zero = add("linear", inner, out=width)

@@ -47,7 +47,9 @@ __all__ = [
     "residual",
     "sketch",
     "small",
+    "tied",
     "transformer",
+    "transposed",
     "written_out",
 ]
 
@@ -131,10 +133,13 @@ class Sketch:
 
     def add(self, kind: str, sources: str | Sequence[str], **given: Any) -> str:
         """Adds a node that is known to fit."""
-        id = self.draft.add(kind, sources, **given)
+        return self.take(self.draft.add(kind, sources, **given))
+
+    def take(self, id: str) -> str:
+        """Notes a node that has been added to the draft."""
         node = self.draft.nodes[id]
         self.taken.update(node.inputs)
-        self.sizes[id] = KINDS[kind].infer(node, [self.sizes[source] for source in node.inputs])
+        self.sizes[id] = KINDS[node.kind].infer(node, [self.sizes[source] for source in node.inputs])
         self.shapes[id] = self.sizes[id]
         return id
 
@@ -306,17 +311,19 @@ def _sizes(rng: Random, shape: Shape, options: Sequence[int | tuple[int, int]]) 
 def _layer_norm(rng: Random, shape: Shape) -> Settings:
     # A norm over two or three numbers says little but their order: its value hardly varies.
     fitting = [axes for axes in range(1, len(shape) + 1) if prod(shape[-axes:]) >= 4]
-    return {"axes": rng.choice(fitting)} if fitting else None
+    if not fitting:
+        return None
+    return {"axes": rng.choice(fitting), "weight": rng.random() < 0.8, "bias": rng.random() < 0.7}
 
 
 def _rms_norm(rng: Random, shape: Shape) -> Settings:
     given = _layer_norm(rng, shape)
-    return given and given | {"eps": rng.choice([None, 1e-6, 1e-3])}
+    return given and {"axes": given["axes"], "weight": given["weight"], "eps": rng.choice([None, 1e-6, 1e-3])}
 
 
 def _group_norm(rng: Random, shape: Shape) -> Settings:
     fitting = [size for size in range(1, shape[0] + 1) if shape[0] % size == 0 and prod(shape) // size >= 4]
-    return {"groups": rng.choice(fitting)} if fitting else None
+    return {"groups": rng.choice(fitting), "affine": rng.random() < 0.8} if fitting else None
 
 
 def _batch_norm(rng: Random, shape: Shape) -> Settings:
@@ -732,6 +739,19 @@ def _again(made: Sketch) -> None:
         made.add(node.kind, value, tensors=node.tensors, **node.settings)
 
 
+def _tied(made: Sketch) -> None:
+    """A layer's weights, transposed, in a function of which nothing is known."""
+    places = [
+        (node, value)
+        for node in made.draft.nodes.values()
+        for value, shape in made.shapes.items()
+        if node.kind == "linear" and shape[-1] == node.settings["out"]
+    ]
+    if places:
+        node, value = made.rng.choice(places)
+        made.take(transposed(made.draft, node.id, value, made.shapes[value], made.sizes[node.inputs[0]][-1]))
+
+
 def _flat(made: Sketch) -> None:
     """Flatten, then what works on features."""
     flat = made.unary("flatten", made.value())
@@ -758,6 +778,7 @@ MOVES: list[Callable[[Sketch], None]] = [
     _divided,
     _excite,
     _again,
+    _tied,
     _flat,
 ]
 """What a sketch can go on with."""
@@ -850,6 +871,18 @@ def channels_last() -> Genome:
     return lively(draft.finish(), 6)
 
 
+@cache
+def tied() -> Genome:
+    """An autoencoder whose decoder has the weights of its encoder, transposed, between layers of their own."""
+    draft = Draft()
+    hidden = draft.add("linear", draft.add("relu", draft.add("linear", draft.input((6,)), out=7)), out=8)
+    code = draft.add("linear", draft.add("gelu", hidden), path="codes", out=5)
+    bent = draft.add("tanh", code)
+    last = draft.add("relu", draft.add("linear", transposed(draft, code, bent, (5,), 8), out=6))
+    draft.head(draft.add("linear", last, out=4))
+    return lively(draft.finish(), 9)
+
+
 MADE: dict[str, Callable[[], Genome]] = {
     "sequence": lambda: mapped(1),
     "image": lambda: mapped(2),
@@ -858,6 +891,7 @@ MADE: dict[str, Callable[[], Genome]] = {
     "transformer": transformer,
     "stream of means": lambda: residual("layer_norm"),
     "stream of squares": lambda: residual("rms_norm", eps=1e-3),
+    "tied": tied,
 }
 """Networks made for the laws: over one, two and three axes of places, with channels first and last, and of tokens."""
 
@@ -884,6 +918,13 @@ def written_out(cosine: bool = False) -> Genome:
     stream = draft.add("add", [stem, draft.add("linear", flat, out=6)])
     draft.head(draft.add("linear", draft.add("average", draft.add("tanh", stream), axes=(0,)), out=4))
     return lively(draft.finish(), 5)
+
+
+def transposed(draft: Draft, layer: str, value: str, shape: Shape, width: int) -> str:
+    """A linear layer's weights, the other way round, on a value of this shape; the layer reads so many channels."""
+    program = [["method.t", [{"tensor": 0}], {}], ["functional.linear", [{"in": 0}, {"step": 0}], {}]]
+    given = {"reads": [shape], "shape": (*shape[:-1], width), "held": [[(shape[-1], width), "parameter", False]]}
+    return draft.add("opaque", value, tensors={"0": draft.nodes[layer].tensors["weight"]}, program=program, **given)
 
 
 def heads_of(draft: Draft, packed: str, start: int, heads: int, width: int) -> str:

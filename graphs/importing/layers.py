@@ -46,18 +46,20 @@ def _batch_norm(layer: Any) -> Layer | None:
 
 def _layer_norm(layer: Any) -> Layer | None:
     own = _own(layer)
-    return ("layer_norm", {"axes": len(layer.normalized_shape), "eps": layer.eps}, own) if len(own) == 2 else None
+    settings = {"axes": len(layer.normalized_shape), "eps": layer.eps, "weight": "weight" in own, "bias": "bias" in own}
+    return "layer_norm", settings, own
 
 
 def _rms_norm(layer: Any) -> Layer | None:
     own = _own(layer)
-    return ("rms_norm", {"axes": len(layer.normalized_shape), "eps": layer.eps}, own) if own else None
+    return "rms_norm", {"axes": len(layer.normalized_shape), "eps": layer.eps, "weight": "weight" in own}, own
 
 
 def _group_norm(layer: Any) -> Layer | None:
-    if not layer.affine:
+    own = _own(layer)
+    if len(own) == 1:
         return None
-    return "group_norm", {"groups": layer.num_groups, "eps": layer.eps}, _own(layer)
+    return "group_norm", {"groups": layer.num_groups, "eps": layer.eps, "affine": bool(own)}, own
 
 
 def _own(layer: Any) -> dict[str, str]:

@@ -270,7 +270,7 @@ def _layer(low: Lowering, path: str, arguments: Sequence[Any], keywords: Mapping
     if kind.startswith("functional."):
         return low.call_anew(kind, [operand, settings["p"], True]), bool(layer.inplace)
     held = {role: low.hold(reach(layer, own), f"{path}.{own}") for role, own in roles.items()}
-    lacks = kind.endswith("batch_norm") and "weight" not in held
+    lacks = kind.endswith("batch_norm") and not held.keys() >= {"weight", "bias"}
     if isinstance(operand, Program) or lacks:
         return layer_elsewhere(low, kind, operand, settings, held), bool(getattr(layer, "inplace", False))
     names = {role: low.use(each) for role, each in held.items()}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.errors import ShapeError
 from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors, TensorSpec
-from graphs.kinds.values import count, fraction, optional, positive
+from graphs.kinds.values import boolean, count, fraction, optional, positive
 from graphs.structure import Node, Shape
 
 if TYPE_CHECKING:
@@ -108,8 +108,12 @@ FROZEN_BATCH_NORM = Kind(
 """A batch norm that a module keeps in eval mode: its statistics are constants, in train mode too."""
 
 
+def _no_lone_bias(settings: dict[str, Any]) -> dict[str, Any]:
+    return settings if settings["weight"] else {**settings, "bias": False}
+
+
 def _affine_roles(settings: Settings) -> tuple[str, ...]:
-    return ("weight", "bias")
+    return tuple(role for role in ("weight", "bias") if settings.get(role))
 
 
 def _layer_norm_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
@@ -119,19 +123,22 @@ def _layer_norm_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
 
 
 def _layer_norm_tensors(settings: Settings, shapes: Sequence[Shape]) -> Mapping[str, TensorSpec]:
-    normalised = shapes[0][-settings["axes"] :]
-    return {"weight": TensorSpec(normalised, "ones"), "bias": TensorSpec(normalised, "zeros")}
+    normalised, starts = shapes[0][-settings["axes"] :], {"weight": "ones", "bias": "zeros"}
+    return {role: TensorSpec(normalised, starts[role]) for role in _affine_roles(settings)}
 
 
 def _layer_norm_module(settings: Settings, shapes: Sequence[Shape]) -> tuple[str, dict[str, Any]]:
-    return "LayerNorm", {"normalized_shape": shapes[0][-settings["axes"] :], "eps": settings["eps"]}
+    arguments = {"normalized_shape": shapes[0][-settings["axes"] :], "eps": settings["eps"]}
+    if not settings["weight"]:
+        return "LayerNorm", arguments | {"elementwise_affine": False}
+    return "LayerNorm", arguments if settings["bias"] else arguments | {"bias": False}
 
 
 def _layer_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     from torch.nn import functional
 
-    weight = tensors["weight"]
-    return functional.layer_norm(inputs[0], weight.shape, weight, tensors["bias"], settings["eps"])
+    shape = inputs[0].shape[-settings["axes"] :]
+    return functional.layer_norm(inputs[0], shape, tensors.get("weight"), tensors.get("bias"), settings["eps"])
 
 
 def _layer_norm_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
@@ -145,7 +152,13 @@ def _layer_norm_channels(solver: Solver, node: Node, axes: Sequence[Dims], shape
 
 LAYER_NORM = Kind(
     name="layer_norm",
-    settings={"axes": (count, REQUIRED), "eps": (positive, 1e-5)},
+    settings={
+        "axes": (count, REQUIRED),
+        "eps": (positive, 1e-5),
+        "weight": (boolean, True),
+        "bias": (boolean, True),
+    },
+    complete=_no_lone_bias,
     shape=_layer_norm_shape,
     compute=_layer_norm,
     module=_layer_norm_module,
@@ -157,29 +170,26 @@ LAYER_NORM = Kind(
 )
 
 
-def _rms_norm_tensors(settings: Settings, shapes: Sequence[Shape]) -> Mapping[str, TensorSpec]:
-    return {"weight": TensorSpec(shapes[0][-settings["axes"] :], "ones")}
-
-
 def _rms_norm_module(settings: Settings, shapes: Sequence[Shape]) -> tuple[str, dict[str, Any]]:
-    return "RMSNorm", {"normalized_shape": shapes[0][-settings["axes"] :], "eps": settings["eps"]}
+    arguments = {"normalized_shape": shapes[0][-settings["axes"] :], "eps": settings["eps"]}
+    return "RMSNorm", arguments if settings["weight"] else arguments | {"elementwise_affine": False}
 
 
 def _rms_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     from torch.nn import functional
 
-    weight = tensors["weight"]
-    return functional.rms_norm(inputs[0], weight.shape, weight, settings["eps"])
+    shape = inputs[0].shape[-settings["axes"] :]
+    return functional.rms_norm(inputs[0], shape, tensors.get("weight"), settings["eps"])
 
 
 RMS_NORM = Kind(
     name="rms_norm",
-    settings={"axes": (count, REQUIRED), "eps": (optional(positive), None)},
+    settings={"axes": (count, REQUIRED), "eps": (optional(positive), None), "weight": (boolean, True)},
     shape=_layer_norm_shape,
     compute=_rms_norm,
     module=_rms_norm_module,
-    roles=lambda settings: ("weight",),
-    tensors=_rms_norm_tensors,
+    roles=_affine_roles,
+    tensors=_layer_norm_tensors,
     channels=_layer_norm_channels,
     affine=True,
     silent=True,
@@ -198,21 +208,21 @@ def _group_norm_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
 
 
 def _group_norm_tensors(settings: Settings, shapes: Sequence[Shape]) -> Mapping[str, TensorSpec]:
+    if not settings["affine"]:
+        return {}
     return {"weight": TensorSpec(shapes[0][:1], "ones"), "bias": TensorSpec(shapes[0][:1], "zeros")}
 
 
 def _group_norm_module(settings: Settings, shapes: Sequence[Shape]) -> tuple[str, dict[str, Any]]:
-    return "GroupNorm", {
-        "num_groups": settings["groups"],
-        "num_channels": shapes[0][0],
-        "eps": settings["eps"],
-    }
+    arguments = {"num_groups": settings["groups"], "num_channels": shapes[0][0], "eps": settings["eps"]}
+    return "GroupNorm", arguments if settings["affine"] else arguments | {"affine": False}
 
 
 def _group_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     from torch.nn import functional
 
-    return functional.group_norm(inputs[0], settings["groups"], tensors["weight"], tensors["bias"], settings["eps"])
+    weight, bias = tensors.get("weight"), tensors.get("bias")
+    return functional.group_norm(inputs[0], settings["groups"], weight, bias, settings["eps"])
 
 
 def _group_norm_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
@@ -226,11 +236,11 @@ def _group_norm_channels(solver: Solver, node: Node, axes: Sequence[Dims], shape
 
 GROUP_NORM = Kind(
     name="group_norm",
-    settings={"groups": (count, REQUIRED), "eps": (positive, 1e-5)},
+    settings={"groups": (count, REQUIRED), "eps": (positive, 1e-5), "affine": (boolean, True)},
     shape=_group_norm_shape,
     compute=_group_norm,
     module=_group_norm_module,
-    roles=_affine_roles,
+    roles=lambda settings: ("weight", "bias") if settings["affine"] else (),
     tensors=_group_norm_tensors,
     channels=_group_norm_channels,
     affine=True,

@@ -92,6 +92,14 @@ def test_made_networks(name: str, model: str) -> None:
         check_float32(parent, child.genome, modes(child), 1e-5)
 
 
+@pytest.mark.parametrize("model", MADE)
+def test_every_site_that_is_offered_can_be_made(model: str) -> None:
+    draws, parent = numpy.random.default_rng(2), made(model)
+    for mutation in MUTATIONS.values():
+        for site in mutation.sites(parent):
+            check(mutation.apply(parent, site, draws).genome.graph)
+
+
 NEITHER = {"widen_keys", "add_heads", "drop_heads", "insert_transformer_layer", "widen_stream"}
 """What works on attention, or on streams between layer norms, and so not on a network without."""
 

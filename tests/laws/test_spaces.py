@@ -26,7 +26,7 @@ from graphs.kinds import KINDS, TensorSpec
 from graphs.spaces import Space
 from graphs.structure import Graph, Node, Shape
 from ops.width import change_width
-from tests.strategies import SMALL_ZOO, around, budget, inputs, lively, networks, small
+from tests.strategies import SMALL_ZOO, around, budget, inputs, lively, networks, small, transposed
 
 Origin = list[int]
 """For each entry of one axis of a child's value, the parent's entry that it is a copy of."""
@@ -716,3 +716,29 @@ def test_norms_over_channels_ask_for_whole_multiples() -> None:
     space = named(graph)[f"{image}:0"]
     assert space.balanced and len(space.draws) == 1
     assert "by whole multiples" in explain(graph, image) and "in eval mode only" in explain(graph, image)
+
+
+def test_what_a_wall_uses_transposed_is_fixed_wherever_it_is_used() -> None:
+    """A tied autoencoder: neither side of the layer can change, but what is in front of it and behind it can."""
+    draft = Draft()
+    first = draft.add("linear", draft.input((6,)), path="first", out=7)
+    hidden = draft.add("linear", first, path="hidden", out=8)
+    code = draft.add("linear", draft.add("relu", hidden), path="codes", out=5)
+    last = draft.add("linear", transposed(draft, code, code, (5,), 8), path="last", out=4)
+    graph = finished(draft, draft.add("relu", last))
+    (wall,) = (node.id for node in graph.nodes.values() if node.kind == "opaque")
+    told = f"its tensor 'codes.weight' is used by '{wall}', too, which does not tell channels apart"
+    assert explain(graph, hidden) == f"The 8 channels that start at '{hidden}:0' cannot be changed: {told}."
+    assert [space.width for space in graph.spaces if space.reason is None] == [7, 4]
+    check(_double(lively(graph)), 0)
+
+
+def test_words_whose_vectors_score_words_keep_their_number() -> None:
+    """The layer that makes scores has the embedding's weights; behind it, there could else be more words."""
+    draft = Draft()
+    ids = draft.add("input", (), name="ids", shape=(3,), dtype="integer", most=7)
+    words = draft.add("embedding", ids, path="words", entries=7, out=4)
+    scores = draft.add("linear", words, out=7, bias=False, tensors={"weight": "words.weight"})
+    graph = finished(draft, draft.add("flatten", draft.add("relu", scores)))
+    assert f"is used by '{words}', too" in explain(graph, scores)
+    check(_double(lively(graph)), 0)

@@ -89,6 +89,24 @@ def test_what_leads_to_no_output_in_eval_mode_is_unreached_there() -> None:
     assert (certificate.eval.verdict, certificate.train.verdict) == ("unreached", "pass")
 
 
+@pytest.mark.parametrize("name", ["insert_block", "deepen", "insert_se"])
+def test_what_is_cut_away_behind_is_unreached(name: str) -> None:
+    """Both signs of a value side by side, of which the first alone is read."""
+    draft = Draft()
+    image = draft.add("conv2d", draft.input((2, 5, 5)), out=4)
+    turned = draft.add("pointwise", image, program=[["operator.neg", [{"in": 0}], {}]])
+    one, other = draft.add("relu", image), draft.add("relu", turned)
+    kept = draft.add("slice", draft.add("concat", [one, other]), start=0, stop=4)
+    draft.head(draft.add("linear", draft.add("flatten", kept), out=3))
+    parent = lively(draft.finish())
+    sites = MUTATIONS[name].sites(parent)
+    (lost,) = [n for n, site in enumerate(sites) if site.place.get("after") == other]
+    (seen,) = [n for n, site in enumerate(sites) if site.place.get("after") == one]
+    for place, verdict in ((lost, "unreached"), (seen, "pass")):
+        certificate = certify(parent, child_of(parent, name, place))
+        assert certificate.eval.verdict == certificate.train.verdict == verdict
+
+
 def test_a_zero_head_shows_nothing_and_is_stirred(parent: Genome) -> None:
     weights = {name: tensor * 0 if name.startswith("fc.") else tensor for name, tensor in parent.weights.items()}
     blind = Genome(parent.graph, weights)

@@ -265,8 +265,17 @@ def shared_scale() -> Genome:
     return lively(draft.finish())
 
 
+def scaleless(norm: str) -> Genome:
+    draft = Draft()
+    stem = draft.add("linear", draft.input((4, 3)), path="stem", out=6)
+    draft.head(draft.add("linear", draft.add("average", draft.add(norm, stem, axes=1, weight=False), axes=(0,)), out=5))
+    return lively(draft.finish())
+
+
 REFUSED: dict[str, tuple[Callable[[], Genome], str]] = {
     "group norm": (lambda: tokens("group_norm"), "takes no further channel for nothing"),
+    "means without a scale": (lambda: scaleless("layer_norm"), "has no scale that could make up"),
+    "squares without a scale": (lambda: scaleless("rms_norm"), "has no scale that could make up"),
     "two kinds": (lambda: tokens("layer_norm", "rms_norm"), "norms of different kinds"),
     "more than channels": (lambda: tokens("layer_norm", axes=2), "takes the mean of more than them"),
     "an activation before": (lambda: tokens("layer_norm", between="gelu"), "does not make the mean"),

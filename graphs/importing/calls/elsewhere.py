@@ -13,7 +13,8 @@ from graphs.importing.stand_ins import TRAINING, Held
 
 __all__ = ["layer_elsewhere"]
 
-_Arguments = Callable[[Mapping[str, Any], Callable[[str], Held | None]], list[Any]]
+_Held = Callable[[str], Held | None]
+_Arguments = Callable[[Mapping[str, Any], _Held, tuple[Any, ...]], list[Any]]
 
 
 def layer_elsewhere(low: Lowering, kind: str, value: Any, settings: Mapping[str, Any], held: Mapping[str, Held]) -> Any:
@@ -33,31 +34,39 @@ def layer_elsewhere(low: Lowering, kind: str, value: Any, settings: Mapping[str,
         return value
     if kind not in _FUNCTIONS:
         raise low.error("its batch is not the first axis; keep examples along the first axis")
+    sizes = low.sizes(value) if "axes" in settings else ()
     named = {name: settings[name] for name in _NAMED.get(kind, ())}
     function = f"functional.{kind.removeprefix('frozen_')}"
-    return low.call_anew(function, [value, *_FUNCTIONS[kind](settings, held.get)], **named)
+    return low.call_anew(function, [value, *_FUNCTIONS[kind](settings, held.get, sizes)], **named)
 
 
 def _plain(*names: str) -> _Arguments:
-    return lambda settings, held: [settings[name] for name in names]
+    return lambda settings, held, sizes: [settings[name] for name in names]
 
 
-def _convolution(settings: Mapping[str, Any], held: Callable[[str], Held | None]) -> list[Any]:
+def _convolution(settings: Mapping[str, Any], held: _Held, sizes: tuple[Any, ...]) -> list[Any]:
     window = [settings[name] for name in ("stride", "padding", "dilation", "groups")]
     return [held("weight"), held("bias"), *window]
 
 
-def _linear(settings: Mapping[str, Any], held: Callable[[str], Held | None]) -> list[Any]:
+def _linear(settings: Mapping[str, Any], held: _Held, sizes: tuple[Any, ...]) -> list[Any]:
     return [held("weight"), held("bias")]
 
 
-def _layer_norm(settings: Mapping[str, Any], held: Callable[[str], Held | None]) -> list[Any]:
-    weight = held("weight")
-    return [tuple(weight.tensor.shape) if weight else (), weight, held("bias"), settings["eps"]]
+def _layer_norm(settings: Mapping[str, Any], held: _Held, sizes: tuple[Any, ...]) -> list[Any]:
+    return [sizes[-settings["axes"] :], held("weight"), held("bias"), settings["eps"]]
+
+
+def _rms_norm(settings: Mapping[str, Any], held: _Held, sizes: tuple[Any, ...]) -> list[Any]:
+    return [sizes[-settings["axes"] :], held("weight"), settings["eps"]]
+
+
+def _group_norm(settings: Mapping[str, Any], held: _Held, sizes: tuple[Any, ...]) -> list[Any]:
+    return [settings["groups"], held("weight"), held("bias"), settings["eps"]]
 
 
 def _batch_norm(training: Any) -> _Arguments:
-    def arguments(settings: Mapping[str, Any], held: Callable[[str], Held | None]) -> list[Any]:
+    def arguments(settings: Mapping[str, Any], held: _Held, sizes: tuple[Any, ...]) -> list[Any]:
         tensors = [held(role) for role in ("running_mean", "running_var", "weight", "bias")]
         return [*tensors, training, settings["momentum"], settings["eps"]]
 
@@ -67,9 +76,11 @@ def _batch_norm(training: Any) -> _Arguments:
 _FUNCTIONS: dict[str, _Arguments] = {
     "linear": _linear,
     "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "group_norm": _group_norm,
     "batch_norm": _batch_norm(TRAINING),
     "frozen_batch_norm": _batch_norm(False),
-    "dropout": lambda settings, held: [settings["p"], TRAINING],
+    "dropout": lambda settings, held, sizes: [settings["p"], TRAINING],
     "leaky_relu": _plain("negative_slope"),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
     **dict.fromkeys(("gelu", "relu", "relu6", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid"), _plain()),

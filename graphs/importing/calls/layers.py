@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphs.importing.calls.values import each_place, first, tensor
+from graphs.importing.calls.values import each_place, first, several, tensor
 from graphs.importing.lowering import Lowering
 from graphs.importing.stand_ins import Decline, Held, Ref, Training
 from graphs.kinds.weighted import PLACES
@@ -68,25 +68,42 @@ def _convolution(places: int) -> Converter:
 def _layer_norm(
     low: Lowering, value: Any, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *fast: Any
 ) -> Any:
-    if not isinstance(weight, Held) or not isinstance(bias, Held) or "parameter" not in (weight.how, bias.how):
+    if weight is None and bias is not None:
         raise Decline
-    names = {"weight": low.use(weight), "bias": low.use(bias)}
-    return low.add("layer_norm", [first(low, value)], names, axes=len(shape), eps=eps)
+    found, names = _over(low, value, shape), _tensors(low, weight=weight, bias=bias)
+    settings: dict[str, Any] = {"axes": len(shape), "eps": eps, "weight": "weight" in names, "bias": "bias" in names}
+    return low.add("layer_norm", [found], names, **settings)
 
 
 def _rms_norm(low: Lowering, value: Any, shape: Any, weight: Any = None, eps: float | None = None) -> Any:
-    if not isinstance(weight, Held) or weight.how != "parameter":
-        raise Decline
-    return low.add("rms_norm", [first(low, value)], {"weight": low.use(weight)}, axes=len(shape), eps=eps)
+    found, names = _over(low, value, shape), _tensors(low, weight=weight)
+    return low.add("rms_norm", [found], names, axes=len(shape), eps=eps, weight=bool(names))
 
 
 def _group_norm(
     low: Lowering, value: Any, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *fast: Any
 ) -> Any:
-    if not isinstance(weight, Held) or not isinstance(bias, Held) or "parameter" not in (weight.how, bias.how):
+    if (weight is None) != (bias is None) or len(low.sizes(value)) < 2:
         raise Decline
-    names = {"weight": low.use(weight), "bias": low.use(bias)}
-    return low.add("group_norm", [first(low, value)], names, groups=groups, eps=eps)
+    found, names = first(low, value), _tensors(low, weight=weight, bias=bias)
+    return low.add("group_norm", [found], names, groups=groups, eps=eps, affine=bool(names))
+
+
+def _over(low: Lowering, value: Any, shape: Any) -> Ref:
+    """A node whose value has more axes, the batch counted, than those that are normalised over."""
+    found = first(low, value)
+    if not 1 <= len(several(shape)) <= len(low.shape(found)):
+        raise Decline
+    return found
+
+
+def _tensors(low: Lowering, **given: Any) -> dict[str, str]:
+    """The names of a norm's tensors, of which the module holds those that there are."""
+    held = {role: each for role, each in given.items() if each is not None}
+    hows = {each.how for each in held.values() if isinstance(each, Held)}
+    if not all(isinstance(each, Held) for each in held.values()) or (held and "parameter" not in hows):
+        raise Decline
+    return {role: low.use(each) for role, each in held.items()}
 
 
 def _batch_norm(low: Lowering, value: Any, *given: Any, **keywords: Any) -> Any:
