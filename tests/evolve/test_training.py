@@ -26,6 +26,7 @@ from runners.presets import preset
 from runners.recipe import Recipe
 from runners.task import Task
 from runners.training import evaluate, train
+from tests.evolve.conftest import Evolve, one_line
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +36,7 @@ def digits() -> Task:
     return Task.named("digits", limit=150)
 
 
-def evolve(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "evolve", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": f"{folder}/cache"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
@@ -69,12 +70,12 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path) -> 
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL and checkpoint.exists()
-    refused = evolve(*arguments, "--set", "lr=0.05", folder=tmp_path)
+    refused = process(*arguments, "--set", "lr=0.05", folder=tmp_path)
     assert refused.returncode == 2 and "recipe.lr was 0.1 and is 0.05" in refused.stderr and checkpoint.exists()
-    done = evolve(*arguments, folder=tmp_path)
+    done = process(*arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "epoch 1/40" not in done.stdout and "epoch 40/40" in done.stdout
-    assert evolve(*arguments[:-1], "whole", folder=tmp_path).returncode == 0
+    assert process(*arguments[:-1], "whole", folder=tmp_path).returncode == 0
     whole, found = (load(tmp_path / name / "model.safetensors") for name in ("whole", "out"))
     assert found.digest == whole.digest
     assert (tmp_path / "out" / "curves.csv").read_text() == (tmp_path / "whole" / "curves.csv").read_text()
@@ -100,7 +101,7 @@ def test_a_checkpoint_that_is_damaged_is_refused(tmp_path: Path, digits: Task) -
 
 
 def test_snapshots_are_an_ensemble_and_can_be_distilled_back(tmp_path: Path) -> None:
-    done = evolve(
+    done = process(
         *("train", "convnet", "--limit", "150", "--recipe", "snapshot", "--epochs", "4", "--threads", "1"),
         *("--set", "cycles=2", "--set", "snapshots=2", "--distill-into", "self", "--out", "out", "--json"),
         folder=tmp_path,
@@ -127,7 +128,7 @@ def test_heads_with_label_sets_of_their_own_are_no_ensemble(tmp_path: Path) -> N
     given = DATASETS["digits"].source()  # type: ignore[operator]
     odd = {f"y_{split}_odd": given[f"y_{split}"] % 2 for split in ("train", "test")}
     numpy.savez(tmp_path / "digits.npz", **given, **odd)
-    done = evolve(
+    done = process(
         *("train", "convnet", "--data", "digits.npz", "--limit", "150", "--epochs", "2", "--recipe", "hydranet"),
         *("--set", "hydra.tasks=[labels, odd]", "--set", "hydra.frozen=1", "--threads", "1", "--out", "out"),
         folder=tmp_path,
@@ -216,17 +217,17 @@ def test_a_folder_of_images_is_trained_on_and_searched(tmp_path: Path) -> None:
             noise = np.random.default_rng(place + level).integers(0, 40, (12, 12, 3))
             Image.fromarray((level + noise).astype(np.uint8)).save(tmp_path / "marks" / name / f"{place}.png")
     data = ("--data", "marks", "--image-size", "8")
-    done = evolve("train", "convnet", *data, "--epochs", "1", "--out", "out", "--json", folder=tmp_path)
+    done = process("train", "convnet", *data, "--epochs", "1", "--out", "out", "--json", folder=tmp_path)
     assert done.returncode == 0 and done.stderr == "decoding images: 60 of 60\n"
     assert json.loads(done.stdout.splitlines()[-1])["data"]["size"] == 8
     made = load(tmp_path / "out" / "model.safetensors")
     assert made.about["labels"] == ("dark", "light") and made.graph.inputs[0].settings["shape"] == (3, 8, 8)
     options = ("--candidates", "2", "--epochs", "1", "--pool", "local", "--workers", "1", "--run", "run")
-    done = evolve("search", *data, *options, folder=tmp_path)
+    done = process("search", *data, *options, folder=tmp_path)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert done.stdout.splitlines()[0] == "run" and "complete" not in done.stderr
     (tmp_path / "marks" / "dark" / "0.png").write_bytes(b"no image")
-    done = evolve("train", "convnet", *data, folder=tmp_path)
+    done = process("train", "convnet", *data, folder=tmp_path)
     assert done.returncode == 2 and "marks/dark/0.png: broken" in done.stderr and done.stderr.count("\n") == 1
 
 
@@ -243,14 +244,14 @@ def test_examples_of_one_s_own_are_trained_on_from_a_file(tmp_path: Path) -> Non
         from_torch(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)), inputs[:2]), tmp_path / "net.safetensors"
     )
     arguments = ("train", "net.safetensors", "--data", "sums.safetensors")
-    done = evolve(*arguments, "--epochs", "3", "--set", "lr=0.05", folder=tmp_path)
+    done = process(*arguments, "--epochs", "3", "--set", "lr=0.05", folder=tmp_path)
     assert done.returncode == 0 and ", r2 " in done.stdout.splitlines()[2], done.stderr
     result = json.loads((tmp_path / "trained" / "result.json").read_text())
     assert result["test_accuracy"] == pytest.approx(1 / (2 - result["test_r2"]))
     assert load(tmp_path / "trained" / "model.safetensors").about["normalisation"] is None
-    done = evolve("train", "convnet", "--data", "sums.safetensors", folder=tmp_path)
+    done = process("train", "convnet", "--data", "sums.safetensors", folder=tmp_path)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
-    done = evolve(*arguments, "--set", "flip=true", "--out", "other", folder=tmp_path)
+    done = process(*arguments, "--set", "flip=true", "--out", "other", folder=tmp_path)
     assert done.returncode == 2 and "flip is for images" in done.stderr
 
 
@@ -317,15 +318,18 @@ def _coloured() -> dict[str, Any]:
         (["freezeout-speedup", "convnet", "--t0", "0"], "t0 is 0"),
     ],
 )
-def test_what_is_wrong_is_one_line(arguments: list[str], words: str, tmp_path: Path) -> None:
-    done = evolve(*arguments, folder=tmp_path)
-    assert done.returncode == 2
-    assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1
+def test_what_is_wrong_is_one_line(
+    arguments: list[str], words: str, evolve: Evolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    code, _, errors = evolve(*arguments)
+    assert code == 2 and words in one_line(errors)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_estimate_of_the_original(tmp_path: Path) -> None:
-    done = evolve(
+    done = process(
         "freezeout-speedup", "densenet-bc-76-12", "--t0", "0.8", "--how", "cubic", "--published", folder=tmp_path
     )
     assert done.returncode == 0 and done.stdout.startswith("17.78 %")
