@@ -220,8 +220,8 @@ def _load(root: nn.Module, plan: Plan, weights: Mapping[str, Tensor], torch: Any
             if name not in parameters:
                 parameters[name] = torch.nn.Parameter(weights[name])
             owner.register_parameter(role, parameters[name])
-        for role in owner._buffers:
-            if role not in extra:
+        for role, buffer in owner._buffers.items():
+            if role not in extra and buffer is not None:
                 name = plan.tied.get(dotted(path, role), dotted(path, role))
                 owner._buffers[role] = weights[name]
 

@@ -198,7 +198,7 @@ class Sketch:
         if given is None:
             return value
         made = self.add(kind, value, **given)
-        if kind not in ("group_norm", "layer_norm"):
+        if kind not in ("group_norm", "layer_norm", "instance_norm"):
             return made
         # The mean over what such a norm has normalised is always the same: pooled, the network would be a constant.
         bent = self.add("gelu", made)
@@ -326,6 +326,10 @@ def _group_norm(rng: Random, shape: Shape) -> Settings:
     return {"groups": rng.choice(fitting), "affine": rng.random() < 0.8} if fitting else None
 
 
+def _instance_norm(rng: Random, shape: Shape) -> Settings:
+    return {"affine": rng.random() < 0.6} if 2 <= len(shape) <= 4 and prod(shape[1:]) >= 4 else None
+
+
 def _batch_norm(rng: Random, shape: Shape) -> Settings:
     if len(shape) > 4 or (len(shape) == 2 and shape[1] < 3):
         return None
@@ -448,6 +452,7 @@ UNARY: dict[str, Callable[[Random, Shape], Settings]] = {
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
+    "instance_norm": _instance_norm,
     **{f"{what}_pool{places}d": _ranked(_window, 1 + places) for what in ("max", "avg") for places in PLACES},
     **{
         f"adaptive_{what}_pool{places}d": _ranked(_adaptive, 1 + places) for what in ("avg", "max") for places in PLACES
@@ -767,7 +772,7 @@ MOVES: list[Callable[[Sketch], None]] = [
     *[_one(_ACTIVATIONS)] * 3,
     *[_one(["batch_norm", "batch_norm", "layer_norm", "group_norm"])] * 2,
     *[_one([kind for kind in UNARY if kind not in {*_ACTIVATIONS, *_REARRANGING}])] * 4,
-    *[_on_places] * 2,
+    *[_on_places] * 3,
     *[_one(_REARRANGING)] * 2,
     *JOINING.values(),
     *PARTICULAR.values(),

@@ -62,6 +62,13 @@ def _group_norm(layer: Any) -> Layer | None:
     return "group_norm", {"groups": layer.num_groups, "eps": layer.eps, "affine": bool(own)}, own
 
 
+def _instance_norm(layer: Any) -> Layer | None:
+    own = _own(layer)
+    if layer.track_running_stats or len(own) == 1:
+        return None
+    return "instance_norm", {"eps": layer.eps, "affine": bool(own)}, own
+
+
 def _own(layer: Any) -> dict[str, str]:
     """The names of a layer's tensors, none of which is asked for: a trace would note that."""
     if layer._modules:
@@ -142,6 +149,7 @@ _LAYERS: dict[str, Callable[[Any], Layer | None]] = {
     "Dropout": _dropout,
     **{f"Conv{places}d": _convolution for places in PLACES},
     **{f"BatchNorm{places}d": _batch_norm for places in PLACES},
+    **{f"InstanceNorm{places}d": _instance_norm for places in PLACES},
     **{f"Dropout{places}d": _dropout for places in PLACES},
     **{f"MaxPool{places}d": _max_pool(places) for places in PLACES},
     **{f"AvgPool{places}d": _avg_pool(places) for places in PLACES},

@@ -10,7 +10,7 @@ from graphs.kinds.activations import ACTIVATIONS
 from graphs.kinds.attention import ATTENTION
 from graphs.kinds.joins import JOINS
 from graphs.kinds.kind import Kind, TensorSpec
-from graphs.kinds.norms import BATCH_NORM, FROZEN_BATCH_NORM, GROUP_NORM, LAYER_NORM, RMS_NORM
+from graphs.kinds.norms import BATCH_NORM, FROZEN_BATCH_NORM, GROUP_NORM, INSTANCE_NORM, LAYER_NORM, RMS_NORM
 from graphs.kinds.opaque import OPAQUE
 from graphs.kinds.parameters import PARAMETERS
 from graphs.kinds.pointwise import POINTWISE
@@ -34,6 +34,7 @@ KINDS: dict[str, Kind] = {
         LAYER_NORM,
         RMS_NORM,
         GROUP_NORM,
+        INSTANCE_NORM,
         *ACTIVATIONS,
         *POOLS,
         POINTWISE,

@@ -1,8 +1,9 @@
-"""Normalisations: batch, layer, root-mean-square and group norm."""
+"""Normalisations: batch, layer, root-mean-square, group and instance norm."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import ShapeError
@@ -13,7 +14,7 @@ from graphs.structure import Node, Shape
 if TYPE_CHECKING:
     from graphs.solver import Dims, Solver
 
-__all__ = ["BATCH_NORM", "FROZEN_BATCH_NORM", "GROUP_NORM", "LAYER_NORM", "RMS_NORM"]
+__all__ = ["BATCH_NORM", "FROZEN_BATCH_NORM", "GROUP_NORM", "INSTANCE_NORM", "LAYER_NORM", "RMS_NORM"]
 
 
 def _batch_norm_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
@@ -207,6 +208,10 @@ def _group_norm_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
     return shapes[0]
 
 
+def _group_norm_roles(settings: Settings) -> tuple[str, ...]:
+    return ("weight", "bias") if settings["affine"] else ()
+
+
 def _group_norm_tensors(settings: Settings, shapes: Sequence[Shape]) -> Mapping[str, TensorSpec]:
     if not settings["affine"]:
         return {}
@@ -240,8 +245,52 @@ GROUP_NORM = Kind(
     shape=_group_norm_shape,
     compute=_group_norm,
     module=_group_norm_module,
-    roles=lambda settings: ("weight", "bias") if settings["affine"] else (),
+    roles=_group_norm_roles,
     tensors=_group_norm_tensors,
     channels=_group_norm_channels,
     affine=True,
 )
+
+
+def _instance_norm_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    if not 2 <= len(shapes[0]) <= 4 or prod(shapes[0][1:]) == 1:
+        raise ShapeError("expected channels before one to three axes of several places")
+    return shapes[0]
+
+
+def _instance_norm_module(settings: Settings, shapes: Sequence[Shape]) -> tuple[str, dict[str, Any]]:
+    arguments = {"num_features": shapes[0][0], "eps": settings["eps"], "affine": settings["affine"]}
+    return f"InstanceNorm{len(shapes[0]) - 1}d", arguments
+
+
+def _instance_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+    from torch.nn import functional
+
+    weight, bias = tensors.get("weight"), tensors.get("bias")
+    return functional.instance_norm(inputs[0], weight=weight, bias=bias, eps=settings["eps"])
+
+
+def _instance_norm_channels(
+    solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape
+) -> Dims:
+    if axes[0][0]:
+        solver.carry(axes[0][0], node, "weight", 0)
+        solver.carry(axes[0][0], node, "bias", 0)
+    solver.close(axes[0][1:], node)
+    return tuple(axes[0])
+
+
+INSTANCE_NORM = Kind(
+    name="instance_norm",
+    settings={"eps": (positive, 1e-5), "affine": (boolean, True)},
+    shape=_instance_norm_shape,
+    compute=_instance_norm,
+    module=_instance_norm_module,
+    roles=_group_norm_roles,
+    tensors=_group_norm_tensors,
+    channels=_instance_norm_channels,
+    affine=True,
+    silent=True,
+)
+"""Each channel of each example by itself: Ulyanov, Vedaldi and Lempitsky, "Instance Normalization", 2016, arXiv
+1607.08022. Without running statistics, as is usual."""

@@ -42,6 +42,12 @@ def pruned() -> nn.Module:
     return module
 
 
+def unshifted() -> nn.Module:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    module[1].register_parameter("bias", None)
+    return module
+
+
 def normed() -> nn.Module:
     module = small()
     torch.nn.utils.weight_norm(module[0])
@@ -141,6 +147,16 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
         IMAGE,
     ),
     "norms without weights": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False)), IMAGE),
+    "a batch norm without a bias": (unshifted, IMAGE),
+    "norms with the batch elsewhere": (
+        lambda: Whole(
+            lambda s, x: s.c(s.b(s.a(x.transpose(0, 1)))).transpose(0, 1),
+            a=nn.LayerNorm(16, elementwise_affine=False),
+            b=nn.RMSNorm(16),
+            c=nn.LayerNorm(16, bias=False),
+        ),
+        WORDS,
+    ),
     "directions in windows": (lambda: Whole(turned, fc=nn.Linear(16, 16)), WORDS[:, :4]),
     "random numbers for each example": (
         lambda: Whole(
@@ -155,6 +171,48 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "weights that are pruned": (pruned, ROW),
     "weights with a norm": (normed, ROW),
 }
+
+
+class Scaled(nn.Module):
+    """A layer norm that people write for want of one without a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(6) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.layer_norm(x, self.weight.shape, self.weight, None, 1e-5)
+
+
+NORMS: dict[str, tuple[Callable[[], nn.Module], str, bool]] = {
+    "layer norm without a bias": (lambda: nn.LayerNorm(6, bias=False), "layer_norm", True),
+    "layer norm without weights": (lambda: nn.LayerNorm(6, elementwise_affine=False), "layer_norm", True),
+    "layer norm by hand": (Scaled, "layer_norm", True),
+    "layer norm as a function": (lambda: Whole(lambda s, x: functional.layer_norm(x, (6,))), "layer_norm", True),
+    "rms norm without weights": (lambda: nn.RMSNorm(6, elementwise_affine=False), "rms_norm", True),
+    "group norm without weights": (lambda: nn.GroupNorm(2, 6, affine=False), "group_norm", False),
+    "group norm as a function": (lambda: Whole(lambda s, x: functional.group_norm(x, 3)), "group_norm", False),
+    "instance norm": (lambda: nn.InstanceNorm2d(6), "instance_norm", False),
+    "instance norm with weights": (lambda: nn.InstanceNorm2d(6, affine=True), "instance_norm", False),
+    "instance norm as a function": (lambda: Whole(lambda s, x: functional.instance_norm(x)), "instance_norm", False),
+}
+"""Norms that lack weights, their kinds, and whether they run over the last axis."""
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_norm_without_some_weights_is_no_wall(name: str, tmp_path: Path) -> None:
+    make, kind, last = NORMS[name]
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, 6), make(), nn.GELU(), nn.Linear(6, 3)] if last else [nn.Conv2d(3, 6, 3), make(), nn.GELU()]
+    module = nn.Sequential(*layers, *(() if last else (nn.Flatten(), nn.Linear(96, 3))))
+    example = torch.randn(4, 5, 6) if last else IMAGE
+    genome = graphs.from_torch(module, example)
+    (norm,) = (node.id for node in genome.graph.nodes.values() if node.kind == kind)
+    assert "can be changed" in graphs.explain(genome.graph, norm)
+    graphs.save(genome, tmp_path / "genome.safetensors")
+    made = graphs.to_torch(graphs.load(tmp_path / "genome.safetensors"))
+    assert made.state_dict().keys() == module.state_dict().keys()
+    torch.testing.assert_close(made(example), module(example))
 
 
 @pytest.fixture(autouse=True)

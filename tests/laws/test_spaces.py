@@ -218,7 +218,7 @@ def _roll(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
 
 PASSING = {
     *(name for name, kind in KINDS.items() if kind.activation or name.startswith("dropout")),
-    *("batch_norm", "frozen_batch_norm", "layer_norm", "rms_norm", "group_norm"),
+    *("batch_norm", "frozen_batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"),
     *("identity", "detach", "stochastic_depth"),
     *("add", "mean", "gate"),
 }
@@ -300,7 +300,7 @@ def widened(genome: Genome, origins: Mapping[str, Origins]) -> Genome:
         elif node.kind == "embedding":
             made["weight"] = made["weight"][:, out[-1]]
             draft.set(node.id, out=len(out[-1]))
-        elif node.kind in ("batch_norm", "frozen_batch_norm", "group_norm") or (
+        elif node.kind in ("batch_norm", "frozen_batch_norm", "group_norm", "instance_norm") or (
             node.kind == "prelu" and node.settings["per_channel"]
         ):
             made = {role: tensor[out[0]] if tensor.ndim else tensor for role, tensor in made.items()}

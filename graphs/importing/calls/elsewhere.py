@@ -65,6 +65,10 @@ def _group_norm(settings: Mapping[str, Any], held: _Held, sizes: tuple[Any, ...]
     return [settings["groups"], held("weight"), held("bias"), settings["eps"]]
 
 
+def _instance_norm(settings: Mapping[str, Any], held: _Held, sizes: tuple[Any, ...]) -> list[Any]:
+    return [None, None, held("weight"), held("bias"), True, 0.1, settings["eps"]]
+
+
 def _batch_norm(training: Any) -> _Arguments:
     def arguments(settings: Mapping[str, Any], held: _Held, sizes: tuple[Any, ...]) -> list[Any]:
         tensors = [held(role) for role in ("running_mean", "running_var", "weight", "bias")]
@@ -78,6 +82,7 @@ _FUNCTIONS: dict[str, _Arguments] = {
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
+    "instance_norm": _instance_norm,
     "batch_norm": _batch_norm(TRAINING),
     "frozen_batch_norm": _batch_norm(False),
     "dropout": lambda settings, held, sizes: [settings["p"], TRAINING],

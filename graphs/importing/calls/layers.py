@@ -89,6 +89,26 @@ def _group_norm(
     return low.add("group_norm", [found], names, groups=groups, eps=eps, affine=bool(names))
 
 
+def _instance_norm(
+    low: Lowering,
+    value: Any,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    use_input_stats: Any = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *fast: Any,
+) -> Any:
+    if running_mean is not None or use_input_stats is not True or (weight is None) != (bias is None):
+        raise Decline
+    if not 3 <= len(low.sizes(value)) <= 5:
+        raise Decline
+    found, names = first(low, value), _tensors(low, weight=weight, bias=bias)
+    return low.add("instance_norm", [found], names, eps=eps, affine=bool(names))
+
+
 def _over(low: Lowering, value: Any, shape: Any) -> Ref:
     """A node whose value has more axes, the batch counted, than those that are normalised over."""
     found = first(low, value)
@@ -222,6 +242,7 @@ LAYER_CALLS: dict[str, Callable[..., Any]] = {
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
+    "instance_norm": _instance_norm,
     "batch_norm": _batch_norm,
     "embedding": _embedding,
     "dropout": _dropout(),
