@@ -195,17 +195,15 @@ def test_a_training_that_is_over_is_neither_done_again_nor_replaced(tmp_path: Pa
     assert not seen and files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
-def test_an_untrained_body_that_is_frozen_is_warned_of(
-    evolve: Evolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_an_untrained_body_that_is_frozen_is_warned_of(tmp_path: Path) -> None:
     options = ("--recipe", "hydranet", "--epochs", "1", "--set", "hydra.frozen=1", "--limit", "100", "--threads", "1")
-    code, _, errors = evolve("train", "convnet", *options, "--out", "one")
-    assert code == 0 and "warning: the body is untrained, and frozen" in one_line(errors)
-    assert evolve("train", "convnet", "--epochs", "1", "--limit", "100", "--out", "plain")[::2] == (0, "")
-    assert evolve("train", "convnet", *options, "--body", "plain/model.safetensors", "--out", "two")[::2] == (0, "")
-    code, _, errors = evolve("train", "two/model.safetensors", *options, "--set", "hydra.heads=3", "--out", "x")
-    assert code == 2 and "has 8 outputs already" in one_line(errors)
+    done = process("train", "convnet", *options, "--out", "one", folder=tmp_path)
+    assert done.returncode == 0 and "warning: the body is untrained, and frozen" in one_line(done.stderr)
+    body = ("--body", "one/model.safetensors")
+    done = process("train", "convnet", *options, *body, "--out", "two", folder=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    done = process("train", "two/model.safetensors", *options, "--set", "hydra.heads=3", "--out", "x", folder=tmp_path)
+    assert done.returncode == 2 and "has 8 outputs already" in one_line(done.stderr)
 
 
 def test_a_folder_of_images_is_trained_on_and_searched(tmp_path: Path) -> None:
