@@ -32,7 +32,7 @@ from runners.pools import PoolSettingError
 __all__ = ["Surroundings", "connects", "package_folders"]
 
 _PACKAGES = ("graphs", "ops", "runners", "evolve")
-_LONGEST_FOLDER = 40
+_LONGEST_FOLDER = 24
 _PREFIX = "hydra-"
 _LOCK = "lock"
 _TOKEN = "token"  # noqa: S105 - a file's name
@@ -183,6 +183,9 @@ def _token() -> str:
 
 
 def _short_folder() -> str:
-    """A folder for temporary files with a name short enough for the sockets below it (107 bytes at most)."""
+    """A folder for temporary files with a name short enough for the sockets below it.
+
+    Their paths may have 107 bytes, of which ours is 15, and Ray's session, its folder and a name are 64 or more.
+    """
     usual, short = tempfile.gettempdir(), os.path.join(os.sep, "tmp")
     return usual if len(usual.encode()) <= _LONGEST_FOLDER or not os.path.isdir(short) else short
