@@ -171,7 +171,7 @@ def _difference(
             return "its forward pass changes a parameter in place, such as an embedding with max_norm"
         try:
             found, buffers = _made(genome, weights, inputs, mode == "train")
-        except RuntimeError as error:  # of another shape than what was observed, say
+        except (GraphError, RuntimeError) as error:  # of another shape than what was observed, say
             return f"what was traced fails in {mode} mode: {error}".splitlines()[0]
         weights.update(buffers)
         what: str | None = None
