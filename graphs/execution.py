@@ -12,10 +12,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graphs.errors import GraphError
+from graphs.errors import EvolutionError, GraphError
 from graphs.kinds import KINDS
 from graphs.kinds.opaque import in_double
-from graphs.structure import Graph
+from graphs.structure import Graph, Node
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,6 +67,9 @@ def execute(
 
     Returns:
         The values, and in train mode the updated buffers of the nodes that were run or known.
+
+    Raises:
+        GraphError: An input is missing, or a node cannot be computed; names it.
     """
     import torch
 
@@ -102,13 +105,31 @@ def execute(
                 if straight and kind.stops:
                     value = operands[0]
                 else:
-                    value = kind.compute(node.settings, operands, tensors, training)
+                    value = _computed(graph, node, operands, tensors, training)
             values[node.id] = value
             if keep is not None:
                 for source in node.inputs:
                     if last[source] == node.id and source not in keep:
                         values.pop(source, None)
     return Run(values, buffers)
+
+
+def _computed(
+    graph: Graph, node: Node, operands: Sequence[Tensor], tensors: Mapping[str, Tensor], training: bool
+) -> Tensor:
+    """The value of a node; what a program in a file promises is not known to be so before it has run."""
+    import torch
+
+    kind = KINDS[node.kind]
+    try:
+        value: Tensor = kind.compute(node.settings, operands, tensors, training)  # type: ignore[misc]
+    except (EvolutionError, torch.OutOfMemoryError):
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise GraphError(f"node '{node.id}' cannot be computed: {' '.join(str(error).split())}") from error
+    if kind.wall and not (isinstance(value, torch.Tensor) and tuple(value.shape[1:]) == graph.shapes[node.id]):
+        raise GraphError(f"node '{node.id}' gives something else than a tensor (N, *{graph.shapes[node.id]})")
+    return value
 
 
 def _seed_generators(seed: int, operands: Sequence[Tensor]) -> None:

@@ -176,7 +176,7 @@ def _difference(
             return "its forward pass changes a parameter in place, such as an embedding with max_norm"
         try:
             found, buffers = _made(genome, weights, inputs, mode == "train")
-        except RuntimeError as error:  # of another shape than what was observed, say
+        except (GraphError, RuntimeError) as error:  # of another shape than what was observed, say
             raise Failing(f"what was traced fails in {mode} mode: {error}".splitlines()[0]) from error
         weights.update(buffers)
         what: str | None = None

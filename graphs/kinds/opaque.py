@@ -66,8 +66,8 @@ def _as_recorded(settings: Settings, shapes: Sequence[Shape]) -> Shape:
         raise ShapeError(f"this part of the network is only known for {settings['reads']}")
     for what, arguments, keywords in settings["program"]:
         for name, place in references([*arguments, *keywords.values()]):
-            limit = {"in": len(shapes), "tensor": len(settings["held"])}.get(name)
-            if limit is not None and place >= limit:
+            limit = {"in": len(shapes), "batch": len(shapes), "tensor": len(settings["held"])}[name]
+            if place >= limit:
                 raise ShapeError(f"'{what}' refers to the {name} {place}, of which there are {limit}")
     shape: Shape = settings["shape"]
     return shape
@@ -112,6 +112,8 @@ def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
         named = {name: resolve(each) for name, each in keywords.items()}
         if double and target in _TO_LOWER:
             target = "method.double"
+        if target == "operator.pow" and isinstance(given[0], int | float):
+            target = "torch.pow"  # written as an operator, a minus before the number would come after the power
         if tracer is None:
             results.append(given[0].add_(int(training)) if target == COUNT else function(target)(*given, **named))
         elif target.startswith("method."):

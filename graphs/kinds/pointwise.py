@@ -29,7 +29,7 @@ def _elementwise_program(value: Any) -> tuple[Any, ...]:
 
 def _shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
     _, arguments, keywords = settings["program"][0]
-    found = [*references([*arguments, *keywords.values()])]
+    found = [each for each in references([*arguments, *keywords.values()]) if each[0] != "batch"]
     if {name for name, _ in found} != {"in"} or {place for _, place in found} != set(range(len(shapes))):
         raise ShapeError(f"the step refers to {found}, expected all of {len(shapes)} operands and nothing else")
     return broadcast(settings, shapes)

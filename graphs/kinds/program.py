@@ -8,7 +8,9 @@ true}` whether the network trains, `{"dtype": "float32"}`, `{"slice": [start, st
 
 No program writes into a tensor, its own statistics apart, but for the one step that counts passes in train mode,
 `["method.add_", [{"tensor": i}, {"training": true}], {}]`; and none computes with anything but tensors: Python's
-operators do other things with texts and lists, of any size.
+operators do other things with texts and lists, of any size. Every call has a tensor where its function works on one,
+and the arguments that it cannot do without, so that it can be written as Python; what else it makes of them is known
+once it runs.
 """
 
 from __future__ import annotations
@@ -36,6 +38,11 @@ _LONGEST = 256
 _DEEPEST = 4  # two lists a level and four around them are what a document may hold
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
 _REFERENCES = ("in", "step", "tensor", "batch", "training", "dtype", "number", "slice", "ellipsis", "tuple")
+
+_TENSORS = ("in", "step", "tensor")
+"""References to what is a tensor, or several."""
+
+_KINDS = frozenset({"Tensor", "List[Tensor]"})
 
 _WITHOUT_END = ("inf", "-inf", "nan")
 """Numbers that JSON has no word for."""
@@ -82,6 +89,7 @@ def checked_program(value: Any) -> tuple[Any, ...]:
             _check_numbers(step[0], [*arguments, *keywords.values()])
             _check_writes(step[0], arguments, keywords)
             _check_operator(step[0], arguments, keywords, single)
+            _check_call(step[0], arguments, keywords)
         except ValueError as error:
             raise ValueError(f"step {place}: '{step[0]}': {error}") from None
         steps.append((step[0], arguments, keywords))
@@ -152,13 +160,58 @@ def _check_writes(target: str, arguments: Sequence[Any], keywords: Mapping[str, 
             raise ValueError(f"expected a tensor of the node for {name}, which may be changed")
 
 
-@cache
 def _parameters(target: str) -> tuple[str, ...]:
     """Names of a function's parameters by position, as far as they are known."""
+    signature = _signature(target)
+    return _PARAMETERS.get(target) or (tuple(signature.parameters) if signature else ())
+
+
+def _check_call(target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> None:
+    """Refuses calls that lack a tensor where the function works on one, or arguments that it cannot do without."""
+    if not _has_tensor([*arguments, *keywords.values()]):
+        raise ValueError("expected a tensor")
+    if target.startswith("method.") and not (arguments and _names(arguments[0], *_TENSORS)):
+        raise ValueError("expected a tensor, whose method it is, as the first argument")
+    first, least = _schema(target)
+    if first and arguments and not _has_tensor(arguments[0]):
+        raise ValueError("expected a tensor as the first argument")
+    signature = _signature(target)
     try:
-        return _PARAMETERS.get(target) or tuple(inspect.signature(function(target)).parameters)
+        if signature:
+            signature.bind(*arguments, **keywords)
+        elif len(arguments) + len(keywords) < least:
+            raise TypeError(f"expected {least} arguments or more")
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
+@cache
+def _schema(target: str) -> tuple[bool, int]:
+    """Whether a function of torch works on its first argument as on a tensor, and the least number of arguments."""
+    import torch
+
+    prefix, _, name = target.partition(".")
+    full = f"aten::{prefix}_{name}" if prefix in ("special", "linalg", "fft") else f"aten::{name}"
+    found = [] if prefix == "operator" else torch._C._jit_get_schemas_for_operator(full)
+    needed = [sum(not each.has_default_value() for each in schema.arguments) for schema in found]
+    kinds = {str(schema.arguments[0].type) for schema in found if schema.arguments}
+    return bool(kinds) and kinds <= _KINDS and name not in ELEMENTWISE, min(needed, default=0)
+
+
+@cache
+def _signature(target: str) -> inspect.Signature | None:
+    """The parameters of a function that Python knows them of."""
+    try:
+        return inspect.signature(function(target))
     except (GraphError, TypeError, ValueError):
-        return ()
+        return None
+
+
+def _has_tensor(value: Any) -> bool:
+    """Whether an argument is a tensor, or holds one."""
+    if isinstance(value, Mapping):
+        return _names(value, *_TENSORS) or any(_has_tensor(each) for each in value.values())
+    return isinstance(value, list | tuple) and any(_has_tensor(each) for each in value)
 
 
 def _check_operator(target: str, arguments: Sequence[Any], keywords: Mapping[str, Any], single: Sequence[bool]) -> None:
@@ -169,18 +222,14 @@ def _check_operator(target: str, arguments: Sequence[Any], keywords: Mapping[str
     if keywords:
         raise ValueError("an operator has no named arguments")
     if name == "getitem":
-        if len(arguments) != 2 or not _names(arguments[0], "in", "step", "tensor") or _has_text(arguments[1]):
+        if len(arguments) != 2 or not _names(arguments[0], *_TENSORS) or _has_text(arguments[1]):
             raise ValueError("expected a tensor and an index")
         return
     for each in arguments:
         if _names(each, "step") and not single[each["step"]]:
             raise ValueError("expected a tensor, not several")
-        if not isinstance(each, int | float) and not _names(
-            each, "in", "step", "tensor", "batch", "training", "number"
-        ):
+        if not isinstance(each, int | float) and not _names(each, *_TENSORS, "batch", "training", "number"):
             raise ValueError("expected tensors and numbers")
-    if not any(_names(each, "in", "step", "tensor") for each in arguments):
-        raise ValueError("expected a tensor")
 
 
 def _gives_one(target: str, arguments: Sequence[Any], keywords: Mapping[str, Any], single: Sequence[bool]) -> bool:
@@ -206,13 +255,18 @@ def _has_text(value: Any) -> bool:
 
 
 def references(value: Any) -> Iterator[tuple[str, int]]:
-    """The operands and tensors that arguments refer to, each as (`in` or `tensor`, number)."""
+    """The operands and tensors that arguments refer to, each as (`in` or `tensor`, number).
+
+    The batch size, which is that of operand 0, is (`batch`, 0).
+    """
     if isinstance(value, Mapping):
         ((name, what),) = value.items()
         if name in ("slice", "tuple"):
             yield from references(what)
         elif name in ("in", "tensor"):
             yield name, what
+        elif name == "batch":
+            yield "batch", 0
     elif isinstance(value, list | tuple):
         for each in value:
             yield from references(each)

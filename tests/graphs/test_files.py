@@ -23,8 +23,10 @@ import graphs
 from graphs import files, zoo
 from graphs.draft import Draft
 from graphs.errors import EvolutionError, FormatError, GraphError
+from graphs.execution import execute
 from graphs.genome import Genome
 from graphs.initial import initial_weights
+from graphs.source_text import source
 from graphs.structure import Graph
 from tests.graphs.drawing import graphs as drawn_graphs
 
@@ -625,7 +627,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "as many arguments as allowed": (
         lambda: with_graph(
-            [INPUT, *(named(f"o{place}", opaque([["torch.cat", [[0] * 30_000], {}]])) for place in range(8))]
+            [INPUT, *(named(f"o{place}", opaque([["torch.cat", [[0] * 29_999 + [X]], {}]])) for place in range(8))]
         ),
         "leads to no output",
     ),
@@ -761,6 +763,70 @@ def test_junk_anywhere_in_a_document_is_refused_or_meant(data: st.DataObject) ->
         assert "\n" not in str(error)
     else:
         assert files.decode(files.encode(genome)).digest == genome.digest
+
+
+class Programs(torch.nn.Module):
+    """Much that a program can be: indices, several results, numbers without end, methods, operators, the batch size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.cell, self.out = torch.nn.Linear(6, 8), torch.nn.GRUCell(8, 8), torch.nn.Linear(8, 3)
+        self.register_buffer("mask", torch.ones(8).bool())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.body(x).masked_fill(~self.mask, float("-inf"))
+        x = torch.topk(self.cell(x.relu()).exp(), 8)[0].cumsum(-1) * 1.5
+        x = abs(2.0 ** x.flip(1)[:, [3, 1, 0, 2, 4, 5, 7, 6]]) - torch.einsum("ni,nj->ni", x, x)
+        x = torch.nn.functional.dropout(
+            x.reshape(x.shape[0], 2, 4).clamp(-1, 1).sum(-1).repeat(1, 4), 0.5, self.training
+        )
+        found: torch.Tensor = self.out(torch.lerp(x, x.sort(1)[0], 0.25))
+        return found
+
+
+REPLACING: list[Any] = [
+    *(None, True, 0, -1, 1, 7, 2**31, 1.5, -2.5, "", "a", "\n", "é", [], {}, [[]], [0] * 10, [{"in": 0}]),
+    *({"in": 0}, {"in": 99}, {"tensor": 0}, {"step": 0}, {"batch": 1}, {"batch": 2}, {"number": "nan"}),
+    *({"dtype": "int64"}, {"training": True}, {"ellipsis": True}, {"slice": [None, -1, 0]}, {"tuple": [{"in": 0}, 1]}),
+    *("operator.pow", "operator.getitem", "method.sum", "method.add_", "torch.topk", "functional.pad", "torch.stack"),
+]
+
+
+def test_whatever_programs_a_file_holds_it_is_refused_or_becomes_a_module() -> None:
+    """Values in the nodes replaced, removed or doubled, with the right digest; and running it fails in our words."""
+    torch.manual_seed(0)
+    genome = graphs.from_torch(Programs(), torch.randn(3, 6))
+    header, original, body = taken_apart(files.encode(genome))
+    rng, made, refused = random.Random(0), 0, 0  # noqa: S311
+    inside = [place for place in places(original["graph"]["nodes"]) if "settings" in place[:-1]]
+    for _ in range(400):
+        document = copy.deepcopy(original)
+        path = rng.choice(inside)
+        parent = document["graph"]["nodes"]
+        for key in path[:-1]:
+            parent = parent[key]
+        how = rng.choice(["replace", "replace", "remove", "double"])
+        if how == "remove":
+            del parent[path[-1]]
+        elif how == "double" and isinstance(parent, list):
+            parent.insert(path[-1], copy.deepcopy(parent[path[-1]]))
+        else:
+            parent[path[-1]] = rng.choice(REPLACING)
+        try:
+            found = files.decode(sealed(header, document, body), "evil")
+            module = graphs.to_torch(found)
+        except EvolutionError as error:
+            refused += 1
+            assert "\n" not in str(error), path
+            continue
+        made += 1
+        compile(source(found), "model.py", "exec")
+        try:
+            execute(found.graph, found.weights, {"x": torch.ones(2, 6)}, training=True)
+        except EvolutionError as error:
+            assert "\n" not in str(error), path
+        assert isinstance(module, torch.nn.Module)
+    assert refused > 200 and made > 30, (refused, made)
 
 
 @settings(deadline=None, max_examples=300)

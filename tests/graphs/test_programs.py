@@ -18,6 +18,7 @@ from graphs.genome import Genome
 from graphs.kinds import program
 from graphs.kinds.allowed import _NAMES, PREFIXES, function
 from graphs.kinds.program import checked_program
+from graphs.modules import to_torch
 from graphs.source_text import _imports
 
 X: dict[str, Any] = {"in": 0}
@@ -120,6 +121,65 @@ def test_the_text_of_a_network_says_where_functions_come_from(prefix: str) -> No
 )
 def test_what_networks_do_is_let_through(steps: list[Any]) -> None:
     assert len(checked_program(steps)) == len(steps)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (["method.sum", [0, -1], {}], "expected a tensor"),
+        (["method.add", [1, X], {}], "expected a tensor, whose method it is"),
+        (["method.exp", [], {"input": X}], "expected a tensor, whose method it is"),
+        (["torch.topk", ["text", X], {}], "expected a tensor as the first argument"),
+        (["torch.topk", [X], {}], "expected 2 arguments or more"),
+        (["torch.cat", [[1, 2]], {}], "expected a tensor"),
+        (["functional.softmax", [X], {"axis": 1}], "unexpected keyword argument 'axis'"),
+        (["functional.normalize", [X, 2.0, 1, 1e-6, None, X], {}], "too many positional arguments"),
+        (["operator.add", [X], {}], "missing a required argument: 'b'"),
+        (["operator.add", [X, X, X], {}], "too many positional arguments"),
+        (["operator.neg", [5], {}], "expected a tensor"),
+    ],
+)
+def test_calls_have_the_tensors_and_arguments_that_they_need(step: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^step 0: '{step[0]}': .*{message}"):
+        checked_program([step])
+
+
+def test_the_batch_size_needs_an_operand() -> None:
+    draft = Draft()
+    x = draft.input((3,))
+    step = ["method.expand", [{"tensor": 0}, {"batch": 1}, 3], {}]
+    held = [[[1, 3], "parameter", False]]
+    part = draft.add("opaque", [], tensors={"0": "part"}, program=[step], reads=[], shape=[3], held=held)
+    draft.head(draft.add("add", [x, part]))
+    with pytest.raises(GraphError, match="refers to the batch 0, of which there are 0"):
+        draft.finish()
+
+
+@pytest.mark.parametrize("number", [-2, -2.5, 3, {"number": "-inf"}])
+def test_a_power_of_a_number_is_written_as_it_is_computed(number: Any) -> None:
+    draft = Draft()
+    draft.head(draft.add("pointwise", draft.input((3,)), program=[["operator.pow", [number, X], {}]]))
+    genome = Genome(draft.finish(), {})
+    x = torch.tensor([[2.0, 1.0, 0.0]])
+    expected = execute(genome.graph, {}, {"x": x}, training=False).values[genome.graph.heads[0].node]
+    assert torch.equal(to_torch(genome)(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (["torch.topk", [X, "text"], {}], "cannot be computed: topk"),
+        (["torch.topk", [X, 2], {}], "gives something else than a tensor"),
+        (["torch.sum", [X, -1], {}], "gives something else than a tensor"),
+    ],
+)
+def test_what_is_only_known_when_it_runs_is_said_with_the_node(step: list[Any], message: str) -> None:
+    draft = Draft()
+    x = draft.input((3,))
+    head = draft.add("opaque", x, program=[step], reads=[[3]], shape=[3])
+    draft.head(head)
+    with pytest.raises(GraphError, match=rf"^node '{head}' {message}"):
+        execute(draft.finish(), {}, {"x": torch.randn(2, 3)}, training=False)
 
 
 @pytest.mark.parametrize("training", [False, True])
