@@ -9,7 +9,7 @@ emitted as the function that the kind computes.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,7 @@ def to_torch(genome: Genome) -> fx.GraphModule:
         module.add_submodule(path, module.get_submodule(other))
     for name in plan.frozen:
         module.get_parameter(name).requires_grad_(False)
+    _set_in_order(module, genome.state.order)
     homeless = genome.weights.keys() - module.state_dict().keys() - {name for name, _ in module.named_buffers()}
     if homeless:
         raise GraphError(
@@ -224,6 +225,20 @@ def _load(root: nn.Module, plan: Plan, weights: Mapping[str, Tensor], torch: Any
             if role not in extra and buffer is not None:
                 name = plan.tied.get(dotted(path, role), dotted(path, role))
                 owner._buffers[role] = weights[name]
+
+
+def _set_in_order(module: nn.Module, names: Sequence[str]) -> None:
+    """Brings the parts of a module into the order of tensors' names; what has none of them comes last."""
+    first: dict[str, int] = {}
+    for place, name in enumerate(names):
+        parts = name.split(".")
+        for count in range(1, len(parts) + 1):
+            first.setdefault(".".join(parts[:count]), place)
+    for path, part in module.named_modules() if names else ():
+        for entries in (part._modules, part._parameters, part._buffers):
+            ordered = sorted(entries.items(), key=lambda item: first.get(dotted(path, item[0]), len(names)))
+            entries.clear()
+            entries.update(ordered)
 
 
 def _dense(tensor: Tensor) -> Tensor:

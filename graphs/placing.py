@@ -52,9 +52,11 @@ class Plan:
         for node in sorted(graph.nodes.values(), key=self._turn):
             kind = KINDS[node.kind]
             shapes = [graph.shapes[source] for source in node.inputs]
-            if kind.module is not None and (node.id in self.layers or not node.tensors):
-                made = kind.module(node.settings, shapes)
+            made = kind.module(node.settings, shapes) if kind.module is not None else None
+            path = None
+            if made is not None and (node.id in self.layers or not node.tensors):
                 path = self._path(node, owners, (dict(node.tensors), made))
+            if path is not None and made is not None:
                 self.paths[node.id] = path
                 self.modules.setdefault(path, (*made, {}))
                 for role, tensor in node.tensors.items():
@@ -65,7 +67,7 @@ class Plan:
                 for role, tensor in node.tensors.items():
                     holder, _, name = tensor.rpartition(".")
                     entry = self.modules.setdefault(holder, ("", {}, {}))
-                    if tensor not in provided:
+                    if tensor not in provided or not entry[0]:
                         entry[2].setdefault(name, specs[role])
         specs = graph.tensors
         for tensor in list(self.tied.values()):
@@ -111,12 +113,18 @@ class Plan:
         shares = any(self.names.get(name) for name in node.tensors.values())
         return not node.tensors, node.id not in self.layers, -len(node.tensors) if shares else 0
 
-    def _path(self, node: Node, owners: dict[str, tuple[Mapping[str, str], Any]], content: Any) -> str:
-        """Where the node's module lives: where its tensors' names say, if no other module is there."""
+    def _path(self, node: Node, owners: dict[str, tuple[Mapping[str, str], Any]], content: Any) -> str | None:
+        """Where the node's module lives: where its tensors' names say, if no other module is there.
+
+        None where all of its tensors are those of another layer and nothing else, so that it needs no module.
+        """
         # Where it shares some of its tensors, its place is where most of them are, and those that it does not share.
         paths = sorted(self._prefixes(node), key=lambda prefix: (-self._matches(node, prefix), self.users[prefix]))
         free = [path for path in paths if path not in self.modules or owners.get(path) == content]
         path = next(iter(free), next(iter(paths), ""))
+        lent = all(tensor.rpartition(".")[0] in owners for tensor in node.tensors.values())
+        if node.tensors and not free and lent and not KINDS[node.kind].normalisation:
+            return None
         plain = re.sub(r"\W", "_", node.id).lstrip("_")
         while not path or (path in self.modules and owners.get(path) != content):
             while not is_free(plain) or plain in self.taken:

@@ -284,10 +284,11 @@ def _finish(low: Lowering) -> Genome:
     known = {held.name: held for held in low.held.values()}
     unused = {name: held.how for name, held in known.items() if name not in used and held.how != "constant"}
     frozen = {name for name, held in known.items() if held.how == "parameter" and not held.tensor.requires_grad}
-    state = State(frozenset(frozen), further_names(low.module, low.held), unused)
     graph = low.draft.finish()
     kept = {name: low.weights[name] for name in low.weights if name in used}
     kept |= {name: known[name].tensor for name in unused}
+    order = tuple(low.module.state_dict())
+    state = State(frozenset(frozen), further_names(low.module, low.held), unused, order if order != (*kept,) else ())
     with torch.no_grad():
         weights = {
             name: tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)

@@ -271,6 +271,20 @@ class Undrawn(Base):
         return self.head(self.conv(y))
 
 
+class Borrowed(Base):
+    """It uses the weights of layers again, by a function, and has its parts in another order than it calls them in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.scale = nn.Linear(4, 4), nn.Parameter(torch.rand(4))
+        self.embed = nn.Embedding(9, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.last(super().forward(x) * self.scale)
+        y = functional.linear(y, self.last.weight, self.last.bias) + self.embed((y > 0).long()).sum(1)
+        return functional.linear(y, self.embed.weight)
+
+
 RIGHT: dict[str, Callable[[], nn.Module]] = {
     "a view changed a little": TinyView,
     "a norm that stays in eval mode": Frozen,
@@ -280,6 +294,7 @@ RIGHT: dict[str, Callable[[], nn.Module]] = {
     "a layer that changes a cast value": CastLayer,
     "a changed copy": Copied,
     "an operand by name changed in place": Named,
+    "weights of layers used again": Borrowed,
     "a part of what a dropout leaves as it is": Undrawn,
     "a body without gradients": Blind,
     "a part without gradients": Within,
@@ -344,6 +359,8 @@ def test_it_comes_in_right(name: str, tmp_path: Path) -> None:
     back = graphs.to_torch(genome)
     assert_alike(module, back, x)
     assert trained(back) == trained(module)
+    assert list(back.state_dict()) == list(module.state_dict())
+    assert [name for name, _ in back.named_parameters()] == [name for name, _ in module.named_parameters()]
     back.load_state_dict(RIGHT[name]().state_dict())
     module.load_state_dict(back.state_dict())
     assert_alike(module, back, x)
