@@ -139,4 +139,5 @@ def _united(genome: Genome, place: Mapping[str, Any], copies: _Copies) -> Transf
     own = {source: name for name, source in copies.tensors.items() if {source, name}.isdisjoint(elsewhere)}
     # A side that had no share has learnt nothing.
     plans: dict[str, Plan] = {} if kept else {source: Mapped(name) for source, name in own.items()}
-    return Transfer(plans, dict.fromkeys(own, 1 / (kept or 1.0)))
+    parted = {source for source in copies.tensors.values() if source not in elsewhere}
+    return Transfer(plans, dict.fromkeys(parted, 1 / (kept or 1.0)))
