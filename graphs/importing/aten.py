@@ -56,6 +56,14 @@ def _sliced(arguments: list[Any], keywords: dict[str, Any]) -> _Call:
     return "operator.getitem", [given["value"], (*before, each, *(slice(None),) * (-axis - 1))], {}
 
 
+def _typed(arguments: list[Any], keywords: dict[str, Any]) -> _Call:
+    """`x.to(type)`: where a tensor is, a network does not say."""
+    import torch
+
+    types = [each for each in (*arguments[1:], *keywords.values()) if isinstance(each, torch.dtype)]
+    return "method.to", [arguments[0], *types], {}
+
+
 def _interpolated(mode: str, aligns: bool = False) -> _Converter:
     def convert(arguments: list[Any], keywords: dict[str, Any]) -> _Call:
         value, size, *rest = arguments
@@ -105,6 +113,7 @@ _PUBLIC: dict[str, str | _Converter] = {
     "numpy_T": "torch.t",
     "slice": _sliced,
     "split_with_sizes": "torch.split",
+    "to": _typed,
     "unfold": "method.unfold",
     "upsample_bicubic2d": _interpolated("bicubic", aligns=True),
     "upsample_bilinear2d": _interpolated("bilinear", aligns=True),

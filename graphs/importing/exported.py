@@ -63,6 +63,12 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
             whole.graph.erase_node(node)
         elif str(node.target) == "wrap_with_set_grad_enabled":
             _unwrap(whole, node)
+        elif str(node.target) == "wrap_with_autocast":
+            _, _, enabled, _, *inner = node.args
+            if enabled:
+                raise GraphError("it computes within torch.autocast; leave that to whoever runs the network")
+            node.args = (True, *inner)
+            _unwrap(whole, node)
     for node in list(whole.graph.nodes):
         if _is_in_place(node):
             _as_index(whole.graph, node)

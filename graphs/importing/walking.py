@@ -237,8 +237,8 @@ def _target(node: fx.Node) -> tuple[str, bool]:
     if home.startswith("torch.nn.functional") or home == "torch._C._nn":
         return f"functional.{name.rstrip('_')}", name.endswith("_")
     if home.startswith("torch") and not home.startswith("torchvision"):
-        known = {"torch": "torch", "torch._C._linalg": "linalg", "torch._C._special": "special"}
-        plain = name.removeprefix("linalg_").removeprefix("special_") if home in known else name
+        known = {f"torch._C._{each}": each for each in ("fft", "linalg", "special")}
+        plain = name.removeprefix(f"{known[home]}_") if home in known else name
         return f"{known.get(home, 'torch')}.{plain.rstrip('_')}", plain.endswith("_")
     if home == "math":
         return f"math.{name}", False

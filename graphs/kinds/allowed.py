@@ -31,8 +31,8 @@ _NAMES = frozenset(
     conv_transpose2d conv_transpose3d copysign cos cosh cosine_embedding_loss cosine_similarity count_nonzero cross
     cross_entropy cummax cummin cumprod cumsum deg2rad det detach diag diag_embed diagonal diagonal_scatter diff
     digamma div divide dot double dropout dropout1d dropout2d dropout3d dstack einsum elu embedding embedding_bag
-    entr eq erf erfc erfcx erfinv exp exp2 expand expand_as expit expm1 feature_alpha_dropout feature_dropout fft2
-    fftn fftshift fix flatten flip fliplr flipud float float_power floor floor_divide floordiv fmax fmin fmod fold
+    entr eq erf erfc erfcx erfinv exp exp2 expand expand_as expit expm1 feature_alpha_dropout feature_dropout fft
+    fft2 fftn fftshift fix flatten flip fliplr flipud float float_power floor floor_divide floordiv fmax fmin fmod fold
     frac full_like gammaln gather gaussian_nll_loss ge gelu getitem glu greater greater_equal grid_sample
     grid_sampler group_norm gru gru_cell gt gumbel_softmax half hardshrink hardsigmoid hardswish hardtanh heaviside
     hfft hinge_embedding_loss householder_product hstack huber_loss hypot i0 ifft ifft2 ifftn ifftshift ihfft imag

@@ -53,6 +53,11 @@ def without_gradients(self: Untraceable, x: Tensor) -> Tensor:
     return x / scale
 
 
+def without_autocast(self: Untraceable, x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return self.fc(x.softmax(-1)) + x  # type: ignore[no-any-return]
+
+
 ROWS, MAPS = (5, 6), (4, 6, 6)
 
 CALLS: dict[str, tuple[Callable[..., Tensor], tuple[int, ...]]] = {
@@ -71,6 +76,12 @@ CALLS: dict[str, tuple[Callable[..., Tensor], tuple[int, ...]]] = {
         lambda s, x: functional.grid_sample(x, s.grid.expand(x.shape[0], -1, -1, -1), align_corners=False),
         MAPS,
     ),
+    "a spectrum": (lambda s, x: torch.fft.fft(torch.fft.fft(x, dim=-1), dim=-2).real, ROWS),
+    "a type and a place": (
+        lambda s, x: x * torch.ones(x.shape[0], 1, 6).to(device=x.device, dtype=torch.bool),
+        ROWS,
+    ),
+    "a block without autocast": (without_autocast, ROWS),
     "distances": (lambda s, x: torch.cdist(x, x), ROWS),
     "an order": (lambda s, x: x.kthvalue(2, -1).values + x.median(-1).values, ROWS),
     "largest places": (lambda s, x: functional.adaptive_max_pool2d(x, 3), MAPS),
