@@ -64,12 +64,12 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path) -> 
     command = [sys.executable, "-m", "evolve", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     checkpoint = tmp_path / "out" / "checkpoint.safetensors"
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as running:
         deadline = time.monotonic() + 120
-        while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        while not checkpoint.exists() and running.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL and checkpoint.exists()
+        running.send_signal(signal.SIGKILL)
+    assert running.returncode == -signal.SIGKILL and checkpoint.exists()
     refused = process(*arguments, "--set", "lr=0.05", folder=tmp_path)
     assert refused.returncode == 2 and "recipe.lr was 0.1 and is 0.05" in refused.stderr and checkpoint.exists()
     done = process(*arguments, folder=tmp_path)
