@@ -723,6 +723,7 @@ class Shifted(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.enter(x)
+        y = y.expand(-1, 6, x.shape[2], -1).expand(y.shape)
         z = torch.roll(self.fc(y), (-1, 2), (2, 3)) * self.table.index_select(0, self.index).sum(0).view(1, 6, 1, 1)
         z = torch.feature_dropout(z.unsqueeze(0), 0.4, self.training).squeeze(0)
         return (y + torch.roll(z, shifts=1, dims=-2)).mean((2, 3))

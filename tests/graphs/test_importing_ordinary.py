@@ -435,3 +435,12 @@ def test_a_fault_of_a_converter_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(CALLS, "relu", faulty)
     with pytest.raises(GraphError, match=r"TypeError: object of type 'NoneType' has no len\(\)"):
         graphs.from_torch(Whole(lambda s, x: torch.relu(x)), ROW)
+
+
+@pytest.mark.parametrize(
+    "same", [lambda y: y.expand(y.shape), lambda y: y.expand(-1, 6), lambda y: y.expand(y.shape[0], 6)]
+)
+def test_an_expansion_that_changes_nothing_is_none(same: Callable[[Tensor], Tensor]) -> None:
+    module = Whole(lambda s, x: s.fc(same(s.first(x).relu())), first=nn.Linear(6, 6), fc=nn.Linear(6, 6))
+    genome = graphs.from_torch(module, ROW)
+    assert [node.kind for node in genome.graph.nodes.values()] == ["input", "linear", "relu", "linear"]

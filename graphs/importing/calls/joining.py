@@ -57,6 +57,9 @@ def _spread(low: Lowering, value: Ref) -> Ref:
 def _expand(low: Lowering, value: Any, *sizes: Any) -> Any:
     wanted = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
     own = low.sizes(value)
+    same = len(wanted) == len(own) and all(size in (-1, have) for size, have in zip(wanted, own, strict=True))
+    if same and isinstance(value, Ref) and low.depends(value):
+        return value
     if isinstance(value, Program) or len(wanted) != len(own) or own[0] != 1 or wanted[0] != Size(1):
         raise Decline
     if any(size not in (-1, have) for size, have in zip(wanted[1:], own[1:], strict=True)):
