@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from graphs.importing.norms_by_hand import norm_by_hand
 from graphs.kinds.weighted import PLACES
 
 __all__ = ["Layer", "in_mode", "layer_of"]
@@ -176,7 +177,7 @@ def layer_of(layer: Any) -> Layer | None:
     """What stands for a layer: only for `torch.nn`'s own classes, since a subclass may compute something else."""
     home = type(layer).__module__
     if not home.startswith("torch."):
-        return _stochastic_depth(layer)
+        return None if _hooked(layer) else _stochastic_depth(layer) or norm_by_hand(layer)
     if not home.startswith("torch.nn.modules") or getattr(layer, "parametrizations", None) or _hooked(layer):
         return None
     convert = _LAYERS.get(type(layer).__name__)
@@ -189,7 +190,7 @@ def _stochastic_depth(layer: Any) -> Layer | None:
 
     from graphs.kinds import KINDS
 
-    if vars(layer)["_modules"] or vars(layer)["_parameters"] or vars(layer)["_buffers"] or _hooked(layer):
+    if vars(layer)["_modules"] or vars(layer)["_parameters"] or vars(layer)["_buffers"]:
         return None
     rates = {
         rate for value in vars(layer).values() if type(value) is float and 0 < value < 1 for rate in (value, 1 - value)
