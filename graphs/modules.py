@@ -9,6 +9,7 @@ emitted as the function that the kind computes.
 from __future__ import annotations
 
 import builtins
+import copy
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,7 @@ def to_torch(genome: Genome) -> fx.GraphModule:
     for name in plan.frozen:
         module.get_parameter(name).requires_grad_(False)
     _set_in_order(module, genome.state.order)
+    setattr(type(module), "__deepcopy__", _copied_whole)  # noqa: B010 (it has a class of its own)
     homeless = genome.weights.keys() - module.state_dict().keys() - {name for name, _ in module.named_buffers()}
     if homeless:
         raise GraphError(
@@ -225,6 +227,31 @@ def _load(root: nn.Module, plan: Plan, weights: Mapping[str, Tensor], torch: Any
             if role not in extra and buffer is not None:
                 name = plan.tied.get(dotted(path, role), dotted(path, role))
                 owner._buffers[role] = weights[name]
+
+
+def _copied_whole(module: fx.GraphModule, memo: dict[int, Any]) -> fx.GraphModule:
+    """A deep copy. That of `torch.fx` leaves out what the forward pass does not name, and forgets what is no state."""
+    from torch import fx
+
+    made: fx.GraphModule = fx.GraphModule.__deepcopy__(module, memo)
+    setattr(type(made), "__deepcopy__", _copied_whole)  # noqa: B010
+    for path, part in module.named_modules(remove_duplicate=False):
+        holder, _, name = path.rpartition(".")
+        if name and name not in made.get_submodule(holder)._modules:
+            made.get_submodule(holder).add_module(name, copy.deepcopy(part, memo))
+        other = made.get_submodule(path)
+        for mine, theirs in ((part._parameters, other._parameters), (part._buffers, other._buffers)):
+            kept = {role: theirs.get(role, copy.deepcopy(tensor, memo)) for role, tensor in mine.items()}
+            theirs.clear()
+            theirs.update(kept)
+        other._non_persistent_buffers_set = set(part._non_persistent_buffers_set)
+        other.training = part.training
+    for path, part in module.named_modules(remove_duplicate=False):
+        entries = made.get_submodule(path)._modules
+        ordered = {name: entries[name] for name in part._modules}
+        entries.clear()
+        entries.update(ordered)
+    return made
 
 
 def _set_in_order(module: nn.Module, names: Sequence[str]) -> None:

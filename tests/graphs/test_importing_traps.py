@@ -361,14 +361,21 @@ def test_it_comes_in_right(name: str, tmp_path: Path) -> None:
     assert trained(back) == trained(module)
     assert list(back.state_dict()) == list(module.state_dict())
     assert [name for name, _ in back.named_parameters()] == [name for name, _ in module.named_parameters()]
+    alike = copy.deepcopy(copy.deepcopy(back))
+    assert list(alike.state_dict()) == list(back.state_dict()) and trained(alike) == trained(back)
+    assert [name for name, _ in alike.named_buffers()] == [name for name, _ in back.named_buffers()]
+    assert not {id(each) for each in alike.parameters()} & {id(each) for each in back.parameters()}
+    assert_alike(module, alike, x)
+    again = graphs.to_torch(graphs.from_torch(back, x))
+    assert list(again.state_dict()) == list(module.state_dict())
     back.load_state_dict(RIGHT[name]().state_dict())
     module.load_state_dict(back.state_dict())
     assert_alike(module, back, x)
     graphs.save(genome, tmp_path / "it.safetensors")
-    again = graphs.load(tmp_path / "it.safetensors")
-    assert again.digest == genome.digest
-    assert genome.weights.keys() == again.weights.keys()
-    assert all(torch.equal(tensor, again.weights[name]) for name, tensor in genome.weights.items())
+    loaded = graphs.load(tmp_path / "it.safetensors")
+    assert loaded.digest == genome.digest
+    assert genome.weights.keys() == loaded.weights.keys()
+    assert all(torch.equal(tensor, loaded.weights[name]) for name, tensor in genome.weights.items())
 
 
 @pytest.mark.parametrize("name", RIGHT)

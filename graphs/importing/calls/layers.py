@@ -136,8 +136,17 @@ def _batch_norm(low: Lowering, value: Any, *given: Any, **keywords: Any) -> Any:
         path = given[0].name.rpartition(".")[0]
         counts = low.named(f"{path}.num_batches_tracked")
         if counts is not None and isinstance(low.mode(given[4]), Training):
-            names = {role: low.use(each) for role, each in held.items()} | {"num_batches_tracked": low.use(counts)}
-            return low.add("batch_norm", [first(low, value)], names, path=path, momentum=given[5], eps=given[6])
+            tensors = {role: low.use(each) for role, each in held.items()} | {"num_batches_tracked": low.use(counts)}
+            return low.add("batch_norm", [first(low, value)], tensors, path=path, momentum=given[5], eps=given[6])
+    names = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+    function = dict(zip(names, given, strict=False)) | keywords
+    if len(given) < 8 and function.get("training", False) is False and "running_mean" in function:
+        frozen = {role: function.get(role) for role in names[:4]}
+        counts = low.named(f"{getattr(frozen['running_mean'], 'name', '').rpartition('.')[0]}.num_batches_tracked")
+        if counts is not None and all(isinstance(each, Held) for each in frozen.values()):
+            held = {role: each for role, each in frozen.items() if isinstance(each, Held)}
+            used = {role: low.use(each) for role, each in (held | {"num_batches_tracked": counts}).items()}
+            return low.add("frozen_batch_norm", [first(low, value)], used, eps=function.get("eps", 1e-5))
     if len(given) == 8 and given[2] is None and given[3] is None:  # it keeps no statistics
         return low.call("functional.batch_norm", [value, None, None, *given[:2], True, *given[5:7]], {})
     raise low.error(
