@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,8 +66,6 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train one network by a recipe; the same command again goes on where an interrupted one was."""
-    import warnings
-
     from evolve.display.console import Page
     from evolve.display.decoding import DecodingBar
     from evolve.display.training import progress, summary

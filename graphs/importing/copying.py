@@ -27,9 +27,6 @@ def copied(module: nn.Module) -> nn.Module:
     """
     memo: dict[int, Any] = {id(tensor): tensor for tensor in module.parameters()}
     made: nn.Module = _copy(module, memo)
-    for one, other in zip(module.modules(), made.modules(), strict=True):
-        # A traced module that is copied forgets which of its buffers are no part of its state.
-        other._non_persistent_buffers_set = set(one._non_persistent_buffers_set)
     return made
 
 

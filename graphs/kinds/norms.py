@@ -230,13 +230,20 @@ def _group_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
     return functional.group_norm(inputs[0], settings["groups"], weight, bias, settings["eps"])
 
 
-def _group_norm_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+def _instance_norm_channels(
+    solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape
+) -> Dims:
     if axes[0][0]:
-        solver.balance(axes[0][0], node.settings["groups"], node)
         solver.carry(axes[0][0], node, "weight", 0)
         solver.carry(axes[0][0], node, "bias", 0)
     solver.close(axes[0][1:], node)
     return tuple(axes[0])
+
+
+def _group_norm_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+    if axes[0][0]:
+        solver.balance(axes[0][0], node.settings["groups"], node)
+    return _instance_norm_channels(solver, node, axes, shapes, out)
 
 
 GROUP_NORM = Kind(
@@ -268,16 +275,6 @@ def _instance_norm(settings: Settings, inputs: Sequence[Any], tensors: Tensors, 
 
     weight, bias = tensors.get("weight"), tensors.get("bias")
     return functional.instance_norm(inputs[0], weight=weight, bias=bias, eps=settings["eps"])
-
-
-def _instance_norm_channels(
-    solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape
-) -> Dims:
-    if axes[0][0]:
-        solver.carry(axes[0][0], node, "weight", 0)
-        solver.carry(axes[0][0], node, "bias", 0)
-    solver.close(axes[0][1:], node)
-    return tuple(axes[0])
 
 
 INSTANCE_NORM = Kind(

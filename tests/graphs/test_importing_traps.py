@@ -839,6 +839,15 @@ class Caller:
         return called(self.layers, x)
 
 
+def assert_equal_at_equal_seeds(module: nn.Module, back: nn.Module, x: Tensor) -> None:
+    for training in (False, True):
+        outputs = []
+        for each in (module, back):
+            torch.manual_seed(2)
+            outputs.append(each.train(training)(x))
+        assert torch.equal(*outputs)
+
+
 HIDDEN: dict[str, Callable[[Any], Callable[[Tensor], Tensor]]] = {
     "a function's cell": lambda layers: lambda x: called(layers, x),
     "a function's default": lambda layers: lambda x, own=layers: called(own, x),
@@ -877,13 +886,7 @@ def test_layers_that_a_function_reaches_are_those_of_the_module(how: str, given:
     back = graphs.to_torch(graphs.from_torch(module, torch.randn(4, 5)))
     assert module.training == given and all(part.training == given for part in module.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
-    x = torch.randn(6, 5)
-    for training in (False, True):
-        outputs = []
-        for each in (module, back):
-            torch.manual_seed(2)
-            outputs.append(each.train(training)(x))
-        assert torch.equal(*outputs)
+    assert_equal_at_equal_seeds(module, back, torch.randn(6, 5))
     assert all(torch.equal(tensor, back.state_dict()[name]) for name, tensor in module.state_dict().items())
 
 
@@ -916,13 +919,7 @@ def test_a_child_that_asks_its_parent_is_told_of_every_mode(given: bool) -> None
     module[1].fc = nn.Linear(8, 8)
     module[1].reached = functools.partial(lambda parent: parent().training, weakref.ref(module))
     back = graphs.to_torch(graphs.from_torch(module, torch.randn(4, 5)))
-    x = torch.randn(6, 5)
-    for training in (False, True):
-        outputs = []
-        for each in (module, back):
-            torch.manual_seed(2)
-            outputs.append(each.train(training)(x))
-        assert torch.equal(*outputs)
+    assert_equal_at_equal_seeds(module, back, torch.randn(6, 5))
 
 
 def test_a_weight_that_a_function_reaches_is_trained() -> None:
