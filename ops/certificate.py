@@ -58,8 +58,9 @@ VERDICTS = ("pass", "broken", "blind", "unreached", "approximate")
 _LEAST_TOLERANCE = 1e-12
 _FLOORS = 20
 _POWER = 1e6
-_MOST, _PLENTY, _WIDE = 64, 2**16, 8.0
-"""How many examples are drawn at most; activations that cost nothing; how much wider every fourth example is."""
+_MOST, _PLENTY, _WIDE, _LESS_WIDE = 64, 2**16, 8.0, 3.0
+"""How many examples are drawn at most; activations that cost nothing; how much wider every fourth example is; and how
+much in every second turn on stirred weights, where the cube of an input would else drown all that is beside it."""
 
 _TURNS, _MANY, _SETTLED = 8, 32, 4
 """How often stirred weights are measured before they are said to show nothing; with how many examples after once; after
@@ -183,7 +184,8 @@ def _certify(parent: Genome, child: Child, inputs: dict[str, Tensor], source: st
     if stirred:
         for turn in range(_TURNS):
             # What draws may have dropped all that there was to see, or few examples have missed it.
-            inputs = inputs if turn == 0 else _inputs(parent, None, seed + turn, _MANY)
+            wide = _LESS_WIDE if turn % 2 else _WIDE
+            inputs = inputs if turn == 0 else _inputs(parent, None, seed + turn, _MANY, wide)
             bold = _bold(parent, again, inputs, seed + turn, wild=turn > 0)
             stout = replay_child(bold, child.record, child.tensors)
             modes = _measure(bold, stout, Probe(inputs, seed + turn), promised, 1 + turn)
@@ -199,7 +201,7 @@ def _certify(parent: Genome, child: Child, inputs: dict[str, Tensor], source: st
 
 
 def _inputs(
-    parent: Genome, probe: Tensor | Mapping[str, Tensor] | None, seed: int, least: int = 8
+    parent: Genome, probe: Tensor | Mapping[str, Tensor] | None, seed: int, least: int = 8, wide: float = _WIDE
 ) -> dict[str, Tensor]:
     """The probe by argument name, in float64.
 
@@ -212,13 +214,13 @@ def _inputs(
     if probe is None:
         generator = torch.Generator().manual_seed(seed)
         batch = max(least, min(_MOST, _PLENTY // sum(map(prod, parent.graph.shapes.values()))))
-        return {node.settings["name"]: _drawn(node, generator, batch) for node in nodes}
+        return {node.settings["name"]: _drawn(node, generator, batch, wide) for node in nodes}
     given = dict(probe) if isinstance(probe, Mapping) else {nodes[0].settings["name"]: probe}
     return {node.settings["name"]: precise(fitting("probe", node, given, 4)) for node in nodes}
 
 
-def _drawn(node: Node, generator: Generator, batch: int) -> Tensor:
-    """Examples for an input: numbers of a normal distribution, every fourth example of a wider one.
+def _drawn(node: Node, generator: Generator, batch: int, wide: float) -> Tensor:
+    """Examples for an input: numbers of a normal distribution, every fourth example of one `wide` times as wide.
 
     What differs far from zero only, such as ReLU and ReLU6, would not be seen in the bulk.
     """
@@ -227,7 +229,7 @@ def _drawn(node: Node, generator: Generator, batch: int) -> Tensor:
     shape = (batch, *node.settings["shape"])
     if node.settings["dtype"] == "float":
         found = torch.randn(shape, generator=generator, dtype=torch.float64)
-        found[3::4] *= _WIDE
+        found[3::4] *= wide
         return found
     if node.settings["dtype"] == "boolean":
         return torch.randint(0, 2, shape, generator=generator).bool()

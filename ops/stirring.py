@@ -48,11 +48,9 @@ def stir(
     weights = {
         name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in genome.weights.items()
     }
-    sliced = {
-        (use.node, use.tensor) for space in graph.spaces for use in space.uses if use.how != "read" and use.axis == 0
-    }
+    sliced = _sliced_axes(graph)
     known: set[str] = set()
-    along, kept = _channel_axes(graph), frozenset(keep)
+    along, kept = _channel_axes(graph, sliced), frozenset(keep)
     until = {source: number for number, node in enumerate(graph.nodes.values()) for source in node.inputs}
     values: dict[str, Tensor] = {}
     for number, node in enumerate(graph.nodes.values()):
@@ -94,12 +92,13 @@ def stir(
                 deviation = deviation.where(mean >= 0, -deviation)
             offset, factor = (_wild_differences if wild else _differences)(seed, node.id, len(mean))
             gain = factor / deviation
-            for name in gains:
-                if weights[name].ndim > 1:
-                    size = weights[name].flatten(1).norm(dim=1)
+            slices = {name: weights[name].movedim(sliced[node.id, name], 0) for name in gains}
+            for tensor in slices.values():
+                if tensor.ndim > 1:
+                    size = tensor.flatten(1).norm(dim=1)
                     gain = torch.copysign(torch.minimum(gain.abs(), _LARGEST / size), gain)
-            for name in gains:
-                weights[name] = weights[name] * _spread(gain, weights[name])
+            for name, tensor in slices.items():
+                weights[name] = (tensor * _spread(gain, tensor)).movedim(0, sliced[node.id, name]).contiguous()
             for name in shifts:
                 shift = _spread(offset - mean * gain, weights[name])
                 weights[name] = shift.expand_as(weights[name]).contiguous()
@@ -107,12 +106,24 @@ def stir(
     return Genome(graph, weights, genome.about)
 
 
-def _channel_axes(graph: Graph) -> dict[str, int]:
-    """For each node with tensors, the axis of its value that axis 0 of its tensors stands for."""
+def _sliced_axes(graph: Graph) -> dict[tuple[str, str], int]:
+    """By node and tensor, the first axis of a tensor along which it has a slice for each channel that the node makes.
+
+    It is 0 but for tables, whose rows are entries.
+    """
+    uses = (use for space in graph.spaces for use in space.uses if use.how != "read")
+    found: dict[tuple[str, str], int] = {}
+    for use in uses:
+        found[use.node, use.tensor] = min(use.axis, found.get((use.node, use.tensor), use.axis))
+    return found
+
+
+def _channel_axes(graph: Graph, sliced: Mapping[tuple[str, str], int]) -> dict[str, int]:
+    """For each node with tensors, the axis of its value that the slices of its tensors stand for."""
     found: dict[str, int] = {}
     for space in graph.spaces:
         axes = {value.node: value.axis for value in space.values}
-        uses = (use for use in space.uses if use.how != "read" and use.axis == 0)
+        uses = (use for use in space.uses if sliced.get((use.node, use.tensor)) == use.axis and use.how != "read")
         found.update({use.node: axes[use.node] for use in uses if use.node in axes})
     return found
 

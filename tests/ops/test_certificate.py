@@ -114,6 +114,33 @@ def test_a_zero_head_shows_nothing_and_is_stirred(parent: Genome) -> None:
     assert certificate.stirred and (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass")
 
 
+def test_a_table_whose_entries_are_all_negative_is_stirred_above_zero() -> None:
+    draft = Draft()
+    words = draft.add("input", (), name="words", shape=(), dtype="integer", most=4)
+    row = draft.add("embedding", words, path="table", entries=4, out=5)
+    draft.head(draft.add("linear", draft.add("relu", row), out=3))
+    known = lively(draft.finish())
+    dead = Genome(known.graph, {**known.weights, "table.weight": -known.weights["table.weight"].abs() - 0.1})
+    for seed in range(3):
+        certificate = certify(dead, child_of(dead), seed=seed)
+        assert certificate.stirred and certificate.eval.verdict == certificate.train.verdict == "pass"
+
+
+def test_the_cube_of_a_wide_example_does_not_drown_what_is_beside_it() -> None:
+    draft = Draft()
+    image = draft.input((4, 7, 5))
+    largest = draft.add("adaptive_max_pool2d", image, size=(1, 1))
+    cube = draft.add("multiply", [draft.add("multiply", [largest, largest]), largest])
+    conv = draft.add("conv2d", draft.add("avg_pool2d", image, kernel=(3, 3), stride=(1, 1), padding=(1, 1)), out=4)
+    mean = draft.add("adaptive_avg_pool2d", draft.add("hardsigmoid", conv), size=(1, 1))
+    both = draft.add("concat", [draft.add("flatten", mean), draft.add("flatten", cube)])
+    draft.head(draft.add("linear", both, out=4))
+    parent = lively(draft.finish())
+    for seed in range(3):
+        found = certify(parent, child_of(parent, "branch"), seed=seed)
+        assert found.eval.verdict == found.train.verdict == "pass"
+
+
 def test_a_network_that_is_a_constant_stays_blind() -> None:
     """Each channel normalised by itself and then averaged: whatever the input, the output is the same."""
     draft = Draft()
