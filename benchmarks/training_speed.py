@@ -1,6 +1,6 @@
 """How fast a training step is, beside the loop of a tutorial.
 
-Claim: on a processor with matrix units for bfloat16, at least 2.5 times the images a second for ResNet-20 and for the
+Claim: on a processor with units for bfloat16, at least 2.5 times the images a second for ResNet-20 and for the
 VGG-like network, at least 2 times for VGG-8; whole epochs run at 95 % or more of a step that is fed one fixed tensor.
 Environment: a CPU; printed with the versions.
 Method: the same network, images of CIFAR's shape, batch and number of threads. `plain` is PyTorch as it is taught:
