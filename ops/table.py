@@ -34,6 +34,7 @@ from ops.remove_branch import REMOVE_BRANCH
 from ops.remove_head import REMOVE_HEAD
 from ops.remove_skip import REMOVE_SKIP
 from ops.replicate_branch import REPLICATE_BRANCH
+from ops.separate import DENSE_TO_SEPARABLE
 from ops.shrink_kernel import SHRINK_KERNEL
 from ops.skip import SKIP
 from ops.split_branch import SPLIT_BRANCH
@@ -68,6 +69,7 @@ MUTATIONS: dict[str, Mutation] = {
         BLEND_ACTIVATION,
         GROUP_TO_DENSE,
         DENSE_TO_GROUP,
+        DENSE_TO_SEPARABLE,
         SPLIT_BRANCH,
         INSERT_DROPOUT,
         ADD_SKIP,

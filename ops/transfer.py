@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from math import prod
 from typing import TYPE_CHECKING
 
 from graphs.initial import start_tensor
 from graphs.kinds import TensorSpec
-from graphs.structure import Graph
+from graphs.structure import Graph, Shape
 from ops.axis_maps import Axis, AxisMap
 
 if TYPE_CHECKING:
@@ -28,9 +29,11 @@ __all__ = [
     "Mapped",
     "New",
     "Plan",
+    "Projected",
     "Regrouped",
     "Source",
     "Transfer",
+    "shifts",
 ]
 
 
@@ -67,7 +70,7 @@ class Mapped:
 
 @dataclass(frozen=True, slots=True)
 class New:
-    """The tensor is new: `start` is a name that `TensorSpec` knows, `identity`, or a number for all entries."""
+    """The tensor is new: `start` is a name that `TensorSpec` knows, `identity`, `shifts`, or a number for all."""
 
     start: str | float
 
@@ -81,6 +84,8 @@ class New:
 
         if isinstance(self.start, float):
             return torch.full(spec.shape, self.start, dtype=torch.float32)
+        if self.start == "shifts":
+            return shifts(spec.shape)
         if self.start == "identity":
             weight = torch.zeros(spec.shape)
             centre = tuple(size // 2 for size in spec.shape[2:])
@@ -141,6 +146,47 @@ def _regroup(tensor: Tensor, before: int, after: int) -> Tensor:
         else:
             out[rows] = tensor[rows, columns]
     return out
+
+
+def shifts(shape: Shape) -> Tensor:
+    """Filters (channels · places, 1, *kernel) of which each channel has one for each place of the kernel: 1 there."""
+    import torch
+
+    places = prod(shape[2:])
+    return torch.eye(places).repeat(shape[0] // places, 1).reshape(shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Projected:
+    """The weight of a 1×1 convolution behind a depthwise one: what the kernels of the parent's have of its filters.
+
+    Attributes:
+        source: The parent's weight, (out, in, *kernel).
+        filters: Those of the depthwise convolution, (in · multiplier, 1, *kernel), orthonormal for each channel.
+    """
+
+    source: str
+    filters: Tensor
+
+    def apply(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The child's tensor, (out, in · multiplier, 1, …)."""
+        return self._project(weights[self.source], self.filters)
+
+    def carry(self, tensor: Tensor, power: int) -> Tensor:
+        """See `AxisMap.carry`: a gradient is projected as the weight is."""
+        return self._project(tensor, self.filters**power)
+
+    def rate(self, factor: Tensor, adaptive: bool) -> Tensor:
+        """See `AxisMap.rate`: the mean of the factors, by the filters' squares."""
+        return self._project(factor, self.filters**2)
+
+    def _project(self, tensor: Tensor, filters: Tensor) -> Tensor:
+        import torch
+
+        out, channels = tensor.shape[:2]
+        basis = filters.to(tensor.dtype).reshape(channels, -1, prod(tensor.shape[2:]))
+        found = torch.einsum("ocs,cjs->ocj", tensor.flatten(2), basis)
+        return found.reshape(out, -1, *(1,) * (tensor.ndim - 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +251,7 @@ class Completed:
         return Mapped(self.source, self.axes).rate(factor, adaptive)
 
 
-Source = Mapped | Regrouped | Extended | Completed
+Source = Mapped | Regrouped | Projected | Extended | Completed
 """Plans that start from one of the parent's tensors."""
 
 
@@ -316,7 +362,7 @@ def _make(
     dtype: torch.dtype | None,
 ) -> Tensor:
     """What a plan makes of the tensors it starts from; a new tensor in the parent's type."""
-    if isinstance(plan, Mapped | Regrouped):
+    if isinstance(plan, Mapped | Regrouped | Projected):
         return plan.apply(weights)
     if isinstance(plan, Extended):
         return plan.apply(weights, spec, seed, name)

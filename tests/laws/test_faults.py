@@ -27,7 +27,7 @@ from ops.axis_maps import Axis, AxisMap, AxisMean, AxisSum, AxisTwins
 from ops.bypass import bypass
 from ops.mutation import Build, Work
 from ops.stirring import stir
-from ops.transfer import Completed, Extended, Given, Mapped, New, Plan, Regrouped, Transfer
+from ops.transfer import Completed, Extended, Given, Mapped, New, Plan, Projected, Regrouped, Transfer
 from tests.strategies import channels_last, inputs, lively, mapped, residual, small, transformer, written_out
 
 EXACT = [name for name, mutation in MUTATIONS.items() if mutation.preserves == "exact"]
@@ -92,6 +92,19 @@ class BentGroups(Regrouped):
     def apply(self, weights: Any) -> Tensor:
         made = Regrouped(self.source, self.groups).apply(weights).roll(self.roll, 1)
         return bend(made, int(numpy.ravel_multi_index(self.entry, made.shape)), self.by) if self.entry else made
+
+
+@dataclass(frozen=True, eq=False)
+class BentProjection(Projected):
+    """The weight of a 1×1 convolution behind a depthwise one, with an entry that is off, or displaced columns."""
+
+    entry: int = 0
+    by: float = 0.0
+    roll: int = 0
+
+    def apply(self, weights: Any) -> Tensor:
+        made = Projected(self.source, self.filters).apply(weights).roll(self.roll, 1)
+        return bend(made, self.entry, self.by)
 
 
 def bend(tensor: Tensor, entry: int, by: float) -> Tensor:
@@ -308,6 +321,23 @@ def parted(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
     (node,) = (id for id in build.graph.nodes if build.graph[id] != parent.graph[id])
     yield "as few groups as before", altered(build, node, groups=parent.graph[node].settings["groups"])
     yield from (pair for pair in merged(build, parent) if "between groups" not in pair[0])
+
+
+def separated(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
+    (deep,) = build.graph.nodes.keys() - parent.graph.nodes.keys()
+    ((name, plan),) = ((name, plan) for name, plan in build.transfer.plans.items() if isinstance(plan, Projected))
+    made = plan.apply(parent.weights)
+    largest = int(made.abs().argmax())
+    by = 1e-6 * float(made.abs().max())
+    given = (plan.source, plan.filters)
+    yield "a weight off by a millionth", with_plan(build, name, BentProjection(*given, entry=largest, by=by))
+    yield "columns beside their place", with_plan(build, name, BentProjection(*given, roll=1))
+    yield "filters all alike", with_plan(build, build.graph[deep].tensors["weight"], New(1.0))
+    yield "no padding", altered(build, deep, padding=tuple(0 for _ in build.graph[deep].settings["padding"]))
+    wide = tuple(size + 1 for size in build.graph[deep].settings["dilation"])
+    paddings = zip(build.graph[deep].settings["padding"], build.graph[deep].settings["kernel"], strict=True)
+    padding = tuple(pad + (size - 1) // 2 for pad, size in paddings)
+    yield "another dilation", altered(build, deep, dilation=wide, padding=padding)
 
 
 def skipped(build: Build, parent: Genome) -> Iterator[tuple[str, Build]]:
@@ -547,6 +577,7 @@ GRAPH_FAULTS: dict[str, Callable[[Build, Genome], Iterator[tuple[str, Build]]]] 
     "blend_activation": branched,
     "group_to_dense": merged,
     "dense_to_group": parted,
+    "dense_to_separable": separated,
     "split_branch": divided,
     "add_skip": added,
     "replicate_branch": split,
@@ -687,6 +718,7 @@ KINDS_OF_FAULTS = {
     "blend_activation": {"the start", "wrong way round"},
     "group_to_dense": {"between groups", "off by a millionth", "beside their place", "as it was"},
     "dense_to_group": {"off by a millionth", "beside their place", "as it was", "as few groups"},
+    "dense_to_separable": {"the start", "off by a millionth", "beside their place", "all alike", "padding", "dilation"},
     "split_branch": {"an entry", "two entries", "the last entry", "wrong way round", "new"},
     "add_skip": {"the start", "a mean for a sum", "twice"},
     "replicate_branch": {"an entry", "running_mean new", "running_var new", "a sum for the mean"},
