@@ -29,7 +29,7 @@ def macs(graph: Graph, convention: str = "products") -> int:
     Raises:
         UnknownName: There is no such convention.
     """
-    living = graph.upstream(head.node for head in graph.heads if not head.training_only)
+    living = graph.in_mode(training=False).upstream(head.node for head in graph.heads if not head.training_only)
     return sum(count for node, count in macs_by_node(graph, convention).items() if node in living)
 
 

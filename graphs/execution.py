@@ -74,8 +74,9 @@ def execute(
     import torch
 
     given = known.values if known else {}
-    running = _running(graph, given, graph.nodes if keep is None else keep)
-    last = {source: node for node in running for source in graph[node].inputs}
+    wanted = graph.in_mode(training).nodes if keep is None else keep
+    running = _running(graph, given, wanted, training)
+    last = {source: node for node in running for source in _read(graph[node], training)}
     values: dict[str, Tensor] = dict(given)
     buffers: dict[str, Tensor] = dict(known.buffers) if known else {}
     precision = in_double() if double else nullcontext()
@@ -97,7 +98,7 @@ def execute(
                     for role, spec in kind.tensors(node.settings, shapes).items():
                         if spec.buffer:
                             tensors[role] = buffers[node.tensors[role]] = tensors[role].clone()
-                operands = [values[source] for source in node.inputs]
+                operands = [values[source] for source in _read(node, training)]
                 if kind.random(node.settings) and seed is not None:
                     _seed_generators(_node_seed(seed, node.id), operands)
                 if adjust:
@@ -108,7 +109,7 @@ def execute(
                     value = _computed(graph, node, operands, tensors, training)
             values[node.id] = value
             if keep is not None:
-                for source in node.inputs:
+                for source in _read(node, training):
                     if last[source] == node.id and source not in keep:
                         values.pop(source, None)
     return Run(values, buffers)
@@ -141,12 +142,17 @@ def _seed_generators(seed: int, operands: Sequence[Tensor]) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
-def _running(graph: Graph, given: Collection[str], wanted: Collection[str]) -> list[str]:
+def _read(node: Node, training: bool) -> Sequence[str]:
+    """The operands that a node reads in a mode."""
+    return (node.inputs[0 if training else 1],) * 2 if KINDS[node.kind].divides else node.inputs
+
+
+def _running(graph: Graph, given: Collection[str], wanted: Collection[str], training: bool) -> list[str]:
     """The nodes that have to be run for those that are wanted, in execution order."""
     found = {node for node in wanted if node not in given}
     for node in reversed(list(graph.nodes.values())):
         if node.id in found:
-            found.update(source for source in node.inputs if source not in given)
+            found.update(source for source in _read(node, training) if source not in given)
     return [node for node in graph.nodes if node in found]
 
 

@@ -62,14 +62,33 @@ class Genome:
         if extra:
             raise GraphError(f"no node refers to tensor '{min(extra)}' (and {len(extra) - 1} more)")
 
+    def in_mode(self, training: bool) -> Genome:
+        """The network of one mode, with the tensors that it uses; see `Graph.in_mode`."""
+        return self._modes[training]
+
+    @cached_property
+    def _modes(self) -> tuple[Genome, Genome]:
+        return self._of(self.graph.in_mode(False)), self._of(self.graph.in_mode(True))
+
+    def _of(self, graph: Graph) -> Genome:
+        if graph is self.graph:
+            return self
+        return self.changed(graph, {name: self.weights[name] for name in graph.tensors})
+
     def for_inference(self) -> Genome:
         """The network without what exists in training only."""
         from graphs.draft import Draft
+        from graphs.kinds import KINDS
 
-        if not any(head.training_only for head in self.graph.heads):
+        dividing = [node for node in self.graph.nodes.values() if KINDS[node.kind].divides]
+        if not dividing and not any(head.training_only for head in self.graph.heads):
             return self
         draft = Draft(self.graph)
         draft.heads = [head for head in draft.heads if not head.training_only]
+        for node in dividing:
+            source = draft.nodes[node.id].inputs[1]
+            draft.redirect(node.id, source, [reader for reader, _ in self.graph.consumers[node.id]])
+            draft.move_heads(node.id, source)
         draft.prune()
         graph = draft.finish()
         return self.changed(graph, {name: self.weights[name] for name in graph.tensors})

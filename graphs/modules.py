@@ -45,9 +45,10 @@ def to_torch(genome: Genome) -> fx.GraphModule:
         if path:
             _attach(root, path, _bare(getattr(nn, name))(**arguments) if name else nn.Module())
     _load(root, plan, {name: _dense(tensor) for name, tensor in genome.weights.items()}, torch)
-    emitted = _emit(graph, plan, training=True)
-    if any(head.training_only for head in graph.heads):
-        _divide_by_mode(emitted, _emit(genome.for_inference().graph, plan, training=False))
+    emitted = _emit(graph.in_mode(training=True), plan, training=True)
+    inference = genome.for_inference().graph
+    if inference is not graph:
+        _divide_by_mode(emitted, _emit(inference, plan, training=False))
     module = fx.GraphModule(root, emitted, "Model")
     for path, (_, _, extra) in plan.modules.items():
         # `torch.fx` copies buffers, but not whether they are part of the state.

@@ -8,7 +8,7 @@ enough, because random layers draw in order. The `networkx` graph is held, not i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -186,6 +186,31 @@ class Graph:
         from graphs.identity import fingerprint
 
         return fingerprint(self)
+
+    def in_mode(self, training: bool) -> Graph:
+        """The graph of one mode: where each reads another value, this one's, without what that leaves unread.
+
+        Itself where nothing does so. Heads that exist in training only are left.
+        """
+        return self._modes[training]
+
+    @cached_property
+    def _modes(self) -> tuple[Graph, Graph]:
+        from graphs.kinds import KINDS
+
+        dividing = [node for node in self.nodes.values() if KINDS[node.kind].divides]
+        if not dividing:
+            return self, self
+        chosen = [{node.id: replace(node, inputs=(node.inputs[place],) * 2) for node in dividing} for place in (1, 0)]
+        return self._with(chosen[0]), self._with(chosen[1])
+
+    def _with(self, others: Mapping[str, Node]) -> Graph:
+        """With other nodes in the place of some, and without what then leads to no output."""
+        if all(self.nodes[id] == node for id, node in others.items()):
+            return self
+        whole = Graph({**self.nodes, **others}, self.heads, self.counter)
+        living = whole.upstream(head.node for head in self.heads)
+        return Graph({id: node for id, node in whole.nodes.items() if id in living}, self.heads, self.counter)
 
     def downstream(self, nodes: Iterable[str]) -> frozenset[str]:
         """`nodes` and all that depend on them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from graphs.execution import Run, execute
@@ -122,6 +122,12 @@ class Comparison:
             training: In train mode.
             strict: Each channel for which a tensor that comes from the parent's has a slice must be seen.
         """
+        one, other = self.parent.in_mode(training), self.child.genome.in_mode(training)
+        if one is not self.parent or other is not self.child.genome:
+            nodes = one.graph.nodes.keys() | other.graph.nodes.keys()
+            seen_here = tuple(touch for touch in self.child.touched if touch.node in nodes)
+            child = replace(self.child, genome=other, touched=seen_here)
+            return Comparison(one, child, self.probe, self.stirred, self.settled).measure(training, strict)
         old = self._heads(self.old, training)
         new = self._heads(self.new, training)
         if old == new and self.new.downstream(self.changed).isdisjoint(new.values()):
@@ -233,15 +239,15 @@ class Comparison:
         if self.stirred:
             # Whatever the weights, the outputs do not depend on what a norm over one element reads, or a lone key.
             dark = frozenset(edge for edge, response in found.items() if response <= _NOTHING)
-            for edge in dark - self._jumps(before, training, dark, units).keys():
-                del found[edge]
+            jumps = self._jumps(before, training, dark, units)
+            found = {edge: jumps.get(edge, found[edge]) for edge in found if edge not in dark or edge in jumps}
         moved = (_FAULT * size(before.values[node]) / scale for node, scale in units.items() if node in self.moved)
         return min((*found.values(), *moved), default=None), silent
 
     def _jumps(
         self, before: Run, training: bool, edges: frozenset[Edge], units: Mapping[str, float]
     ) -> dict[Edge, float]:
-        """The responses to edges that have no derivative, as what a comparison reads.
+        """The responses to edges that have no derivative, or one of zero, as what a comparison or a sign reads.
 
         Such outputs jump, seldom where little is shaken, so much is, and the response is taken in proportion. What
         nothing depends on even then, such as a value that is read for its batch size only, is left out.

@@ -168,10 +168,10 @@ def speedup(graph: Graph, settings: FreezeOut) -> float:
     """
     from graphs.cost import macs_by_node
 
-    costs = macs_by_node(graph)
+    costs = macs_by_node(graph.in_mode(training=True))
     whole = left = 0.0
     for place, stage in enumerate(settings.stages(graph)):
-        cost = sum(costs[node] for node in stage.nodes)
+        cost = sum(costs.get(node, 0) for node in stage.nodes)
         backward = cost * (_BACKWARD if place else 1.0)
         whole += cost + backward
         left += cost + backward * stage.share

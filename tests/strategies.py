@@ -487,12 +487,16 @@ def _alike(kind: str, most: int) -> Callable[[Sketch], None]:
     return move
 
 
-def _gate(made: Sketch) -> None:
-    """A gate between two values: between one and itself it does nothing, and learns nothing."""
-    value = made.value()
-    other = made.like(value)
-    if other != value:
-        made.add("gate", [value, other])
+def _either(kind: str) -> Callable[[Sketch], None]:
+    """A choice between two values: between one and itself there is none, and a gate there learns nothing."""
+
+    def move(made: Sketch) -> None:
+        value = made.value()
+        other = made.like(value)
+        if other != value:
+            made.add(kind, [value, other])
+
+    return move
 
 
 def _concat(made: Sketch) -> None:
@@ -507,7 +511,8 @@ JOINING: dict[str, Callable[[Sketch], None]] = {
     "add": _alike("add", 3),
     "mean": _alike("mean", 3),
     "multiply": _alike("multiply", 2),
-    "gate": _gate,
+    "gate": _either("gate"),
+    "by_mode": _either("by_mode"),
     "concat": _concat,
 }
 """For each kind with several operands, a move that adds one."""

@@ -185,9 +185,32 @@ def _fixed(training: Trace, inference: Trace) -> dict[str, bool]:
 
 
 def _alike(one: Trace, other: Trace) -> bool:
-    """Whether two modes make the same calls in the same order."""
-    nodes = [[(node.op, str(node.target)) for node in trace.graph.nodes] for trace in (one, other)]
-    return nodes[0] == nodes[1]
+    """Whether two modes make the same calls of the same values in the same order; numbers and flags may differ."""
+    from torch import fx
+
+    if one is other:
+        return True
+    nodes = [list(trace.graph.nodes) for trace in (one, other)]
+    place = [{node: number for number, node in enumerate(each)} for each in nodes]
+
+    def fits(argument: Any, twin: Any) -> bool:
+        if isinstance(argument, fx.Node):
+            return isinstance(twin, fx.Node) and place[0][argument] == place[1].get(twin)
+        if isinstance(argument, list | tuple) and isinstance(twin, list | tuple):
+            return len(argument) == len(twin) and all(map(fits, argument, twin))
+        if isinstance(argument, Mapping) and isinstance(twin, Mapping):
+            return argument.keys() == twin.keys() and all(fits(each, twin[name]) for name, each in argument.items())
+        if isinstance(argument, slice) and isinstance(twin, slice):
+            return all(fits(getattr(argument, end), getattr(twin, end)) for end in ("start", "stop", "step"))
+        numbers = isinstance(argument, bool | int | float) and isinstance(twin, bool | int | float)
+        return numbers or (type(argument) is type(twin) and bool(argument == twin))
+
+    return len(nodes[0]) == len(nodes[1]) and all(
+        (node.op, str(node.target)) == (twin.op, str(twin.target))
+        and all(map(fits, node.args, twin.args))
+        and all(fits(node.kwargs[name], twin.kwargs[name]) for name in node.kwargs.keys() & twin.kwargs.keys())
+        for node, twin in zip(*nodes, strict=True)
+    )
 
 
 def _parting(one: Trace, other: Trace) -> str:
@@ -205,17 +228,27 @@ def _parting(one: Trace, other: Trace) -> str:
 
 def _name_heads(low: Lowering, trained: Any, evaluated: Any, parting: str) -> None:
     """Makes the outputs of both modes heads; those that eval mode lacks exist in training only."""
+    from graphs.importing.modes import Joint
+
     in_training, in_eval = _outputs(low, trained, ""), _outputs(low, evaluated, "")
     kept = {node: name for name, node in in_eval.items()}
+    joint, one_for_both = Joint(low), dict[str, str]()
+    for node, name in kept.items():
+        if node in in_training.values():
+            continue
+        own = name if name in in_training else next(iter(in_training), "") if name == "logits" else ""
+        if not own or in_training[own] in kept or own in one_for_both or not joint.possible(in_training[own], node):
+            place = f", from {parting} on" if parting else ""
+            raise GraphError(
+                f"the output '{name}' is of another shape or type in train mode than in eval mode, or there is none"
+                f"{place}; give the same outputs in both, and those for training only beside them"
+            )
+        one_for_both[own] = joint.join(in_training[own], node)
+    if one_for_both:
+        joint.finish()
     for name, node in in_training.items():
-        low.draft.heads.append(Head(name, node, training_only=node not in kept))
-    missing = kept.keys() - set(in_training.values())
-    if missing:
-        place = f", from {parting} on" if parting else ""
-        raise GraphError(
-            f"the output '{kept[min(missing)]}' is computed in another way in train mode than in eval mode{place}; "
-            "use layers that know the mode themselves, such as Dropout, or functions that are given self.training"
-        )
+        both = name in one_for_both or node in kept
+        low.draft.heads.append(Head(name, one_for_both.get(name, node), training_only=not both))
 
 
 def _outputs(low: Lowering, value: Any, name: str) -> dict[str, str]:

@@ -38,6 +38,7 @@ class Lowering:
         types: Types of their entries.
         weights: The tensors that they use, by name.
         fixed: The layers that are in the same mode whatever that of the module is: their modes by path.
+        made_in: By whether it is train mode, the nodes that the mode has called for.
     """
 
     def __init__(self, module: nn.Module, given: Mapping[str, Tensor], fixed: Mapping[str, bool] | None = None) -> None:
@@ -47,6 +48,7 @@ class Lowering:
         self.types: dict[str, torch.dtype] = {}
         self.weights: dict[str, Tensor] = {}
         self.made: dict[Any, str] = {}
+        self.made_in: dict[bool, set[str]] = {True: set(), False: set()}
         self.held = tensors_of(module)
         self.inputs: dict[str, str] = {}
         self.varying: set[str] = set()
@@ -183,7 +185,16 @@ class Lowering:
             self.made[key, turn] = id
             if any(source in self.varying for source in ids):
                 self.varying.add(id)
+        self.made_in[self.training].add(self.made[key, turn])
         return Ref(self.made[key, turn], operands[0].bare if bare is None and operands else bool(bare))
+
+    def choose(self, one: str, other: str) -> str:
+        """The node that is the value of `one` in train mode, and of `other`, of the same shape, in eval mode."""
+        id = self.draft.add("by_mode", (one, other))
+        self.shapes[id], self.types[id] = self.shapes[one], self.types[one]
+        if one in self.varying:
+            self.varying.add(id)
+        return id
 
     def _type_of(self, operands: Sequence[str], tensors: Iterable[str]) -> torch.dtype:
         """The type of what a layer computes: its tensors', or what its operands' types are brought to."""

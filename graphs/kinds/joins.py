@@ -221,6 +221,11 @@ def _gate(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training:
     return inputs[0] + tensors["gate"] * (inputs[1] - inputs[0])
 
 
+def _by_mode(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+    one, other = inputs
+    return one if one is other or training else other
+
+
 JOINS = (
     INPUT,
     Kind(
@@ -267,6 +272,18 @@ JOINS = (
         settings={"p": (fraction, 0.5), "mode": (choice("row", "batch", "below", "above"), "row")},
         compute=_stochastic_depth,
         random=_drops,
+        silent=True,
+        even=True,
+    ),
+    Kind(
+        name="by_mode",
+        operands=(2, 2),
+        shape=_alike,
+        level=True,
+        compute=_by_mode,
+        channels=_tied,
+        divides=True,
+        elementwise=True,
         silent=True,
         even=True,
     ),

@@ -140,6 +140,7 @@ class Kind:
         activation: It is a non-linear function of each element.
         normalisation: Its train-mode output depends on the statistics of the batch.
         stops: Its value is its operand's, but no gradient flows back through it.
+        divides: Its value is its first operand in train mode, its second one in eval mode; the other is not computed.
         elementwise: Each element of its value depends on the same element of each operand, and on nothing else.
         silent: A channel that is zero in all operands, and in the tensor `bias`, is zero in its value too, but not for
             ever: what would come in would come out.
@@ -176,6 +177,7 @@ class Kind:
     activation: bool = False
     normalisation: bool = False
     stops: bool = False
+    divides: bool = False
     elementwise: bool = False
     silent: bool = False
     even: bool = False

@@ -8,7 +8,7 @@ from graphs.draft import Draft
 from graphs.structure import Graph
 
 ALIKE = ("relu", "gelu", "identity", "dropout", "batch_norm")
-JOINING = ("add", "multiply", "mean", "concat", "gate")
+JOINING = ("add", "multiply", "mean", "concat", "gate", "by_mode")
 
 
 @st.composite
@@ -28,7 +28,9 @@ def graphs(draw: st.DrawFn, largest: int = 12) -> Graph:
             values.append(draft.add("conv2d", source, out=4, kernel=draw(st.sampled_from([1, 3])), **settings))
             convolutions.append(values[-1])
         elif kind in JOINING:
-            others = draw(st.lists(st.sampled_from(values), min_size=1, max_size=1 if kind == "gate" else 3))
+            others = draw(
+                st.lists(st.sampled_from(values), min_size=1, max_size=1 if kind in ("gate", "by_mode") else 3)
+            )
             joined = draft.add(kind, [source, *others])
             if kind == "concat":
                 joined = draft.add("conv2d", joined, out=4, kernel=1)

@@ -252,7 +252,7 @@ def test_settings_count() -> None:
 
 def test_the_order_of_operands_counts_where_it_matters() -> None:
     found = {}
-    for kind in ("add", "multiply", "mean", "concat", "gate"):
+    for kind in ("add", "multiply", "mean", "concat", "gate", "by_mode"):
         for turned in (False, True):
             draft = Draft()
             x = draft.input((4, 8, 8))
@@ -261,7 +261,7 @@ def test_the_order_of_operands_counts_where_it_matters() -> None:
             found[kind, turned] = fingerprint(draft.finish())
     equal = {kind for kind, turned in found if found[kind, False] == found[kind, True]}
     assert equal == {"add", "multiply", "mean"} == {name for name, kind in KINDS.items() if kind.commutative}
-    assert len(set(found.values())) == 7
+    assert len(set(found.values())) == 9
 
 
 def test_heads_count() -> None:

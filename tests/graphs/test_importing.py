@@ -569,7 +569,7 @@ class Writing(nn.Module):
 class Different(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.one, self.other = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.one, self.other = nn.Linear(3, 3), nn.Linear(3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.one(x) if self.training else self.other(x)
@@ -580,7 +580,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "a batch size in the code": (Baked, torch.randn(4, 3), "batch"),
     "no batch in front": (Loose, torch.randn(2, 3), "batch is not the first axis"),
     "a buffer written to": (Writing, torch.randn(2, 3), "in place"),
-    "another function in train mode": (Different, torch.randn(2, 3), "train mode"),
+    "another shape in train mode": (Different, torch.randn(2, 3), "of another shape or type in train mode"),
     "too many inputs": (Branching, (torch.randn(2, 3), torch.randn(2, 3)), "forward takes 1"),
     "no tensor": (Branching, "image", "no tensor"),
     "an unknown argument": (Branching, {"y": torch.randn(2, 3)}, "no argument 'y'"),

@@ -288,12 +288,6 @@ def laid_in(module: Any, x: Tensor) -> Tensor:
     return y
 
 
-def noisy(module: Any, x: Tensor) -> Tensor:
-    if module.training:
-        x = x + torch.randn_like(x)  # here
-    return module.fc(x)
-
-
 def counted(module: Any, x: Tensor) -> Tensor:
     if x.shape[0] > 3:  # here
         return module.fc(x)
@@ -311,7 +305,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "complex numbers": (small, torch.randn(4, 6, dtype=torch.complex64), "complex"),
     "writing in some other way": (lambda: Whole(scattered, fc=nn.Linear(6, 3)), ROW, "= 1.0  # here"),
     "writing what is no tensor of examples": (lambda: Whole(laid_in, fc=nn.Linear(6, 3)), ROW, "with torch.where"),
-    "noise in train mode": (lambda: Whole(noisy, fc=nn.Linear(6, 3)), ROW, "torch.randn_like(x)  # here"),
     "one number": (lambda: Whole(lambda s, x: s.fc(x).mean(), fc=nn.Linear(6, 3)), ROW, "one for the whole batch"),
     "a bare parameter": (lambda: Whole(lambda s, x: (s.fc(x), s.fc.weight), fc=nn.Linear(6, 3)), ROW, "not depend on"),
     "the number of examples": (lambda: Whole(counted, fc=nn.Linear(6, 3)), ROW, "if x.shape[0] > 3:  # here"),

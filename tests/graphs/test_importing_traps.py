@@ -659,7 +659,6 @@ class Unlisted(Base):
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a norm that stays in train mode": (LiveNorm, "'norm' is in train mode"),
-    "a view changed in train mode": (View, "half.mul_(0.5)  # here"),
     "a view that dropout changes": (DroppedView, "self.drop(y.flatten(1))  # here"),
     **{f"{name} changed": (viewing(how), ".relu_()  # here") for name, how in VIEWS.items()},
     "its own tensor changed through a view": (TableView, "'table' of the module in place"),

@@ -64,6 +64,8 @@ def pooled(places: int) -> Genome:
     value = draft.add(f"conv{places}d", draft.input((3, *[6] * places)), out=4)
     for kind, settings in ((f"avg_pool{places}d", {"kernel": 2}), (f"adaptive_avg_pool{places}d", {"size": 2})):
         value = draft.add(f"dropout{places}d", draft.add("stochastic_depth", draft.add(kind, value, **settings)))
+    value = draft.add("roll", value, shifts=(0, *[1] * places))
+    value = draft.add("pad", value, margins=((0, 0), *[(1, 0)] * places))
     value = draft.add("select", value, axis=1, index=1)
     draft.head(draft.add("linear", draft.add("flatten", value), out=3))
     return lively(draft.finish())
@@ -119,8 +121,9 @@ def check_shapes(genome: Genome) -> None:
     varying = genome.graph.downstream(node.id for node in genome.graph.inputs)
     for batch, training in ((4, True), (4, False), (7, True), (7, False)):
         run = execute(genome.graph, genome.weights, inputs(genome.graph, batch, dtype=torch.float32), training=training)
-        for id, shape in genome.graph.shapes.items():
-            assert tuple(run.values[id].shape) == (batch if id in varying else 1, *shape), id
+        assert run.values.keys() == genome.graph.in_mode(training).nodes.keys()
+        for id, value in run.values.items():
+            assert tuple(value.shape) == (batch if id in varying else 1, *genome.graph.shapes[id]), id
 
 
 def check_state(genome: Genome, module: nn.Module) -> None:
