@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.kinds import KINDS, TensorSpec
-from graphs.placing import Plan, dotted
+from graphs.placing import Plan, dotted, in_order, turns
 from graphs.structure import Graph
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def to_torch(genome: Genome) -> fx.GraphModule:
         module.add_submodule(path, module.get_submodule(other))
     for name in plan.frozen:
         module.get_parameter(name).requires_grad_(False)
-    _set_in_order(module, genome.state.order)
+    _set_in_order(module, in_order(genome))
     setattr(type(module), "__deepcopy__", _copied_whole)  # noqa: B010 (it has a class of its own)
     homeless = genome.weights.keys() - module.state_dict().keys() - {name for name, _ in module.named_buffers()}
     if homeless:
@@ -257,12 +257,8 @@ def _copied_whole(module: fx.GraphModule, memo: dict[int, Any]) -> fx.GraphModul
 
 def _set_in_order(module: nn.Module, names: Sequence[str]) -> None:
     """Brings the parts of a module into the order of tensors' names; what has none of them comes last."""
-    first: dict[str, int] = {}
-    for place, name in enumerate(names):
-        parts = name.split(".")
-        for count in range(1, len(parts) + 1):
-            first.setdefault(".".join(parts[:count]), place)
-    for path, part in module.named_modules() if names else ():
+    first = turns(names)
+    for path, part in module.named_modules():
         for entries in (part._modules, part._parameters, part._buffers):
             ordered = sorted(entries.items(), key=lambda item: first.get(dotted(path, item[0]), len(names)))
             entries.clear()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from graphs.genome import Genome
@@ -16,7 +16,7 @@ from graphs.kinds import KINDS, TensorSpec
 from graphs.names import is_free
 from graphs.structure import Graph, Node
 
-__all__ = ["Plan", "dotted"]
+__all__ = ["Plan", "dotted", "in_order", "turns"]
 
 
 class Plan:
@@ -169,6 +169,25 @@ def _further_names(genome: Genome) -> dict[str, list[str]]:
         if tensor in genome.weights and name not in genome.weights:
             found.setdefault(tensor, []).append(name)
     return found
+
+
+def in_order(genome: Genome) -> tuple[str, ...]:
+    """The names of a genome's tensors, as the module that is made of it has them one after the other.
+
+    What the genome knows of the order in a module that it came from; else that in which nodes use them. Either does not
+    change when a genome is stored.
+    """
+    return genome.state.order or (*genome.graph.tensors, *sorted(genome.state.unused))
+
+
+def turns(names: Iterable[str]) -> dict[str, int]:
+    """For each tensor of these names, and each module around it, when it comes."""
+    first: dict[str, int] = {}
+    for place, name in enumerate(names):
+        parts = name.split(".")
+        for count in range(1, len(parts) + 1):
+            first.setdefault(".".join(parts[:count]), place)
+    return first
 
 
 def dotted(path: str, role: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from graphs.genome import Genome
 from graphs.kinds import TensorSpec
 from graphs.modules import to_torch
-from graphs.placing import Plan, dotted
+from graphs.placing import Plan, dotted, in_order, turns
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,17 +38,21 @@ def source(genome: Genome, name: str = "Model", constants: str = "constants", im
     code = to_torch(genome).graph.python_code("self")
     lines = [f"class {name}(nn.Module):", "    def __init__(self):", "        super().__init__()"]
     made: set[str] = set()
-    for path, (constructor, arguments, extra) in sorted(plan.modules.items(), key=lambda item: item[0].count(".")):
+    places = turns(in_order(genome))
+    for path in sorted(
+        plan.modules, key=lambda path: [places.get(each, len(places)) for each in (*_parents(path), path)]
+    ):
+        constructor, arguments, extra = plan.modules[path]
         lines += _holders(path, made | plan.modules.keys())
         made.update(_parents(path))
         call = f"nn.{constructor}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
         if path:
             lines.append(f"        {_assign(path)}{call if constructor else 'nn.Module()'}{_close(path)}")
-        for role, spec in extra.items():
+        for role, spec in sorted(extra.items(), key=lambda item: places.get(dotted(path, item[0]), len(places))):
             lines.append(f"        {_new(path, role, spec, genome.weights[dotted(path, role)])}")
-    for later, first in plan.tied.items():
+    for later, kept in plan.tied.items():
         path, _, role = later.rpartition(".")
-        lines.append(f"        {_set(path, role, _reach(first))}")
+        lines.append(f"        {_set(path, role, _reach(kept))}")
     for path, other in plan.same.items():
         lines += _holders(path, made | plan.modules.keys())
         made.update(_parents(path))
