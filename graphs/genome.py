@@ -107,6 +107,13 @@ class Genome:
         return Genome(graph, {**weights, **kept}, replace(state, unused=unused).told(self.about))
 
     @cached_property
+    def cast(self) -> frozenset[str]:
+        """The nodes whose values are of another floating-point type than new weights have; see `graphs.casting`."""
+        from graphs.casting import cast_nodes
+
+        return cast_nodes(self)
+
+    @cached_property
     def state(self) -> State:
         """What is known of the state of the module that this network came from."""
         return State.of(self.about)

@@ -6,7 +6,8 @@ function of (parent, place, choices, seed), so that replaying a record gives the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a place."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from itertools.chain.from_iterable(map(_texts, value.values()))
+    elif isinstance(value, list | tuple):
+        yield from itertools.chain.from_iterable(map(_texts, value))
 
 
 COUNT = "a whole number from 0 to 2**63 - 1"
@@ -257,7 +268,13 @@ class Mutation:
 
     def sites(self, genome: Genome) -> list[Site]:
         """Where it can be applied, each with its promise; empty where it cannot."""
-        return list(self.find(genome))
+        return list(self._found(genome))
+
+    def _found(self, genome: Genome) -> Iterator[Site]:
+        """The sites, but for those at values that are cast: a new layer could not read them."""
+        for site in self.find(genome):
+            if not genome.cast or genome.cast.isdisjoint(_texts(site.place)):
+                yield site
 
     def promise(self, genome: Genome, place: Mapping[str, Any]) -> str:
         """What the site at a place promises.
@@ -265,14 +282,14 @@ class Mutation:
         Raises:
             NoSite: There is none in this network.
         """
-        for site in self.find(genome):
+        for site in self._found(genome):
             if site.place == place:
                 return site.preserves
         raise NoSite(f"'{self.name}' has no site {plain(place)} in this network")
 
     def refusal(self, genome: Genome) -> str | None:
         """Why it cannot be applied, in one sentence; None if it can."""
-        if next(iter(self.find(genome)), None) is not None:
+        if next(self._found(genome), None) is not None:
             return None
         return f"'{self.name}' has no site in this network: it needs {self.needs}"
 
