@@ -64,15 +64,16 @@ def _typed(arguments: list[Any], keywords: dict[str, Any]) -> _Call:
     return "method.to", [arguments[0], *types], {}
 
 
-def _interpolated(mode: str, aligns: bool = False) -> _Converter:
+def _interpolated(mode: str, aligns: bool = False, smooth: bool = False) -> _Converter:
     def convert(arguments: list[Any], keywords: dict[str, Any]) -> _Call:
         value, size, *rest = arguments
-        aligned = {"align_corners": rest[0]} if aligns else {}
-        scales = rest[-1] if len(rest) == 1 + aligns else None
-        if len(rest) > 1 + aligns or keywords or (size is None) == (scales is None):
+        more = {"align_corners": rest[0]} if aligns else {}
+        more |= {"antialias": True} if smooth else {}
+        scales = [each for each in rest[aligns:] if each is not None]
+        if len(scales) > 1 or keywords or (size is None) == (not scales):
             raise Decline
-        how = {"size": size} if scales is None else {"scale_factor": scales}
-        return "functional.interpolate", [value], {**how, "mode": mode, **aligned}
+        how = {"scale_factor": scales[0]} if scales else {"size": size}
+        return "functional.interpolate", [value], {**how, "mode": mode, **more}
 
     return convert
 
@@ -115,6 +116,8 @@ _PUBLIC: dict[str, str | _Converter] = {
     "split_with_sizes": "torch.split",
     "to": _typed,
     "unfold": "method.unfold",
+    "_upsample_bicubic2d_aa": _interpolated("bicubic", aligns=True, smooth=True),
+    "_upsample_bilinear2d_aa": _interpolated("bilinear", aligns=True, smooth=True),
     "upsample_bicubic2d": _interpolated("bicubic", aligns=True),
     "upsample_bilinear2d": _interpolated("bilinear", aligns=True),
     "upsample_linear1d": _interpolated("linear", aligns=True),
