@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.durable import TEMPORARY, storage_errors, sync_directory, write_bytes, write_text
 from graphs.errors import EvolutionError, FormatError
+from graphs.kinds.joins import whole_numbers
 
 if TYPE_CHECKING:
     import torch
@@ -275,10 +276,10 @@ def _drawn(node: Node, kind: str, generator: torch.Generator) -> Tensor:
     """Random examples for an input, of its type and in its range."""
     import torch
 
-    shape, most = (BATCH, *node.settings["shape"]), node.settings["most"]
+    shape = (BATCH, *node.settings["shape"])
     draw: dict[str, Callable[[], Tensor]] = {
         "float": lambda: torch.randn(shape, generator=generator),
-        "integer": lambda: torch.randint(0, most, shape, generator=generator),
+        "integer": lambda: whole_numbers(node.settings, BATCH, generator),
         "boolean": lambda: torch.randint(0, 2, shape, generator=generator),
     }
     return draw[node.settings["dtype"]]().to(getattr(torch, kind))

@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
 from graphs.genome import Genome
+from graphs.kinds.joins import whole_numbers
 from graphs.structure import Node
 from ops.comparison import Comparison, Measures
 from ops.errors import BrokenPromise, ReplayError
@@ -233,7 +234,7 @@ def _drawn(node: Node, generator: Generator, batch: int, wide: float) -> Tensor:
         return found
     if node.settings["dtype"] == "boolean":
         return torch.randint(0, 2, shape, generator=generator).bool()
-    return torch.randint(0, node.settings["most"], shape, generator=generator)
+    return whole_numbers(node.settings, batch, generator)
 
 
 def _unrounded(parent: Genome, child: Child) -> tuple[Genome, Child]:

@@ -26,6 +26,7 @@ from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.initial import initial_weights, stream, uniform
 from graphs.kinds import KINDS, tensors
+from graphs.kinds.joins import whole_numbers
 from graphs.kinds.weighted import PLACES, slide
 from graphs.structure import Graph, Shape
 
@@ -72,10 +73,10 @@ def inputs(graph: Graph, batch: int = 8, seed: int = 0, dtype: torch.dtype = tor
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, Tensor] = {}
     for node in graph.inputs:
-        shape, most = (batch, *node.settings["shape"]), node.settings["most"]
+        shape, settings = (batch, *node.settings["shape"]), node.settings
         found[node.settings["name"]] = {
             "float": lambda shape=shape: torch.randn(shape, generator=generator, dtype=dtype),
-            "integer": lambda shape=shape, most=most: torch.randint(0, most, shape, generator=generator),
+            "integer": lambda settings=settings: whole_numbers(settings, batch, generator),
             "boolean": lambda shape=shape: torch.randint(0, 2, shape, generator=generator).bool(),
         }[node.settings["dtype"]]()
     return found

@@ -311,7 +311,10 @@ def _finish(low: Lowering) -> Genome:
     for node in low.inputs.values():
         settings = low.draft.nodes[node].settings
         if settings["dtype"] == "integer":
-            most = entries(low.draft.nodes, node, settings["most"], lambda id: low.types[id] == torch.bool)
+            example = low.given[settings["name"]]
+            columns = example.flatten(0, -2) if example.ndim > 1 else example[:, None]
+            shown = [max(1, int(number) + 1) for number in columns.amax(0)]
+            most = entries(low.draft.nodes, node, shown, lambda id: low.types[id] == torch.bool)
             low.draft.set(node, most=most)
     used = {name for node in low.draft.nodes.values() for name in node.tensors.values()}
     known = {held.name: held for held in low.held.values()}
@@ -321,7 +324,9 @@ def _finish(low: Lowering) -> Genome:
     kept = {name: low.weights[name] for name in low.weights if name in used}
     kept |= {name: known[name].tensor for name in unused}
     order = tuple(low.module.state_dict())
-    state = State(frozenset(frozen), further_names(low.module, low.held), unused, order if order != (*kept,) else ())
+    state = State(
+        frozenset(frozen), further_names(low.module, low.held), unused, order if order != (*graph.tensors,) else ()
+    )
     with torch.no_grad():
         weights = {
             name: tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from graphs.errors import ShapeError
+from graphs.errors import GraphError, ShapeError
 from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors, TensorSpec
 from graphs.kinds.rearranging import merged
 from graphs.kinds.values import choice, count, fraction, whole
@@ -17,13 +17,34 @@ from graphs.structure import Node, Shape
 if TYPE_CHECKING:
     from graphs.solver import Axis, Dims, Solver
 
-__all__ = ["JOINS", "broadcast", "broadcast_channels"]
+__all__ = ["JOINS", "broadcast", "broadcast_channels", "whole_numbers"]
 
 
 def _input_shape(value: Any) -> Shape:
     if not isinstance(value, list | tuple) or len(value) > 6:
         raise ValueError("expected the sizes of one example, such as (3, 32, 32)")
     return tuple(count(size) for size in value)
+
+
+def _greatest(value: Any) -> int | tuple[int, ...]:
+    return tuple(map(count, value)) if isinstance(value, list | tuple) else count(value)
+
+
+def _fitting(settings: dict[str, Any]) -> dict[str, Any]:
+    most, shape = settings["most"], settings["shape"]
+    if isinstance(most, tuple) and len(most) != (shape[-1] if shape else 0):
+        raise GraphError(
+            f"an input of shape {shape} has {len(most)} ranges; expected one for each entry of its last axis"
+        )
+    return settings
+
+
+def whole_numbers(settings: Settings, batch: int, generator: Any) -> Any:
+    """Examples (batch, *shape) for an input of whole numbers, of those that it may hold."""
+    import torch
+
+    most = torch.as_tensor(settings["most"])
+    return torch.randint(0, int(most.max()), (batch, *settings["shape"]), generator=generator) % most
 
 
 def _declared(settings: Settings, shapes: Sequence[Shape]) -> Shape:
@@ -44,8 +65,9 @@ INPUT = Kind(
         "name": (check_argument, "x"),
         "shape": (_input_shape, REQUIRED),
         "dtype": (choice("float", "integer", "boolean"), "float"),
-        "most": (count, 1),
+        "most": (_greatest, 1),
     },
+    complete=_fitting,
     operands=(0, 0),
     shape=_declared,
     channels=_input_channels,

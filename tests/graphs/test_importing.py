@@ -502,6 +502,33 @@ def test_whole_numbers_reach_as_far_as_the_tables_that_they_index(module: nn.Mod
     assert genome.graph.inputs[0].settings["most"] == most
 
 
+class Columns(nn.Module):
+    """A row of data, each of whose columns indexes a table of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(count, 3) for count in (4, 6, 3, 3))
+        self.fc = nn.Linear(12, 2)
+
+    def forward(self, row: Tensor) -> Tensor:
+        found = [table(row[:, place]) for place, table in enumerate(self.tables[:2])]
+        rest = [table(part) for table, part in zip(self.tables[2:], row[:, 2:].unbind(1), strict=True)]
+        out: Tensor = self.fc(torch.cat([*found, *rest], 1))
+        return out
+
+
+@pytest.mark.parametrize(("rows", "most"), [([[3, 5, 2, 0], [1, 0, 1, 2]], (4, 6, 3, 3)), ([[0, 1, 2, 2]], 3)])
+def test_columns_of_whole_numbers_have_ranges_of_their_own(rows: list[list[int]], most: Any, tmp_path: Path) -> None:
+    """Where the example shows that they have; a network of which each row may be drawn is certified without a probe."""
+    genome = graphs.from_torch(Columns(), torch.tensor(rows))
+    assert genome.graph.inputs[0].settings["most"] == most
+    graphs.save(genome, tmp_path / "columns.safetensors")
+    again = graphs.load(tmp_path / "columns.safetensors")
+    assert again.digest == genome.digest and again.graph == genome.graph
+    child = ops.MUTATIONS["widen"].apply(again, ops.MUTATIONS["widen"].sites(again)[0], numpy.random.default_rng(0))
+    assert ops.certify(again, child).require().eval.verdict == "pass"
+
+
 def test_keyword_examples() -> None:
     module = Several()
     given = {"facts": torch.randn(2, 5), "picture": torch.randn(2, 1, 6, 6), "extra": torch.randn(2, 4)}
