@@ -64,6 +64,7 @@ def pooled(places: int) -> Genome:
     value = draft.add(f"conv{places}d", draft.input((3, *[6] * places)), out=4)
     for kind, settings in ((f"avg_pool{places}d", {"kernel": 2}), (f"adaptive_avg_pool{places}d", {"size": 2})):
         value = draft.add(f"dropout{places}d", draft.add("stochastic_depth", draft.add(kind, value, **settings)))
+    value = draft.add("pad", value, margins=[(0, 0), *[(1, 0)] * places])
     value = draft.add("select", value, axis=1, index=1)
     draft.head(draft.add("linear", draft.add("flatten", value), out=3))
     return lively(draft.finish())
@@ -78,6 +79,8 @@ def check_mean(genome: Genome, node: Node, space: Space) -> bool:
     operands = []
     for operand_of in node.inputs:
         operand = torch.randn((3, *graph.shapes[operand_of]), generator=generator, dtype=torch.float64)
+        if graph[operand_of].settings.get("dtype") == "integer":
+            operand = torch.randint(graph[operand_of].settings["most"], operand.shape, generator=generator)
         for value in space.values:
             if value.node == operand_of:
                 channels = of_space(operand, value, space)
