@@ -115,9 +115,10 @@ def _keeps_means(node: Node) -> bool:
     if not kind.elementwise or any(spec.shape for spec in specs.values()):
         return False
     tensors = {role: torch.full((), 0.7, dtype=torch.float64) for role in specs}
-    # Small and large numbers of both signs, for each operand others, and all of them in reverse.
+    # Small and large numbers of both signs, for each operand others, and all of them in reverse: with equal signs and
+    # with different ones, which alone tell what is linear on each side of zero.
     size = torch.logspace(-2, 3, count, dtype=torch.float64)
-    signs = torch.tensor([1.0, -1.0, -1.0, 1.0, 1.0], dtype=torch.float64).repeat(count)[:count]
+    signs = torch.tensor([1.0, 1.0, -1.0, 1.0, -1.0], dtype=torch.float64).repeat(count)[:count]
     one = [(size * signs).roll(7 * slot)[None] for slot in range(len(node.inputs))]
     other = [value.flip(1) for value in one]
     half = [(value + found) / 2 for value, found in zip(one, other, strict=True)]

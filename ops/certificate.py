@@ -234,7 +234,8 @@ def _drawn(node: Node, generator: Generator, batch: int, wide: float) -> Tensor:
         return found
     if node.settings["dtype"] == "boolean":
         return torch.randint(0, 2, shape, generator=generator).bool()
-    return whole_numbers(node.settings, batch, generator)
+    numbers: Tensor = whole_numbers(node.settings, batch, generator)
+    return numbers
 
 
 def _unrounded(parent: Genome, child: Child) -> tuple[Genome, Child]:

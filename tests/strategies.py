@@ -629,6 +629,17 @@ def _matmul(made: Sketch) -> None:
     made.add("matmul", [value, scaled] if made.rng.random() < 0.5 else [scaled, value])
 
 
+def _pick(made: Sketch) -> None:
+    """Entries that each example has of its own."""
+    value = made.value()
+    shape = made.shapes[value]
+    if len(shape) > 1 and not any(node.settings.get("dtype") == "integer" for node in made.draft.nodes.values()):
+        axis = made.rng.randrange(len(shape))
+        several = made.rng.choice([(), (), (2,)])
+        places = made.hidden("input", name="places", shape=several, dtype="integer", most=shape[axis])
+        made.add("pick", [value, places], axis=axis, rank=len(several))
+
+
 def _expand(made: Sketch) -> None:
     """A token of its own in front of all others, or a value that is the same for all examples."""
     value = made.value()
@@ -665,6 +676,7 @@ PARTICULAR: dict[str, Callable[[Sketch], None]] = {
     "attention": _attention,
     "matmul": _matmul,
     "take": _written_out,
+    "pick": _pick,
     "expand": _expand,
 }
 """For each kind whose operands are made for it, or that has none, a move that adds one with what it needs."""

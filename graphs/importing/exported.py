@@ -14,6 +14,7 @@ from graphs.errors import GraphError
 from graphs.importing.asking import Unanswered
 from graphs.importing.chance import nothing_drawn
 from graphs.importing.gradients import own_gradients_refused
+from graphs.importing.lengths import lengths
 from graphs.importing.observing import quiet
 from graphs.importing.tracing import ADVICE, Trace, Untraced, where
 
@@ -43,7 +44,7 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
     example = {name: tensor if len(tensor) > 1 else torch.cat([tensor, tensor]) for name, tensor in given.items()}
     unanswered = Unanswered()
     try:
-        with nothing_drawn(), own_gradients_refused(), quiet(), unanswered.heard():
+        with nothing_drawn(), own_gradients_refused(), quiet(), unanswered.heard(), lengths(module, _free_length):
             shapes = {name: {0: batch} for name in example}
             program = torch.export.export(module, (), dict(example), dynamic_shapes=shapes, strict=False)
             whole: Any = program.module(check_guards=False)
@@ -76,6 +77,14 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
         _as_values(whole.graph)
     whole.graph.eliminate_dead_code(lambda node: str(node.target) not in _VIEWS)
     return Trace(whole.graph, whole, training)
+
+
+def _free_length(value: Any) -> Any:
+    """The size of a tensor's first axis, where that is free; Python's `len` would make a plain number of it."""
+    import torch
+
+    free = isinstance(value, torch.Tensor) and value.ndim > 0 and isinstance(value.shape[0], torch.SymInt)
+    return value.shape[0] if free else None
 
 
 _VIEWS = ("aten.slice.Tensor", "aten.select.int")

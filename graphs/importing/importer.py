@@ -252,7 +252,7 @@ def _name_heads(low: Lowering, trained: Any, evaluated: Any, parting: str) -> No
 
 
 def _outputs(low: Lowering, value: Any, name: str) -> dict[str, str]:
-    from graphs.importing.stand_ins import Held, Program, Ref, Unknown, refs_of
+    from graphs.importing.stand_ins import Held, Numbering, Program, Ref, Unknown, refs_of
 
     if isinstance(value, Mapping):
         parts = {str(key): part for key, part in value.items()}
@@ -260,6 +260,10 @@ def _outputs(low: Lowering, value: Any, name: str) -> dict[str, str]:
         parts = {str(place): part for place, part in enumerate(value)}
     elif isinstance(value, Unknown):
         raise low.error(f"it gives {value.what}")
+    elif isinstance(value, Numbering):
+        raise low.error(
+            f"the output '{name or 'logits'}' numbers the examples, and does not depend on them; leave it out"
+        )
     elif isinstance(value, Ref) and not value.bare:
         return {name or "logits": value.node}
     elif isinstance(value, Held) or (isinstance(value, Ref | Program) and not _made_of_inputs(low, refs_of(value))):

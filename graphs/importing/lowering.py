@@ -17,7 +17,7 @@ from graphs.importing.chance import nothing_drawn
 from graphs.importing.held import reach, tensors_of
 from graphs.importing.observing import BATCHES, Seen, observe
 from graphs.importing.programs import opaque, pointwise
-from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, Size, Training, any_of
+from graphs.importing.stand_ins import TRAINING, Differing, Held, Numbering, Program, Ref, Size, Training, any_of
 from graphs.importing.tracing import Trace
 from graphs.kinds.allowed import allowed, function
 from graphs.structure import Shape
@@ -101,7 +101,7 @@ class Lowering:
             return value.training if self.training else value.inference
         if isinstance(value, Held):
             return value.tensor
-        if isinstance(value, Program):
+        if isinstance(value, Program | Numbering):
             return value.seen.values[place]
         if isinstance(value, Ref):
             first = () if value.bare else (BATCHES[place] if self.depends(value) else 1,)
@@ -250,7 +250,7 @@ class Lowering:
         if isinstance(value, Ref):
             first = () if value.bare else (Size(1),) if self.depends(value) else (1,)
             return (*first, *self.shape(value))
-        if isinstance(value, Program) and value.seen.shapes:
+        if isinstance(value, Program | Numbering) and value.seen.shapes:
             return tuple(self._size(*pair) for pair in zip(*value.seen.shapes, strict=True))
         raise self.error("the shape of this value is not known")
 

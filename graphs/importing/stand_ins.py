@@ -22,6 +22,7 @@ __all__ = [
     "Decline",
     "Differing",
     "Held",
+    "Numbering",
     "Program",
     "Ref",
     "Size",
@@ -83,6 +84,13 @@ class Program:
     target: str
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any]
+    seen: Seen
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Numbering:
+    """The numbers of the examples, 0 to N - 1, with axes of one entry behind: good for an index alone."""
+
     seen: Seen
 
 

@@ -16,6 +16,7 @@ from graphs.errors import GraphError
 from graphs.importing.asking import ASKING, Unanswered, modes_seen
 from graphs.importing.chance import nothing_drawn, own_file
 from graphs.importing.gradients import own_gradients_refused
+from graphs.importing.lengths import lengths
 
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
@@ -168,6 +169,9 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
             entries: Iterator[Any] = unanswered.put(super().iter, obj)
             return entries
 
+    def length(value: Any) -> fx.Proxy | None:
+        return tracer.create_proxy("call_function", len, (value,), {}) if isinstance(value, fx.Proxy) else None
+
     module.train(training)
     if module._forward_hooks or module._forward_pre_hooks:
         _call_hooks(module)
@@ -180,7 +184,7 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
     }
     with nothing_drawn(lines):
         try:
-            with own_gradients_refused(), _asking(module) as asked:
+            with own_gradients_refused(), _asking(module) as asked, lengths(module, length):
                 graph = tracer.trace(module, concrete_args=left_out or None)
         except GraphError as error:
             raise GraphError(f"cannot trace {where(error) or 'this module'}: {error}") from error

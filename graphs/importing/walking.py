@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
 from graphs.importing.aten import home_of, public
-from graphs.importing.calls import attention_layer, convert, layer_elsewhere, written
+from graphs.importing.calls import ALONE, attention_layer, convert, layer_elsewhere, written
 from graphs.importing.chance import own_file
 from graphs.importing.held import reach
 from graphs.importing.layers import in_mode, layer_of
 from graphs.importing.lowering import Lowering
 from graphs.importing.memory import Memory
 from graphs.importing.sharing import shared
-from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, Unknown
+from graphs.importing.stand_ins import TRAINING, Differing, Held, Numbering, Program, Ref, Unknown
 from graphs.importing.tracing import IN_PLACE, Trace
 
 if TYPE_CHECKING:
@@ -232,8 +232,8 @@ def _target(node: fx.Node) -> tuple[str, bool]:
             return "operator.setitem", True
         in_place = plain.startswith("i") and plain[1:] in IN_PLACE
         return f"operator.{plain[1:] if in_place else plain}", in_place
-    if function is getattr:
-        return "python.getattr", False
+    if function is getattr or (home, name) == ("builtins", "len"):
+        return f"python.{name}", False
     if home.startswith("torch.nn.functional") or home == "torch._C._nn":
         return f"functional.{name.rstrip('_')}", name.endswith("_")
     if home.startswith("torch") and not home.startswith("torchvision"):
@@ -267,6 +267,8 @@ def _layer(low: Lowering, path: str, arguments: Sequence[Any], keywords: Mapping
     if kind == "attention":
         return attention_layer(low, path, layer, settings, arguments, keywords), False
     operand = arguments[0] if arguments else keywords.get("input")
+    if isinstance(operand, Numbering):
+        raise low.error(ALONE)
     if kind.startswith("functional."):
         return low.call_anew(kind, [operand, settings["p"], True]), bool(layer.inplace)
     held = {role: low.hold(reach(layer, own), f"{path}.{own}") for role, own in roles.items()}

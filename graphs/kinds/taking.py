@@ -1,4 +1,7 @@
-"""Taking entries along an axis: by numbers that are written down, such as biases by relative position, or in turn."""
+"""Taking entries along an axis: by numbers that are written down or that each example has of its own, or in turn.
+
+Biases by relative position are of the first sort, where a text ends is of the second.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,29 @@ def _take_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Seq
     return (*axes[0][:axis], (), *axes[0][axis + 1 :])
 
 
+def _picked(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    axis = settings["axis"]
+    if axis >= len(shapes[0]) or len(shapes[1]) != settings["rank"]:
+        raise ShapeError(f"expected an axis {axis}, and numbers along {settings['rank']} axes")
+    return (*shapes[1], *shapes[0][:axis], *shapes[0][axis + 1 :])
+
+
+def _pick(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+    import torch
+
+    value, numbers = inputs
+    examples = torch.arange(value.shape[0], device=value.device)
+    if settings["rank"]:
+        examples = examples.reshape(-1, *[1] * settings["rank"])
+    return value[(examples, *[slice(None)] * settings["axis"], numbers)]
+
+
+def _pick_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+    axis = node.settings["axis"]
+    solver.close([axes[0][axis], *axes[1]], node, "takes some of them")
+    return (*[()] * len(shapes[1]), *axes[0][:axis], *axes[0][axis + 1 :])
+
+
 def _shifts(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list | tuple) or not all(type(shift) is int and abs(shift) <= LIMIT for shift in value):
         raise ValueError("expected by how many entries each axis is turned")
@@ -75,6 +101,17 @@ TAKING = (
         roles=lambda settings: ("index",),
         tensors=_index,
         channels=_take_channels,
+        silent=True,
+        even=True,
+    ),
+    Kind(
+        name="pick",
+        settings={"axis": (whole, 0), "rank": (whole, 0)},
+        operands=(2, 2),
+        shape=_picked,
+        compute=_pick,
+        channels=_pick_channels,
+        level=True,
         silent=True,
         even=True,
     ),

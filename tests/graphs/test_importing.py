@@ -191,6 +191,21 @@ class Causal(nn.Module):
         return self.out(x + self.proj(y.transpose(1, 2).contiguous().view(n, length, 8)))
 
 
+class Ended(nn.Module):
+    """A text is read off where it ends, which each example's words say, and at two places that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.place = nn.Embedding(9, 8), nn.Parameter(torch.randn(6, 8))
+        self.first, self.norm, self.out = nn.Linear(8, 10), nn.LayerNorm(10), nn.Linear(10, 4)
+
+    def forward(self, words: Tensor, places: Tensor) -> Tensor:
+        x = self.norm(torch.relu(self.first(self.tokens(words) + self.place)))
+        end = x[torch.arange(len(x), device=x.device), words.argmax(dim=-1)]
+        two = x[torch.arange(x.shape[0]).unsqueeze(1), places]
+        return self.out(end + two.view(len(x), -1).view(-1, 2, 10).mean(1))
+
+
 class Laid(nn.Module):
     """Queries, keys and values by one permutation that moves the batch, norms within heads, a mask and a scale."""
 
@@ -318,6 +333,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Any]]] = {
     "volume": (Volume, lambda n: torch.randn(n, 1, 4, 4, 2)),
     "words": (Words, lambda n: torch.randint(0, 20, (n, 6))),
     "causal": (Causal, lambda n: torch.randint(0, 9, (n, 6))),
+    "ended": (Ended, lambda n: (torch.randint(0, 9, (n, 6)), torch.randint(0, 6, (n, 2)))),
     "laid": (Laid, lambda n: torch.randn(n, 5, 6)),
     "by hand": (ByHand, lambda n: torch.randn(n, 5, 6)),
     "roots": (Roots, lambda n: torch.randn(n, 5, 6)),

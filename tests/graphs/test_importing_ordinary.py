@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +57,12 @@ def normed() -> nn.Module:
     return module
 
 
+def placed() -> nn.Module:
+    module = Whole(whole, first=nn.Linear(16, 6), fc=nn.Linear(6, 3))
+    module.register_buffer("last", torch.tensor(4))
+    return module
+
+
 class Masked(nn.Module):
     """Causal attention as it is written by hand."""
 
@@ -99,6 +108,36 @@ def written(module: Any, x: Tensor) -> Tensor:
     y[..., -1] = x[:, 0]
     y[y > 1] = 1.0
     return module.fc(y) + kept
+
+
+def at_its_end(module: Any, x: Tensor) -> Tensor:
+    return module.fc(module.first(x)[torch.arange(len(x), device=x.device), (x > 0).sum(-1).argmax(-1)])
+
+
+def at_some(module: Any, x: Tensor) -> Tensor:
+    h = module.first(x)
+    best = h.norm(dim=-1).topk(2, 1).indices
+    return module.fc(h[torch.arange(x.shape[0]).unsqueeze(1), best] + h[torch.arange(len(x))[:, None], -best - 1])
+
+
+def in_maps(module: Any, x: Tensor) -> Tensor:
+    row, column = x.mean((1, 3)).argmax(1), x.mean((1, 2)).argmax(1).int()
+    h, each = module.first(x), torch.arange(0, x.size(0))
+    rows = h[each, :, row] + h[each, 2, row][:, None] + h[each, None, 1:3, row].sum(2)
+    return torch.cat([rows, h[each, ..., column], h[each, :, row, column, None]], -1)
+
+
+def whole(module: Any, x: Tensor) -> Tensor:
+    """Entries that are those of all examples, or the same in all of them, and a copy that is changed."""
+    h, each = module.first(x), torch.arange(len(x))
+    kept = h[each]
+    kept += 1
+    return module.fc(torch.stack([h[each, -1], kept[:, 0], h[each, module.last], h[each].sum(1)], 1))
+
+
+def lengthy(module: Any, x: Tensor) -> Tensor:
+    h = module.fc(x).view(len(x) * len(x[0]), -1) / len(x.shape) + len(x.chunk(2, 1)) * len(module.fc.weight)
+    return h.view(len(x), -1) * len(x.transpose(0, 1))
 
 
 def turned(module: Any, x: Tensor) -> Tensor:
@@ -167,6 +206,18 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "zeros of the input's type": (
         lambda: Whole(lambda s, x: s.fc(x) + torch.ones(x.shape[0], 6, dtype=x.dtype), fc=nn.Linear(6, 6)),
         ROW,
+    ),
+    "a place of each example's own": (lambda: Whole(at_its_end, first=nn.Linear(16, 6), fc=nn.Linear(6, 3)), WORDS),
+    "some places of each example's own": (lambda: Whole(at_some, first=nn.Linear(16, 6), fc=nn.Linear(6, 3)), WORDS),
+    "places in maps": (lambda: Whole(in_maps, first=nn.Conv2d(3, 4, 3, padding=1)), IMAGE),
+    "places that are all or the same": (placed, WORDS),
+    "lengths": (lambda: Whole(lengthy, fc=nn.Linear(16, 6)), WORDS),
+    "a recurrent layer from zeros": (
+        lambda: Whole(
+            lambda s, x: s.layer(x, torch.zeros(1, len(x), 8))[0][torch.arange(len(x)), x.sum(-1).argmax(1)],
+            layer=nn.GRU(16, 8, batch_first=True),
+        ),
+        WORDS,
     ),
     "weights that are pruned": (pruned, ROW),
     "weights with a norm": (normed, ROW),
@@ -294,6 +345,22 @@ def counted(module: Any, x: Tensor) -> Tensor:
     return module.fc(x * 2)
 
 
+def by_examples(module: Any, x: Tensor) -> Tensor:
+    for place in range(len(x)):  # here
+        x = x + place
+    return module.fc(x)
+
+
+def numbered(what: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], nn.Module]:
+    """A forward pass that does something with its values and the numbers of the examples."""
+    return lambda: Whole(lambda s, x: what(s.fc(x), torch.arange(len(x))), fc=nn.Linear(6, 6))
+
+
+def put(y: Tensor, each: Tensor) -> Tensor:
+    y[each, 0] = 1.0  # here
+    return y
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "an argument that is not used": (Unused, (ROW, ROW), "does not use its argument 'y'"),
     "arguments without names": (Any_, (ROW, ROW), "(*xs"),
@@ -308,6 +375,18 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "one number": (lambda: Whole(lambda s, x: s.fc(x).mean(), fc=nn.Linear(6, 3)), ROW, "one for the whole batch"),
     "a bare parameter": (lambda: Whole(lambda s, x: (s.fc(x), s.fc.weight), fc=nn.Linear(6, 3)), ROW, "not depend on"),
     "the number of examples": (lambda: Whole(counted, fc=nn.Linear(6, 3)), ROW, "if x.shape[0] > 3:  # here"),
+    "as many turns as examples": (lambda: Whole(by_examples, fc=nn.Linear(6, 3)), ROW, "in range(len(x)):  # here"),
+    "numbers of the examples as values": (numbered(lambda y, each: y + each[:, None]), ROW, "numbers the examples"),
+    "numbers of the examples alone": (numbered(lambda y, each: each), ROW, "numbers the examples"),
+    "examples in another order": (numbered(lambda y, each: y[each.flip(0)]), ROW, "numbers the examples"),
+    "the first examples": (numbered(lambda y, each: y[each[:5]]), ROW, "numbers the examples"),
+    "examples elsewhere": (numbered(lambda y, each: y.t()[y.argmax(1), each]), ROW, "along the first axis"),
+    "writing at places of each": (numbered(put), ROW, "= 1.0  # here"),
+    "other numbers than those of examples": (
+        lambda: Whole(lambda s, x: s.fc(x)[torch.arange(len(x) * 2) // 2], fc=nn.Linear(6, 3)),
+        ROW,
+        "counts with the batch size",
+    ),
     "what comes after a branch": (lambda: Whole(limited, fc=nn.Linear(6, 3)), ROW, "pinv"),
 }
 
@@ -428,6 +507,82 @@ def test_a_fault_of_a_converter_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(CALLS, "relu", faulty)
     with pytest.raises(GraphError, match=r"TypeError: object of type 'NoneType' has no len\(\)"):
         graphs.from_torch(Whole(lambda s, x: torch.relu(x)), ROW)
+
+
+def picked(index: Callable[[Tensor, Tensor], Any]) -> graphs.Genome:
+    module = Whole(
+        lambda s, x: s.fc(s.first(x)[index(x, x.sum(-1).argmax(-1))]), first=nn.Linear(16, 6), fc=nn.Linear(6, 3)
+    )
+    return graphs.from_torch(module, WORDS)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        lambda x, best: (torch.arange(len(x)), best),
+        lambda x, best: (torch.arange(x.shape[0], dtype=torch.int32, device=x.device), best),
+        lambda x, best: (torch.arange(start=0, end=x.size(0)).to(x.device), best, slice(None)),
+        lambda x, best: (torch.arange(len(x)).view(-1, 1), best.unsqueeze(1)),
+    ],
+)
+def test_channels_pass_where_each_example_has_a_place_of_its_own(index: Callable[[Tensor, Tensor], Any]) -> None:
+    genome = picked(index)
+    (pick,) = (node.id for node in genome.graph.nodes.values() if node.kind == "pick")
+    assert "can be changed" in graphs.explain(genome.graph, pick)
+    again = graphs.from_torch(graphs.to_torch(genome), WORDS)
+    assert graphs.fingerprint(again.graph) == graphs.fingerprint(genome.graph)
+
+
+def test_gradients_flow_to_the_places_alone() -> None:
+    module = Whole(at_some, first=nn.Linear(16, 6), fc=nn.Linear(6, 3))
+    made = graphs.to_torch(graphs.from_torch(module, WORDS))
+    for batch in (1, 2, 4):
+        found = []
+        for each in (module, made):
+            x = WORDS[:batch].clone().requires_grad_()
+            each.zero_grad()
+            each(x).square().sum().backward()
+            found.append([x.grad, *(parameter.grad.clone() for parameter in each.parameters())])
+        assert all(map(torch.equal, *found))
+
+
+def test_len_is_what_it_was_once_a_trace_is_over() -> None:
+    """In this module, for torch, and for whoever has kept the function that stood in its place."""
+    kept: list[Callable[[Any], int]] = []
+
+    def keeping(module: Any, x: Tensor) -> Tensor:
+        kept.append(len)
+        return module.fc(x).view(len(x), -1)
+
+    def failing(module: Any, x: Tensor) -> Tensor:
+        kept.append(len)
+        return module.fc(x) * float(x.sum())
+
+    graphs.from_torch(Whole(keeping, fc=nn.Linear(6, 3)), ROW)
+    with pytest.raises(GraphError):
+        graphs.from_torch(Whole(failing, fc=nn.Linear(6, 3)), ROW)
+    assert len is builtins.len and "len" not in globals()
+    assert builtins.len not in kept[:1] and all(each([1, 2]) == 2 and each(ROW) == 4 for each in kept)
+
+
+def test_what_torch_loads_meanwhile_knows_len() -> None:
+    """Its compiler, which recording loads, tells functions of Python's by their identity."""
+    code = (
+        "import graphs, sys, torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.layer = torch.nn.LSTM(3, 4, batch_first=True)\n"
+        "    def forward(self, x):\n"
+        "        start = torch.zeros(1, len(x), 4)\n"
+        "        return self.layer(x, (start, start))[0]\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+        "graphs.from_torch(Net(), torch.randn(2, 5, 3))\n"
+        "assert 'torch._dynamo' in sys.modules\n"
+        "doubled = torch.compile(lambda x: x * len(x), backend='eager', fullgraph=True)\n"
+        "assert doubled(torch.ones(2)).tolist() == [2, 2]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,8 @@ def check_mean(genome: Genome, node: Node, space: Space) -> bool:
     operands = []
     for operand_of in node.inputs:
         operand = torch.randn((3, *graph.shapes[operand_of]), generator=generator, dtype=torch.float64)
+        if graph[operand_of].settings.get("dtype") == "integer":
+            operand = torch.randint(graph[operand_of].settings["most"], operand.shape, generator=generator)
         for value in space.values:
             if value.node == operand_of:
                 channels = of_space(operand, value, space)

@@ -210,6 +210,13 @@ def _take(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
     return [*found[:axis], _whole(graph.shapes[node.id][axis]), *found[axis + 1 :]]
 
 
+def _pick(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
+    value, numbers = operands
+    axis = node.settings["axis"]
+    assert value[axis] == _whole(graph.shapes[node.inputs[0]][axis]), f"{node.id} takes some of them"
+    return [*numbers, *value[:axis], *value[axis + 1 :]]
+
+
 def _roll(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
     for axis, shift in enumerate(node.settings["shifts"]):
         assert not shift or operands[0][axis] == _whole(graph.shapes[node.id][axis])
@@ -235,6 +242,7 @@ FORWARDS: dict[str, Callable[[Node, Graph, Sequence[Origins]], Origins]] = {
     "attention": _attention,
     "matmul": _matmul,
     "take": _take,
+    "pick": _pick,
     "roll": _roll,
     "linear": _last,
     "embedding": _embedded,

@@ -279,6 +279,8 @@ REFUSED: dict[str, tuple[Callable[[], Genome], str]] = {
     "two kinds": (lambda: tokens("layer_norm", "rms_norm"), "norms of different kinds"),
     "more than channels": (lambda: tokens("layer_norm", axes=2), "takes the mean of more than them"),
     "an activation before": (lambda: tokens("layer_norm", between="gelu"), "does not make the mean"),
+    "a rectifier before": (lambda: tokens("layer_norm", between="relu"), "does not make the mean"),
+    "a leaky rectifier before": (lambda: tokens("layer_norm", between="leaky_relu"), "does not make the mean"),
     "slopes before": (lambda: tokens("layer_norm", between="prelu"), "does not make the mean"),
     "a batch norm before": (lambda: tokens("layer_norm", between="batch_norm"), "does not make the mean"),
     "a dead activation behind": (lambda: tokens("layer_norm", last="relu"), "has no slope at zero"),

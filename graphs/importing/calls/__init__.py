@@ -15,16 +15,17 @@ from graphs.importing.calls.attention import ATTENTION_CALLS, attention_layer
 from graphs.importing.calls.elsewhere import layer_elsewhere
 from graphs.importing.calls.joining import JOINING_CALLS
 from graphs.importing.calls.layers import LAYER_CALLS
-from graphs.importing.calls.numbers import NUMBER_CALLS, attribute, number
+from graphs.importing.calls.numbers import NUMBER_CALLS, attribute, length, number
+from graphs.importing.calls.picking import ALONE, PICKING_CALLS, picked
 from graphs.importing.calls.rearranging import REARRANGING_CALLS
 from graphs.importing.calls.vision import VISION
 from graphs.importing.calls.writing import WRITING_CALLS, written
 from graphs.importing.lowering import Lowering
-from graphs.importing.stand_ins import Decline, Held, Program, Ref
+from graphs.importing.stand_ins import Decline, Held, Numbering, Program, Ref, any_of
 
 Converter = Callable[..., Any]
 
-__all__ = ["attention_layer", "convert", "layer_elsewhere", "written"]
+__all__ = ["ALONE", "attention_layer", "convert", "layer_elsewhere", "written"]
 
 
 def convert(low: Lowering, target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
@@ -32,6 +33,10 @@ def convert(low: Lowering, target: str, arguments: Sequence[Any], keywords: Mapp
     prefix, _, name = target.partition(".")
     if target == "python.getattr":
         return attribute(low, *arguments)
+    if target == "python.len":
+        return length(low, *arguments)
+    if any_of(lambda each: isinstance(each, Numbering), [*arguments, *keywords.values()]):
+        return picked(low, name, arguments)
     if prefix == "operator" and not any(isinstance(each, Ref | Held | Program) for each in arguments):
         return number(low, name, arguments)
     converter = VISION.get(target) or (
@@ -74,5 +79,6 @@ CALLS: dict[str, Callable[..., Any]] = {
     **REARRANGING_CALLS,
     **WRITING_CALLS,
     **NUMBER_CALLS,
+    **PICKING_CALLS,
 }
 """The converters by name, wherever the function is from: `torch`, `torch.nn.functional`, a method, an operator."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from graphs.importing.calls.values import tensor
 from graphs.importing.lowering import Lowering
-from graphs.importing.stand_ins import Decline, Held, Program, Ref, Size
+from graphs.importing.stand_ins import Decline, Held, Numbering, Program, Ref, Size
 
-__all__ = ["NUMBER_CALLS", "attribute", "number"]
+__all__ = ["NUMBER_CALLS", "attribute", "length", "number"]
 
 
 def number(low: Lowering, name: str, arguments: Sequence[Any]) -> Any:
@@ -34,7 +34,7 @@ def number(low: Lowering, name: str, arguments: Sequence[Any]) -> Any:
 
 def attribute(low: Lowering, value: Any, name: str, *default: Any) -> Any:
     """An attribute of what stands for a value."""
-    if isinstance(value, Ref | Held | Program):
+    if isinstance(value, Ref | Held | Program | Numbering):
         if name == "shape":
             return low.sizes(value)
         if name == "ndim":
@@ -51,6 +51,18 @@ def attribute(low: Lowering, value: Any, name: str, *default: Any) -> Any:
             return value.tensor.dtype if isinstance(value, Held) else value.seen.dtype
         raise low.error(f"it asks for the attribute '{name}' of a tensor")
     return getattr(value, name, *default)
+
+
+def length(low: Lowering, value: Any) -> Any:
+    """What `len` says of what stands for a value: of a tensor, the size of its first axis."""
+    if isinstance(value, Program) and value.seen.several:
+        return len(value.seen.values[0])
+    if not isinstance(value, Ref | Held | Program | Numbering):
+        return len(value)
+    sizes = low.sizes(value)
+    if not sizes:
+        raise low.error("it asks for the length of a tensor that has no axes")
+    return sizes[0]
 
 
 def _size_of(low: Lowering, value: Any, dim: int | None = None) -> Any:

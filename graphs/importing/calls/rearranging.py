@@ -12,7 +12,7 @@ from graphs.importing.stand_ins import Decline, Held, Program, Ref, Size, Traini
 from graphs.kinds.rearranging import runs
 from graphs.structure import Shape
 
-__all__ = ["REARRANGING_CALLS", "taken"]
+__all__ = ["REARRANGING_CALLS", "getitem", "taken"]
 
 
 def _reshaped(low: Lowering, value: Any) -> Any:
@@ -182,7 +182,8 @@ def _select(low: Lowering, value: Any, dim: int, index: int) -> Any:
     return _pick(low, value, dim % _rank(low, value), index)
 
 
-def _getitem(low: Lowering, value: Any, what: Any) -> Any:
+def getitem(low: Lowering, value: Any, what: Any) -> Any:
+    """`value[what]`: entries and ranges along its axes, or by numbers that the module holds."""
     if isinstance(what, Ref | Held):
         found = low.ref(value)
         if not found.bare:
@@ -291,7 +292,7 @@ REARRANGING_CALLS: dict[str, Callable[..., Any]] = {
     "unbind": _unbind,
     "narrow": _narrow,
     "select": _select,
-    "getitem": _getitem,
+    "getitem": getitem,
     "roll": _rolled,
     "index_select": _index_select,
     "mean": _mean,
