@@ -83,7 +83,7 @@ def export(
     """Writes a network as a folder that runs without this project.
 
     Args:
-        run_or_genome: A run, the path of one, or a genome.
+        run_or_genome: A run, the path of one, a genome, or the path of a file that holds one.
         to: The folder to make; its parents are made too.
         candidate: Which candidate of the run; the best one where None. Its trained weights are exported.
         force: Whether a folder that an earlier export made may be replaced.
@@ -93,11 +93,14 @@ def export(
 
     Raises:
         ExportError: The folder exists and is not empty, or `candidate` is given with a genome.
+        FormatError: The file holds no genome.
         UnknownName: The run has no such candidate.
         StorageFull: The disk is full; nothing is left behind, and what was there before is intact.
     """
-    from graphs import Genome
+    from graphs import Genome, load
 
+    if isinstance(run_or_genome, str | os.PathLike) and Path(run_or_genome).is_file():
+        run_or_genome = load(run_or_genome)
     if isinstance(run_or_genome, Genome):
         if candidate is not None:
             raise ExportError(f"a genome has no candidates; got candidate {candidate}; leave it out or give the run")

@@ -39,7 +39,7 @@ def replay(
 
 
 def export(
-    run: RunFolder,
+    run: Annotated[Path, typer.Argument(metavar="RUN|FILE.safetensors", help="A run's folder, or a network's file.")],
     candidate: Annotated[
         int | None, typer.Argument(metavar="[ID]", help="A candidate's number; the best one if not given.")
     ] = None,
@@ -47,7 +47,7 @@ def export(
     to: Annotated[Path, typer.Option(metavar="DIR", help="The folder to make.")],
     force: Annotated[bool, typer.Option("--force", help="Replace what an earlier export left there.")] = False,
 ) -> None:
-    """Write a candidate as a folder that needs torch and safetensors only."""
+    """Write a candidate, or a network's file, as a folder that needs torch and safetensors only."""
     from evolve.display.console import Page
     from evolve.exporting import FILES
     from evolve.exporting import export as write

@@ -37,7 +37,7 @@ from graphs import (
     save,
     to_torch,
 )
-from graphs.errors import EvolutionError
+from graphs.errors import EvolutionError, FormatError
 from graphs.zoo import ZOO, create
 from tests.graphs.drawing import graphs
 
@@ -316,6 +316,20 @@ def test_a_network_may_give_one_number_for_each_example(tmp_path: Path) -> None:
     folder = export(Genome(graph, initial_weights(graph, 0)), tmp_path / "a")
     assert "(N, 6) float32 -> (N,) logits" in (folder / "model.py").read_text()
     assert json.loads((folder / "config.json").read_text())["classes"] == 1
+
+
+def test_a_file_is_exported_as_the_genome_that_it_holds(genome: Genome, tmp_path: Path) -> None:
+    path = tmp_path / "network.safetensors"
+    save(genome, path)
+    one, other = export(path, tmp_path / "one"), export(genome, tmp_path / "other")
+    for name in FILES:
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    with pytest.raises(ExportError, match="has no candidates; got candidate 3"):
+        export(str(path), tmp_path / "three", 3)
+    path.write_bytes(b"hi")
+    with pytest.raises(FormatError):
+        export(path, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_folder_that_is_not_empty_is_refused(genome: Genome, tmp_path: Path) -> None:
