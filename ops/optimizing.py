@@ -5,7 +5,8 @@ times the parent's gradient, and so a times its momentum and a² times its secon
 the parent's gradient undivided (derived from the chain rule; `tests/ops/test_optimizing.py` measures it). For the same
 reason a widened network leaves its parent's path under the parent's learning rate. It follows that path exactly with
 the rate divided by a where a channel is made and multiplied by a where it is read, and weight decay the other way
-round. Law: exact for what acts on each channel alone; under a norm over channels for equal shares only.
+round. Law: exact for what acts on each channel alone; under a norm over channels for equal shares only, and not where
+one of several uses of a shared tensor gets a copy of its own: each then has the moments of all uses.
 """
 
 from __future__ import annotations
