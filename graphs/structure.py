@@ -187,6 +187,18 @@ class Graph:
 
         return fingerprint(self)
 
+    @cached_property
+    def taught(self) -> frozenset[str]:
+        """The nodes whose values gradients reach in training: some way to an output does not stop them."""
+        from graphs.kinds import KINDS
+
+        graph = self.in_mode(training=True)
+        found = {head.node for head in graph.heads}
+        for node in reversed(list(graph.nodes.values())):
+            if node.id in found and not KINDS[node.kind].stops:
+                found.update(node.inputs)
+        return frozenset(found)
+
     def in_mode(self, training: bool) -> Graph:
         """The graph of one mode: where each reads another value, this one's, without what that leaves unread.
 

@@ -271,9 +271,12 @@ class Mutation:
         return list(self._found(genome))
 
     def _found(self, genome: Genome) -> Iterator[Site]:
-        """The sites, but for those at values that are cast: a new layer could not read them."""
+        """The sites, but for those at values that a new layer could not read, or where it would not learn."""
+        closed = set(genome.cast)
+        if self.undoes is None and self.preserves != "approximate":
+            closed.update(genome.graph.nodes.keys() - genome.graph.taught)
         for site in self.find(genome):
-            if not genome.cast or genome.cast.isdisjoint(_texts(site.place)):
+            if not closed or closed.isdisjoint(_texts(site.place)):
                 yield site
 
     def promise(self, genome: Genome, place: Mapping[str, Any]) -> str:

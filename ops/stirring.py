@@ -39,8 +39,8 @@ def stir(
         inputs: The probe by argument name, (N, *shape), in float64.
         seed: Replaces weights that are zero.
         keep: Tensors that are to stay as they are. What else its node has then stays, too.
-        wild: Means of channels are drawn from a wide range, and their signs. What hardly varies, such as a token that
-            is the same for all examples, then stands now on this, now on that side of what it is compared with.
+        wild: Means of channels are drawn from a wide range, and their signs, and so is what is the same for all
+            examples, such as a token: it then stands now on this, now on that side of what it is compared with.
     """
     import torch
 
@@ -64,7 +64,7 @@ def stir(
             for role, spec in specs.items():
                 if not spec.buffer and spec.shape:
                     name = node.tensors[role]
-                    weights[name] = _alive_all(weights[name], spec, seed, name)
+                    weights[name] = (_drawn_all if wild else _alive_all)(weights[name], spec, seed, name)
         for role, spec in specs.items():
             if not spec.buffer and not spec.shape:
                 weights[node.tensors[role]] = torch.full((), 0.4, dtype=torch.float64)
@@ -153,6 +153,13 @@ def _alive_all(tensor: Tensor, spec: TensorSpec, seed: int, name: str) -> Tensor
     import torch
 
     return torch.from_numpy(uniform(stream(seed, f"stir/{name}"), spec.shape, 0.5, 1.5))
+
+
+def _drawn_all(tensor: Tensor, spec: TensorSpec, seed: int, name: str) -> Tensor:
+    """Numbers of both signs, whatever the tensor says."""
+    import torch
+
+    return torch.from_numpy(uniform(stream(seed, f"stir/{name}/wild"), spec.shape, -1.5, 1.5))
 
 
 def _value(

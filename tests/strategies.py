@@ -610,7 +610,8 @@ def _written_out(made: Sketch) -> None:
     if made.rng.random() < 0.5:
         table = made.held("parameter", (made.rng.randint(3, 5), heads))
         shape = (places, places) if made.rng.random() < 0.5 else (places * places,)
-        rows = made.hidden("take", table, axis=0, shape=shape, persistent=made.rng.random() < 0.5)
+        size = made.shapes[table][0]
+        rows = made.hidden("take", table, axis=0, size=size, shape=shape, persistent=made.rng.random() < 0.5)
         rows = made.hidden("reshape", rows, shape=(places, places, heads))
         scores = made.hidden("add", [scores, made.hidden("permute", rows, order=(2, 0, 1))])
     found = made.hidden("matmul", [made.hidden("softmax", scores, axis=2), value])
@@ -637,7 +638,7 @@ def _pick(made: Sketch) -> None:
         axis = made.rng.randrange(len(shape))
         several = made.rng.choice([(), (), (2,)])
         places = made.hidden("input", name="places", shape=several, dtype="integer", most=shape[axis])
-        made.add("pick", [value, places], axis=axis, rank=len(several))
+        made.add("pick", [value, places], axis=axis, size=shape[axis], rank=len(several))
 
 
 def _expand(made: Sketch) -> None:
@@ -933,7 +934,7 @@ def written_out(cosine: bool = False) -> Genome:
         query = draft.add("pointwise", query, program=[["operator.mul", [{"in": 0}, 0.6], {}]])
     scores = draft.add("matmul", [query, draft.add("permute", key, order=(0, 2, 1))])
     table = draft.add("parameter", (), shape=(3, 2), view=(3, 2))
-    bias = draft.add("reshape", draft.add("take", table, shape=(36,)), shape=(6, 6, 2))
+    bias = draft.add("reshape", draft.add("take", table, size=3, shape=(36,)), shape=(6, 6, 2))
     bias = draft.add("permute", bias, order=(2, 0, 1))
     scores = draft.add("pointwise", [scores, bias], program=[["operator.add", [{"in": 0}, {"in": 1}], {}]])
     found = draft.add("matmul", [draft.add("softmax", scores, axis=2), value])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import ShapeError
 from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors, TensorSpec
 from graphs.kinds.rearranging import sizes_of
-from graphs.kinds.values import LIMIT, boolean, whole
+from graphs.kinds.values import LIMIT, boolean, count, whole
 from graphs.structure import Node, Shape
 
 if TYPE_CHECKING:
@@ -21,10 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["TAKING"]
 
 
+def _check_indexed(settings: Settings, shape: Shape) -> None:
+    """Numbers that fit an axis need not fit a shorter one."""
+    axis, size = settings["axis"], settings["size"]
+    if axis >= len(shape) or shape[axis] != size:
+        raise ShapeError(f"expected {size} entries along axis {axis}, which are numbered")
+
+
 def _taken(settings: Settings, shapes: Sequence[Shape]) -> Shape:
     axis = settings["axis"]
-    if axis >= len(shapes[0]):
-        raise ShapeError(f"expected an axis {axis}")
+    _check_indexed(settings, shapes[0])
     return (*shapes[0][:axis], prod(settings["shape"]), *shapes[0][axis + 1 :])
 
 
@@ -46,8 +52,9 @@ def _take_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Seq
 
 def _picked(settings: Settings, shapes: Sequence[Shape]) -> Shape:
     axis = settings["axis"]
-    if axis >= len(shapes[0]) or len(shapes[1]) != settings["rank"]:
-        raise ShapeError(f"expected an axis {axis}, and numbers along {settings['rank']} axes")
+    _check_indexed(settings, shapes[0])
+    if len(shapes[1]) != settings["rank"]:
+        raise ShapeError(f"expected numbers along {settings['rank']} axes")
     return (*shapes[1], *shapes[0][:axis], *shapes[0][axis + 1 :])
 
 
@@ -95,7 +102,12 @@ def _roll_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Seq
 TAKING = (
     Kind(
         name="take",
-        settings={"axis": (whole, 0), "shape": (sizes_of, REQUIRED), "persistent": (boolean, True)},
+        settings={
+            "axis": (whole, 0),
+            "size": (count, REQUIRED),
+            "shape": (sizes_of, REQUIRED),
+            "persistent": (boolean, True),
+        },
         shape=_taken,
         compute=_take,
         roles=lambda settings: ("index",),
@@ -106,7 +118,7 @@ TAKING = (
     ),
     Kind(
         name="pick",
-        settings={"axis": (whole, 0), "rank": (whole, 0)},
+        settings={"axis": (whole, 0), "size": (count, REQUIRED), "rank": (whole, 0)},
         operands=(2, 2),
         shape=_picked,
         compute=_pick,

@@ -367,12 +367,13 @@ def trained(genome: Genome, steps: int, seed: int = 0) -> tuple[dict[str, Tensor
 
 
 def reached_by_gradients(graph: Graph) -> set[str]:
-    """The tensors from which not every path to an output is stopped."""
+    """The tensors that train mode uses, and from which not every path to an output is stopped."""
+    nodes = graph.in_mode(training=True).nodes
     found = {head.node for head in graph.heads}
-    for node in reversed(list(graph.nodes.values())):
+    for node in reversed(list(nodes.values())):
         if node.id in found and not KINDS[node.kind].stops:
             found.update(node.inputs)
-    return {name for id in found for name in graph[id].tensors.values()}
+    return {name for id in found for name in nodes[id].tensors.values()}
 
 
 def fresh_parameters(parent: Genome, child: Child) -> list[str]:

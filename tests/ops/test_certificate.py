@@ -126,6 +126,21 @@ def test_a_table_whose_entries_are_all_negative_is_stirred_above_zero() -> None:
         assert certificate.stirred and certificate.eval.verdict == certificate.train.verdict == "pass"
 
 
+def test_a_token_that_is_below_zero_everywhere_is_stirred_above_it() -> None:
+    draft = Draft()
+    image = draft.input((2, 5))
+    token = draft.add("expand", [draft.add("parameter", (), path="token", shape=(1, 5), view=(1, 5)), image], rank=2)
+    parts = [draft.add("relu", token), draft.add("linear", image, out=5)]
+    draft.head(draft.add("linear", draft.add("flatten", draft.add("concat", parts)), out=3))
+    known = lively(draft.finish())
+    dead = Genome(known.graph, {**known.weights, "token.value": -known.weights["token.value"].abs() - 0.1})
+    places = [n for n, site in enumerate(MUTATIONS["deepen"].sites(dead)) if site.place["after"] == parts[0]]
+    assert places
+    for place in places:
+        certificate = certify(dead, child_of(dead, "deepen", place))
+        assert certificate.stirred and certificate.eval.verdict == "pass"
+
+
 def test_the_cube_of_a_wide_example_does_not_drown_what_is_beside_it() -> None:
     draft = Draft()
     image = draft.input((4, 7, 5))

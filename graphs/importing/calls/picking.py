@@ -91,7 +91,7 @@ def _entries(low: Lowering, value: Ref, axis: int, places: Ref | Held, axes: int
     numbers = str(low.types[places.node]) in ("torch.int64", "torch.int32")
     if places.bare or not numbers or not low.depends(places) or len(low.shape(places)) != axes:
         raise Decline
-    made = low.add("pick", [value, places], axis=axis, rank=axes)
+    made = low.add("pick", [value, places], axis=axis, size=low.shape(value)[axis], rank=axes)
     low.types[made.node] = low.types[value.node]
     return made
 

@@ -223,7 +223,8 @@ def taken(low: Lowering, value: Any, index: Any, axis: int = 0) -> Ref:
         raise Decline
     shape = tuple(held.tensor.shape)
     names = {"index": low.use(held)}
-    rows = low.add("take", [found], names, axis=axis, shape=shape, persistent=held.how == "buffer")
+    size = low.shape(found)[axis]
+    rows = low.add("take", [found], names, axis=axis, size=size, shape=shape, persistent=held.how == "buffer")
     whole = low.shape(rows)
     return _seen_as(low, rows, (*whole[:axis], *shape, *whole[axis + 1 :]), found.bare)
 

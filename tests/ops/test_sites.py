@@ -1,0 +1,67 @@
+"""Where no site is offered: growth that could never learn, and maps whose entries are numbered."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import graphs
+from graphs.draft import Draft
+from graphs.errors import ShapeError
+from ops import MUTATIONS
+from tests.strategies import lively
+
+
+class Watched(nn.Module):
+    """Its features are computed without gradients, or, in eval mode, by a part that train mode leaves out."""
+
+    def __init__(self, grown: bool) -> None:
+        super().__init__()
+        self.body, self.other, self.head = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.grown = grown
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.grown:
+            hidden = torch.relu(self.body(x))
+            if not self.training:
+                hidden = torch.relu(self.other(hidden))
+        else:
+            with torch.no_grad():
+                hidden = torch.relu(self.other(torch.relu(self.body(x))))
+        out: Tensor = self.head(hidden)
+        return out
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_nothing_is_grown_where_nothing_would_learn(grown: bool) -> None:
+    genome = graphs.from_torch(Watched(grown), torch.randn(4, 6))
+    taught = genome.graph.taught
+    idle = {
+        id for id, node in genome.graph.nodes.items() if id not in taught and "other.weight" in node.tensors.values()
+    }
+    assert len(idle) == 1
+    for name, mutation in MUTATIONS.items():
+        if mutation.preserves != "approximate" and mutation.undoes is None:
+            places = {str(value) for site in mutation.sites(genome) for value in site.place.values()}
+            assert taught.issuperset(places & genome.graph.nodes.keys()), name
+    (head,) = (id for id, node in genome.graph.nodes.items() if "head.weight" in node.tensors.values())
+    assert head in taught
+
+
+@pytest.mark.parametrize("kind", ["pick", "take"])
+def test_a_map_whose_places_are_numbered_keeps_them(kind: str) -> None:
+    draft = Draft()
+    image = draft.input((3, 8, 8))
+    hidden = draft.add("relu", draft.add("conv2d", image, out=4))
+    if kind == "pick":
+        places = draft.add("input", (), name="places", shape=(), dtype="integer", most=8)
+        row = draft.add("pick", [hidden, places], axis=1, size=8)
+    else:
+        row = draft.add("take", hidden, axis=1, size=8, shape=(2,))
+    draft.head(draft.add("linear", draft.add("flatten", row), out=3))
+    assert MUTATIONS["insert_pool"].sites(lively(draft.finish())) == []
+    with pytest.raises(ShapeError, match="expected 8 entries along axis 1, which are numbered"):
+        pooled = Draft(draft.finish())
+        pooled.rewire(row, 0, pooled.add("max_pool2d", hidden, after=hidden, kernel=2, stride=2))
+        pooled.finish()
