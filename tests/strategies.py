@@ -610,7 +610,7 @@ def _written_out(made: Sketch) -> None:
     if made.rng.random() < 0.5:
         table = made.held("parameter", (made.rng.randint(3, 5), heads))
         shape = (places, places) if made.rng.random() < 0.5 else (places * places,)
-        size = made.draft.nodes[table].settings["shape"][0]
+        size = made.sizes[table][0]
         rows = made.hidden("take", table, axis=0, size=size, shape=shape, persistent=made.rng.random() < 0.5)
         rows = made.hidden("reshape", rows, shape=(places, places, heads))
         scores = made.hidden("add", [scores, made.hidden("permute", rows, order=(2, 0, 1))])
