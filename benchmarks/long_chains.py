@@ -2,7 +2,7 @@
 
 Claim: the function stays, to 1e-9 of the outputs' deviation or 20 times what rounding does to the last network.
 Environment: a CPU; printed with the versions. n = --seeds chains for each network, printed.
-Method: fresh weights, stirred so that they hide nothing, in float32. Operators are drawn alike among those that can be
+Method: fresh weights, stirred so that they hide nothing, in float64. Operators are drawn alike among those that can be
 exact, sites alike among those that promise to be exact in both modes; a child with more than four times the first
 network's parameters or products is drawn again. First and last network are compared in float64 on 8 examples, in eval
 and in train mode, each node that draws random numbers with a seed of its own. What was measured is kept in --to, one

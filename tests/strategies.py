@@ -144,6 +144,16 @@ class Sketch:
         self.shapes[id] = self.sizes[id]
         return id
 
+    def divides(self, values: Sequence[str]) -> bool:
+        """Whether the modes part on the way to one of these values; a choice within a choice may never be made."""
+        ahead, seen = list(values), set[str]()
+        while ahead:
+            id = ahead.pop()
+            if id not in seen:
+                seen.add(id)
+                ahead.extend(self.draft.nodes[id].inputs)
+        return any(KINDS[self.draft.nodes[id].kind].divides for id in seen)
+
     def value(self) -> str:
         """A value to go on from, mostly one that nobody reads yet."""
         loose = [id for id in self.shapes if id not in self.taken]
@@ -494,7 +504,7 @@ def _either(kind: str) -> Callable[[Sketch], None]:
     def move(made: Sketch) -> None:
         value = made.value()
         other = made.like(value)
-        if other != value:
+        if other != value and not (KINDS[kind].divides and made.divides([value, other])):
             made.add(kind, [value, other])
 
     return move

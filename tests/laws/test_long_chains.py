@@ -105,9 +105,8 @@ def cost(genome: Genome) -> tuple[int, int]:
 
 
 def bold(genome: Genome) -> Genome:
-    """The network with weights that hide nothing, in float32."""
-    weights = stir(genome, inputs(genome.graph)).weights
-    return Genome(genome.graph, {name: tensor.to(genome.weights[name].dtype) for name, tensor in weights.items()})
+    """The network with weights that hide nothing, in float64: some operators round new numbers to the weights' type."""
+    return stir(genome, inputs(genome.graph))
 
 
 def values(genome: Genome, training: bool, size: float = 0.0) -> dict[str, Tensor]:

@@ -102,7 +102,7 @@ def test_nothing_moves(parent: Genome) -> None:
         child = widened(parent, given, width=12)
         certificate = certify(parent, child)
         assert (certificate.eval.verdict, certificate.train.verdict) == ("pass", "pass")
-        assert certificate.eval.error == certificate.train.error == 0
+        assert certificate.require().eval.verdict == certificate.train.verdict == "pass"
         assert gradients(child.genome, batch)["inner.weight"].flatten(1).any(1).all()
 
 
@@ -135,7 +135,7 @@ def test_the_loss_counts() -> None:
     assert not torch.allclose(*columns)
     values = torch.randn((12, 5), generator=torch.Generator().manual_seed(0))
     child = widened(parent, (images, values))
-    assert certify(parent, child).eval.error == 0
+    assert certify(parent, child).require().eval.verdict == "pass"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_channel_behind_excitation_can_start_at_zero() -> None:
     draft.head(draft.add("linear", draft.add("flatten", outer), out=5))
     parent = lively(draft.finish(), 2)
     child = widened(parent, examples(parent), width=8)
-    assert certify(parent, child).eval.error == 0
+    assert certify(parent, child).require().eval.verdict == "pass"
     assert gradients(child.genome, examples(parent))["inner.weight"][6:].any()
 
 
@@ -172,7 +172,7 @@ def test_a_stream_is_widened_for_all_who_write_it() -> None:
     draft.head(draft.add("linear", draft.add("flatten", last), out=5))
     parent = lively(draft.finish(), 2)
     child = widened(parent, examples(parent), "stem", 6)
-    assert certify(parent, child).train.error == 0
+    assert certify(parent, child).require().train.verdict == "pass"
     found = gradients(child.genome, examples(parent))
     assert found["stem.weight"][4:].any() and found["second.weight"][4:].any()
 
