@@ -8,6 +8,7 @@ from torch import nn
 
 from graphs.genome import Genome
 from graphs.modules import module_paths
+from runners.group_norms import guarded
 
 __all__ = ["Freezer"]
 
@@ -18,7 +19,8 @@ class Freezer:
     A frozen node's parameters ask for no gradient and have none, so that an optimiser leaves them alone and the
     backward pass ends where all that lies before is frozen; its module is in eval mode, so that batch norm uses its
     running statistics without updating them and dropout lets everything through. A parameter that is shared with a node
-    that still learns goes on; one that the network does not train is never thawed.
+    that still learns goes on; one that the network does not train is never thawed. Group norms are `guarded`, since
+    they may come to learn behind what does not.
 
     Args:
         genome: From which `module` was made.
@@ -31,6 +33,7 @@ class Freezer:
         every = module.named_parameters(remove_duplicate=False)
         self._parameters = {name: parameter for name, parameter in every if parameter.requires_grad}
         self._nodes: frozenset[str] = frozenset()
+        guarded(module)
 
     @property
     def nodes(self) -> frozenset[str]:
