@@ -9,6 +9,7 @@ a part to validate, by a draw that depends on the number of images of each class
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +166,8 @@ def _files(folder: Path) -> list[tuple[str, tuple[int, int, int]]]:
                 about = os.stat(path)
             except OSError as error:
                 _raise(error)
+            if not stat.S_ISREG(about.st_mode):  # what a pipe or a device holds never ends, or never comes
+                raise DataError(f"{path}: a pipe, a socket or a device, and no file; take it out of the class folders")
             found.append((path, (about.st_size, about.st_mtime_ns, about.st_ctime_ns)))
     return found
 

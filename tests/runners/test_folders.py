@@ -361,6 +361,13 @@ def test_what_is_wrong_is_one_line_that_names_the_file(name: str, tmp_path: Path
     refused(change(how)(tmp_path / "pets"), *parts)
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(os.devnull)], ids=["pipe", "device"])
+def test_what_is_no_file_is_refused_before_it_is_opened(make: Callable[[Path], Any], tmp_path: Path) -> None:
+    folder = change(lambda folder: make(folder / "dog" / "x.png"))(tmp_path / "pets")
+    with pytest.raises(DataError, match=r"dog/x\.png: a pipe, a socket or a device, and no file; take it out .*$"):
+        scan(folder)
+
+
 def test_a_folder_that_is_not_there_and_a_size_for_what_is_no_folder(tmp_path: Path) -> None:
     refused(tmp_path / "none", "no such folder")
     with pytest.raises(DataError, match="an image size is for a folder of images"):
