@@ -84,6 +84,16 @@ def test_every_image_is_in_one_split_with_its_label_and_its_pixels(tmp_path: Pat
     assert torch.allclose(torch.tensor(task.normalisation["std"]).double(), scaled.std((0, 2, 3), correction=0))
 
 
+def test_what_a_system_leaves_in_a_folder_is_no_image(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pets")
+    wanted = scan(folder)
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._000.png"):
+        (folder / "dog" / name).write_bytes(b"x")
+    assert scan(folder) == wanted
+    (folder / "dog" / "thumbs.txt").write_bytes(b"x")
+    refused(folder, "dog/thumbs.txt", "no image by its name")
+
+
 def test_the_cut_depends_on_the_numbers_of_images_alone(tmp_path: Path) -> None:
     one = scan(fill(tmp_path / "a"))
     other = scan(fill(tmp_path / "b", start=1000))
