@@ -86,6 +86,12 @@ def train(
         raise typer.BadParameter("the recipe keeps no snapshots; add --recipe snapshot", param_hint="--distill-into")
     if chosen.distill.transfer is not None and not teacher and distill_into is None:
         raise typer.BadParameter("distill.transfer needs a teacher; add --distill-from", param_hint="--set")
+    asked = "--distill-from" if teacher else "--distill-into" if distill_into is not None else None
+    if asked is not None and not chosen.distill.weight:
+        raise typer.BadParameter(
+            f"distill.weight is 0, so nothing would be distilled; set it above 0, or leave out {asked}",
+            param_hint="--set",
+        )
     if body is not None and chosen.hydra is None:
         raise typer.BadParameter("the recipe makes no heads; add --recipe hydranet", param_hint="--body")
     page = Page()

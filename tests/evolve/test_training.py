@@ -307,6 +307,12 @@ def _coloured() -> dict[str, Any]:
         (["train", "torchvision:resnet18"], "torchvision:resnet18 does not fit inputs of 1×8×8"),
         (["search", "--model", "torchvision:resnet18"], "torchvision:resnet18 does not fit inputs of 1×8×8"),
         (["train", "convnet", "--set", "distill.transfer=mnist"], "add --distill-from"),
+        (["train", "convnet", "--set", "distill.weight=0", "--distill-from", "convnet"], "leave out --distill-from"),
+        (
+            ["train", "convnet", "--recipe", "snapshot", "--set", "distill.weight=0", "--distill-into", "self"],
+            "distill.weight is 0, so nothing would be distilled",
+        ),
+        (["search", "--data", "digits", "--preset", "networkcompress", "--teacher", "best"], "distill.weight is 0"),
         (["train", "convnet", "--set", "hydra.tasks=[labels, colour]"], "unknown label set 'colour'"),
         (["train", "convnet", "--device", "tpu"], "expected cpu, cuda or cuda:N"),
         (["train", "convnet", "--data", ""], "unknown data set ''"),
