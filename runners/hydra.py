@@ -47,7 +47,8 @@ class Hydra(CheckedModel):
         start: Heads begin with `fresh` weights, or are `copied` from the network.
         weights: What the weight of an example in a head's loss and norms goes with: the `sample` itself, its `position`
             in the batch as in the original, or nothing, when all are `even`, the default for `tasks`.
-        frozen: Epochs for which the body is frozen at first, its batch norm included.
+        frozen: Epochs for which the body is frozen at first, its batch norm included; for as many as there are, the
+            heads alone are trained.
         average: What is averaged over the heads.
     """
 

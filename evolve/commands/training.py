@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from evolve.commands.options import ImageSize, Json, Seed, Weights
+
+if TYPE_CHECKING:
+    from runners.recipe import Recipe
+
+    Report = Callable[[Mapping[str, Any]], None]
 
 __all__ = ["freezeout_speedup", "train"]
 
@@ -122,7 +128,8 @@ def train(
     teachers = [named_network(each, task, seed) for each in teacher or []]
     arguments: dict[str, Any] = {"seed": seed, "threads": threads, "device": device}
     with progress(page, as_json) as report:
-        result = train_into(out, genome, chosen, task, teachers=teachers, report=report, **arguments)
+        seen = _with_thaw(chosen, report)
+        result = train_into(out, genome, chosen, task, teachers=teachers, report=seen, **arguments)
     if student is not None:
         ensemble = [load(path) for path in sorted(out.glob("member-*.safetensors"))] + [load(out / "model.safetensors")]
         plain = chosen.changed(cycles=1, snapshots=0)
@@ -131,6 +138,25 @@ def train(
         result["distilled"] = found
     for line in [json.dumps(result)] if as_json else summary(out, result):
         page.line(line)
+
+
+def _with_thaw(recipe: Recipe, report: Report) -> Report:
+    """Warns, beside what `report` shows, where the minutes turn out to be too few for the body to thaw."""
+    frozen = recipe.hydra.frozen if recipe.hydra is not None and recipe.minutes is not None else 0
+    told = False
+
+    def seen(entry: Mapping[str, Any]) -> None:
+        nonlocal told
+        if frozen >= entry["epochs"] and not told:
+            warnings.warn(
+                f"{recipe.minutes:g} minutes are {entry['epochs']} epochs here, and hydra.frozen is {frozen}: the body "
+                "stays frozen to the end",
+                stacklevel=1,
+            )
+            told = True
+        report(entry)
+
+    return seen
 
 
 def freezeout_speedup(

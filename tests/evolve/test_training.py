@@ -202,8 +202,21 @@ def test_an_untrained_body_that_is_frozen_is_warned_of(tmp_path: Path) -> None:
     body = ("--body", "one/model.safetensors")
     done = process("train", "convnet", *options, *body, "--out", "two", folder=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
+    assert "body         frozen in all 1 epochs, as hydra.frozen is 1\n" in done.stdout
     done = process("train", "two/model.safetensors", *options, "--set", "hydra.heads=3", "--out", "x", folder=tmp_path)
     assert done.returncode == 2 and "has 8 outputs already" in one_line(done.stderr)
+
+
+def test_minutes_that_are_too_few_for_a_body_to_thaw_are_warned_of(tmp_path: Path) -> None:
+    options = ("--set", "minutes=0.0001", "--set", "hydra.heads=2", "--limit", "100", "--threads", "1")
+    process("train", "convnet", "--epochs", "1", "--limit", "100", "--out", "first", folder=tmp_path)
+    for frozen in (0, 1, 500):
+        name, setting = f"{frozen}", f"hydra.frozen={frozen}"
+        done = process("train", "first/model.safetensors", *options, "--set", setting, "--out", name, folder=tmp_path)
+        said = "0.0001 minutes are 1 epochs here, and hydra.frozen is"
+        assert done.returncode == 0 and (said in done.stderr) is (frozen > 0), done.stderr
+        assert ("frozen in all 1 epochs" in done.stdout) is (frozen > 0)
+        assert not done.stderr or one_line(done.stderr)
 
 
 def test_a_folder_of_images_is_trained_on_and_searched(tmp_path: Path) -> None:
