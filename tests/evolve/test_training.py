@@ -81,6 +81,29 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path) -> 
     assert (tmp_path / "out" / "curves.csv").read_text() == (tmp_path / "whole" / "curves.csv").read_text()
 
 
+def test_curves_are_there_after_each_epoch_and_go_on(tmp_path: Path, digits: Task) -> None:
+    """Also where the process ends between the checkpoint of an epoch and its line of the curves."""
+    genome, recipe, file = (
+        zoo.create("convnet", input_shape=digits.input_shape),
+        Recipe(epochs=4),
+        tmp_path / "curves.csv",
+    )
+    seen: list[list[str]] = []
+
+    def look(entry: Any) -> None:
+        seen.append(file.read_text().splitlines())
+        if len(seen) == 2:
+            file.write_text("\n".join(seen[0]) + "\n")
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train_into(tmp_path, genome, recipe, digits, threads=1, report=look)
+    train_into(tmp_path, genome, recipe, digits, threads=1, report=look)
+    whole = file.read_text().splitlines()
+    assert [line.split(",")[0] for line in whole] == ["epoch", "1", "2", "3", "4"]
+    assert seen == [whole[:count] for count in (2, 3, 4, 5)]
+
+
 def test_a_checkpoint_that_is_damaged_is_refused(tmp_path: Path, digits: Task) -> None:
     genome = zoo.create("convnet", input_shape=digits.input_shape)
 
