@@ -262,6 +262,11 @@ class Settings(CheckedModel):
                 f"settings: teacher=ensemble averages probabilities of classes, and {task.name} is a task of "
                 f"{task.objective.name}; choose parent, best or none"
             )
+        if self.teacher not in ("parent", "none") and not self.recipe.distill.weight:
+            raise SettingsError(
+                f"settings: teacher is {self.teacher}, but the recipe's distill.weight is 0, so nothing would be "
+                "distilled; set it above 0, or leave the teacher out"
+            )
         if isinstance(self.odds, dict):
             check_odds(self.odds)
         threads = self.threads or 1

@@ -1,7 +1,7 @@
 """One network, trained by a recipe, in a folder that holds all of it: `train_into`.
 
 model.safetensors        the trained network; `member-N.safetensors` beside it where the recipe keeps snapshots
-curves.csv               one line an epoch, also as TensorBoard events where that is installed
+curves.csv               one line an epoch, as soon as it is over, also as TensorBoard events where that is installed
 result.json              accuracies, recipe, data, seed, and what an ensemble is worth
 checkpoint.safetensors   where an interrupted training goes on; it is removed at the end
 
@@ -83,6 +83,7 @@ def train_into(
         StorageError: Something cannot be written.
     """
     from graphs import save
+    from runners.checkpoints import written_curves
     from runners.precision import check_device
     from runners.training import train
 
@@ -107,9 +108,12 @@ def train_into(
             )
         return done
     checkpoint = folder / CHECKPOINT
+    curves = written_curves(checkpoint)
     with _curves(folder) as note:
 
         def seen(entry: Mapping[str, Any]) -> None:
+            curves.append({name: value for name, value in entry.items() if name != "epochs"})
+            _write_curves(folder, curves)
             note(entry)
             if report is not None:
                 report(entry)

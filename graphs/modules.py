@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import builtins
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from graphs.structure import Graph
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
-__all__ = ["genome_from_module", "module_paths", "to_torch"]
+__all__ = ["genome_from_module", "hold_still", "module_paths", "to_torch"]
 
 
 def to_torch(genome: Genome) -> fx.GraphModule:
@@ -38,18 +38,13 @@ def to_torch(genome: Genome) -> fx.GraphModule:
     import torch
     from torch import fx, nn
 
-    graph = genome.graph
     root = nn.Module()
     plan = Plan(genome)
     for path, (name, arguments, _) in plan.modules.items():
         if path:
             _attach(root, path, _bare(getattr(nn, name))(**arguments) if name else nn.Module())
     _load(root, plan, {name: _dense(tensor) for name, tensor in genome.weights.items()}, torch)
-    emitted = _emit(graph.in_mode(training=True), plan, training=True)
-    inference = genome.for_inference().graph
-    if inference is not graph:
-        _divide_by_mode(emitted, _emit(inference, plan, training=False))
-    module = fx.GraphModule(root, emitted, "Model")
+    module = fx.GraphModule(root, _forward(genome, plan), "Model")
     for path, (_, _, extra) in plan.modules.items():
         # `torch.fx` copies buffers, but not whether they are part of the state.
         constants = {role for role, spec in extra.items() if not spec.persistent}
@@ -81,6 +76,17 @@ def module_paths(genome: Genome) -> dict[str, str]:
     return dict(Plan(genome).paths)
 
 
+def hold_still(genome: Genome, module: fx.GraphModule, nodes: Collection[str]) -> None:
+    """Makes a module compute `nodes`, and no others, in train mode as in eval mode.
+
+    Args:
+        genome: From which `to_torch` made the module; its layers and tensors stay as they are.
+        module: Its forward pass is written anew.
+        nodes: Ids. For those that a module stands for it is that module's own mode that counts.
+    """
+    module.graph = _forward(genome, Plan(genome), nodes)
+
+
 def _hand_over(holder: nn.Module, other: nn.Module, role: str, spec: TensorSpec) -> None:
     """Gives a module the tensor of another one, if it lacks it."""
     if role in other._parameters or role in other._buffers:
@@ -107,7 +113,16 @@ def genome_from_module(genome: Genome, module: nn.Module) -> Genome:
     return Genome(genome.graph, weights, genome.about)
 
 
-def _emit(graph: Graph, plan: Plan, training: bool) -> fx.Graph:
+def _forward(genome: Genome, plan: Plan, still: Collection[str] = ()) -> fx.Graph:
+    """The forward pass of both modes; `still` are computed in train mode as in eval mode."""
+    emitted = _emit(genome.graph.in_mode(training=True, still=still), plan, training=True, still=still)
+    inference = genome.for_inference().graph
+    if inference is not genome.graph:
+        _divide_by_mode(emitted, _emit(inference, plan, training=False))
+    return emitted
+
+
+def _emit(graph: Graph, plan: Plan, training: bool, still: Collection[str] = ()) -> fx.Graph:
     """The forward pass of the given mode as a graph of `torch.fx`, in execution order."""
     from torch import fx
 
@@ -128,7 +143,8 @@ def _emit(graph: Graph, plan: Plan, training: bool) -> fx.Graph:
             tensors = {role: fx.Proxy(emitted.get_attr(name), tracer) for role, name in node.tensors.items()}
             operands = [values[source] for source in node.inputs]
             compute = kind.overwrite if kind.overwrite and _is_spare(graph, node.inputs[0]) else kind.compute
-            value = compute(node.settings, operands, tensors, fx.Proxy(flag, tracer))  # type: ignore[arg-type]
+            whether: Any = False if node.id in still else fx.Proxy(flag, tracer)
+            value = compute(node.settings, operands, tensors, whether)
         values[node.id] = value
     if flag is not None and not flag.users:
         emitted.erase_node(flag)

@@ -7,7 +7,7 @@ enough, because random layers draw in order. The `networkx` graph is held, not i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -199,22 +199,29 @@ class Graph:
                 found.update(node.inputs)
         return frozenset(found)
 
-    def in_mode(self, training: bool) -> Graph:
+    def in_mode(self, training: bool, still: Collection[str] = ()) -> Graph:
         """The graph of one mode: where each reads another value, this one's, without what that leaves unread.
 
-        Itself where nothing does so. Heads that exist in training only are left.
+        Itself where nothing does so. Heads that exist in training only are left. The nodes `still` read in train mode
+        what they read in eval mode.
         """
+        if training and any(node.id in still for node in self._dividing):
+            return self._with({each.id: _reading(each, each.id not in still) for each in self._dividing})
         return self._modes[training]
 
     @cached_property
     def _modes(self) -> tuple[Graph, Graph]:
+        if not self._dividing:
+            return self, self
+        chosen = [{node.id: _reading(node, training) for node in self._dividing} for training in (False, True)]
+        return self._with(chosen[0]), self._with(chosen[1])
+
+    @cached_property
+    def _dividing(self) -> tuple[Node, ...]:
+        """The nodes that read another value in each mode."""
         from graphs.kinds import KINDS
 
-        dividing = [node for node in self.nodes.values() if KINDS[node.kind].divides]
-        if not dividing:
-            return self, self
-        chosen = [{node.id: replace(node, inputs=(node.inputs[place],) * 2) for node in dividing} for place in (1, 0)]
-        return self._with(chosen[0]), self._with(chosen[1])
+        return tuple(node for node in self.nodes.values() if KINDS[node.kind].divides)
 
     def _with(self, others: Mapping[str, Node]) -> Graph:
         """With other nodes in the place of some, and without what then leads to no output."""
@@ -239,3 +246,8 @@ class Graph:
             if node.id in found:
                 found.update(node.inputs)
         return frozenset(found)
+
+
+def _reading(node: Node, training: bool) -> Node:
+    """A node that reads another value in each mode, as it is in one of them."""
+    return replace(node, inputs=(node.inputs[0 if training else 1],) * 2)

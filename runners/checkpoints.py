@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from graphs.errors import FormatError
 if TYPE_CHECKING:
     from runners.session import Session
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "written_curves"]
 
 
 class Checkpoint:
@@ -43,17 +44,12 @@ class Checkpoint:
         Raises:
             FormatError: The file is damaged, or another training wrote it.
         """
-        from safetensors import SafetensorError, safe_open
-
         if not self.path.exists():
             return False
-        try:
-            with safe_open(self.path, "pt") as file:
-                content = json.loads(file.metadata()["checkpoint"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        with _opened(self.path) as file:
+            content = json.loads(file.metadata()["checkpoint"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
             origin, digest = content["origin"], content["digest"]
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise FormatError(f"{self.path}: this is no checkpoint that can be read ({error}); remove it") from None
         if digest != _digest(tensors):
             raise FormatError(f"{self.path}: this checkpoint is damaged; remove it to start again")
         # The network comes last: it follows the data, the size of the images and the seed, which say more.
@@ -68,6 +64,31 @@ class Checkpoint:
             )
         session.restore(tensors, json.dumps(content["state"]))
         return True
+
+
+def written_curves(path: Path) -> list[dict[str, Any]]:
+    """The curves of the training that was written down at `path`; none where there is no file.
+
+    Raises:
+        FormatError: The file is damaged.
+    """
+    if not path.exists():
+        return []
+    with _opened(path) as file:
+        found: list[dict[str, Any]] = json.loads(file.metadata()["checkpoint"])["state"]["curves"]
+    return found
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file of a checkpoint; what fails while it is read is a `FormatError`."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{path}: this is no checkpoint that can be read ({error}); remove it") from None
 
 
 def _digest(tensors: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ a part to validate, by a draw that depends on the number of images of each class
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 
 NAMES = {"validation": ("val", "valid", "validation"), "test": ("test",)}
 """What the folder of a split is called; that of the training images is `train`."""
+
+LEFT_BY_SYSTEMS = frozenset({"desktop.ini", "ehthumbs.db", "thumbs.db"})
+"""Files that Windows leaves in folders, in small letters; other systems begin the names of theirs with a dot."""
 
 SEED = 0
 """Of the draws that cut the training images."""
@@ -148,13 +152,13 @@ def _of_split(root: Path, place: Path, labels: tuple[str, ...]) -> tuple[Image, 
 
 
 def _files(folder: Path) -> list[tuple[str, tuple[int, int, int]]]:
-    """The images anywhere below `folder`, with their stamps; what begins with a dot is left alone."""
+    """The images anywhere below `folder`, with their stamps; what systems leave there is left alone."""
     found = []
     for place, below, names in os.walk(folder, onerror=_raise):
         below[:] = sorted(name for name in below if not name.startswith("."))
         for name in sorted(names):
             path = os.path.join(place, name)
-            if name.startswith("."):
+            if name.startswith(".") or name.lower() in LEFT_BY_SYSTEMS:
                 continue
             if not name.lower().endswith(SUFFIXES):
                 raise DataError(
@@ -165,6 +169,8 @@ def _files(folder: Path) -> list[tuple[str, tuple[int, int, int]]]:
                 about = os.stat(path)
             except OSError as error:
                 _raise(error)
+            if not stat.S_ISREG(about.st_mode):  # what a pipe or a device holds never ends, or never comes
+                raise DataError(f"{path}: a pipe, a socket or a device, and no file; take it out of the class folders")
             found.append((path, (about.st_size, about.st_mtime_ns, about.st_ctime_ns)))
     return found
 

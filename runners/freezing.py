@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import nn
+from torch import fx, nn
 
 from graphs.genome import Genome
-from graphs.modules import module_paths
+from graphs.kinds import KINDS
+from graphs.modules import hold_still, module_paths
+from runners.group_norms import guarded
 
 __all__ = ["Freezer"]
 
@@ -16,9 +18,11 @@ class Freezer:
     """Freezes nodes of a network while its module is trained.
 
     A frozen node's parameters ask for no gradient and have none, so that an optimiser leaves them alone and the
-    backward pass ends where all that lies before is frozen; its module is in eval mode, so that batch norm uses its
-    running statistics without updating them and dropout lets everything through. A parameter that is shared with a node
-    that still learns goes on; one that the network does not train is never thawed.
+    backward pass ends where all that lies before is frozen; it computes what it does in eval mode, so that batch norm
+    uses its running statistics without updating them and dropout lets everything through: its module is in that mode,
+    or, where it has none, the forward pass is written so. A parameter that is shared with a node
+    that still learns goes on; one that the network does not train is never thawed. Group norms are `guarded`, since
+    they may come to learn behind what does not.
 
     Args:
         genome: From which `module` was made.
@@ -26,11 +30,13 @@ class Freezer:
     """
 
     def __init__(self, genome: Genome, module: nn.Module) -> None:
-        self._graph, self._module = genome.graph, module
+        self._genome, self._graph, self._module = genome, genome.graph, module
         self._paths = module_paths(genome)
         every = module.named_parameters(remove_duplicate=False)
         self._parameters = {name: parameter for name, parameter in every if parameter.requires_grad}
         self._nodes: frozenset[str] = frozenset()
+        self._still: frozenset[str] = frozenset()
+        guarded(module)
 
     @property
     def nodes(self) -> frozenset[str]:
@@ -51,6 +57,16 @@ class Freezer:
             parameter.requires_grad_(id(parameter) in learning)
             if not parameter.requires_grad:
                 parameter.grad = None
+        still = frozenset(node for node in self._nodes if self._is_written(node))
+        if still != self._still and isinstance(self._module, fx.GraphModule):
+            hold_still(self._genome, self._module, still)
+            guarded(self._module)
+            self._still = still
+
+    def _is_written(self, node: str) -> bool:
+        """Whether a node computes something else in each mode, and no module does so for it."""
+        kind, settings = KINDS[self._graph[node].kind], self._graph[node].settings
+        return node not in self._paths and (kind.wall or kind.divides or kind.random(settings))
 
     def train(self) -> None:
         """Puts the module into train mode, and what is frozen into eval mode."""

@@ -47,7 +47,8 @@ class Hydra(CheckedModel):
         start: Heads begin with `fresh` weights, or are `copied` from the network.
         weights: What the weight of an example in a head's loss and norms goes with: the `sample` itself, its `position`
             in the batch as in the original, or nothing, when all are `even`, the default for `tasks`.
-        frozen: Epochs for which the body is frozen at first, its batch norm included.
+        frozen: Epochs for which the body is frozen at first, its batch norm included; for as many as there are, the
+            heads alone are trained.
         average: What is averaged over the heads.
     """
 
@@ -168,7 +169,8 @@ def split(
         A network whose outputs are called `head0`, `head1`, …
 
     Raises:
-        GraphError: It has several outputs already, or cannot be split there; the message says where it can.
+        GraphError: It has several outputs already, cannot be split there, or its heads would have no parameters; the
+            message says where it can.
     """
     from graphs.draft import Draft
     from graphs.initial import fresh_weights
@@ -180,6 +182,7 @@ def split(
     shared = _in_front(graph, point)
     if heads == 1:
         return genome.for_inference()
+    _check_own(graph, shared)
     draft = Draft(graph)
     draft.heads = []
     draft.head(graph.heads[0].node, "head0")
@@ -222,6 +225,24 @@ def _in_front(graph: Graph, point: int | Literal["auto"]) -> frozenset[str]:
             f"{len(found) - 1}"
         )
     return frozenset(node for unit in found[:count] for node in unit.nodes)
+
+
+def _check_own(graph: Graph, shared: frozenset[str]) -> None:
+    """Checks that a head, what follows the nodes `shared`, has parameters: without, all heads say the same for ever."""
+    from graphs.unit import units
+
+    found = units(graph)
+    learning = [
+        any(not graph.tensors[name].buffer for node in unit.nodes for name in graph[node].tensors.values())
+        for unit in found
+    ]
+    count = sum(shared.issuperset(unit.nodes) for unit in found)
+    if not any(learning[count:]):
+        last = max((place for place, learns in enumerate(learning) if learns), default=0)
+        raise GraphError(
+            f"a split behind unit {count} gives heads without parameters, which would all say the same; "
+            + (f"expected 1 to {last}" if last else "no split of this network gives others")
+        )
 
 
 class Weights:

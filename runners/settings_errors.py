@@ -7,7 +7,10 @@ that exists.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from collections.abc import Iterator
+from itertools import groupby
+from types import UnionType
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
@@ -31,7 +34,33 @@ def settings_error(error: ValidationError, model: type[BaseModel], what: str) ->
         model: The model that was being filled; its field names are the known keys.
         what: Name of the settings for the message, such as `recipe` or the path of a file.
     """
-    return SettingsError(f"{what}: " + "; ".join(_fault(fault, model, what) for fault in error.errors()))
+    return SettingsError(f"{what}: " + "; ".join(_fault(fault, model, what) for fault in _by_field(error, model)))
+
+
+def _by_field(error: ValidationError, model: type[BaseModel]) -> Iterator[Any]:
+    """The faults found; what each member of a union says of the same value, under a name of its own, is one."""
+    for path, group in groupby(error.errors(), lambda fault: fault["loc"][:1]):
+        faults: list[Any] = list(group)
+        alone = not path or len(_members(model, str(path[0]))) < 2 or any(len(fault["loc"]) < 2 for fault in faults)
+        deeper = [{**fault, "loc": (*path, *fault["loc"][2:])} for fault in faults if len(fault["loc"]) > 2]
+        if alone or deeper:  # of the members, one that the value is like says what is wrong inside of it
+            yield from faults if alone else deeper
+            continue
+        expected = dict.fromkeys(_expected(fault) for fault in faults)
+        yield {**faults[0], "loc": path, "msg": f"Input should be {' or '.join(expected)}"}
+
+
+def _members(model: type[BaseModel], field: str) -> tuple[Any, ...]:
+    """The types of a field of which a value may be, but for None."""
+    annotation = model.model_fields[field].annotation if field in model.model_fields else None
+    members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return tuple(member for member in members if member is not type(None))
+
+
+def _expected(fault: Any) -> str:
+    """What one member of a union takes, without why the value is none of it."""
+    text = str(fault["msg"]).removeprefix("Input should be ")
+    return text.partition(",")[0] if fault["type"].endswith(("_parsing", "_from_float")) else text
 
 
 def _fault(fault: Any, model: type[BaseModel], what: str) -> str:
@@ -81,8 +110,8 @@ class CheckedModel(BaseModel):
     @classmethod
     def _no_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuses `epochs: yes`, which pydantic takes for 1."""
-        annotation = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and annotation in (int, float, int | None, float | None):
+        members = _members(cls, info.field_name or "")
+        if isinstance(value, bool) and bool not in members and not {int, float}.isdisjoint(members):
             raise ValueError("should be a number")
         return value
 

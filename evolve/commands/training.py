@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from evolve.commands.options import ImageSize, Json, Seed, Weights
+
+if TYPE_CHECKING:
+    from runners.recipe import Recipe
+
+    Report = Callable[[Mapping[str, Any]], None]
 
 __all__ = ["freezeout_speedup", "train"]
 
@@ -86,6 +92,12 @@ def train(
         raise typer.BadParameter("the recipe keeps no snapshots; add --recipe snapshot", param_hint="--distill-into")
     if chosen.distill.transfer is not None and not teacher and distill_into is None:
         raise typer.BadParameter("distill.transfer needs a teacher; add --distill-from", param_hint="--set")
+    asked = "--distill-from" if teacher else "--distill-into" if distill_into is not None else None
+    if asked is not None and not chosen.distill.weight:
+        raise typer.BadParameter(
+            f"distill.weight is 0, so nothing would be distilled; set it above 0, or leave out {asked}",
+            param_hint="--set",
+        )
     if body is not None and chosen.hydra is None:
         raise typer.BadParameter("the recipe makes no heads; add --recipe hydranet", param_hint="--body")
     page = Page()
@@ -116,7 +128,8 @@ def train(
     teachers = [named_network(each, task, seed) for each in teacher or []]
     arguments: dict[str, Any] = {"seed": seed, "threads": threads, "device": device}
     with progress(page, as_json) as report:
-        result = train_into(out, genome, chosen, task, teachers=teachers, report=report, **arguments)
+        seen = _with_thaw(chosen, report)
+        result = train_into(out, genome, chosen, task, teachers=teachers, report=seen, **arguments)
     if student is not None:
         ensemble = [load(path) for path in sorted(out.glob("member-*.safetensors"))] + [load(out / "model.safetensors")]
         plain = chosen.changed(cycles=1, snapshots=0)
@@ -125,6 +138,25 @@ def train(
         result["distilled"] = found
     for line in [json.dumps(result)] if as_json else summary(out, result):
         page.line(line)
+
+
+def _with_thaw(recipe: Recipe, report: Report) -> Report:
+    """Warns, beside what `report` shows, where the minutes turn out to be too few for the body to thaw."""
+    frozen = recipe.hydra.frozen if recipe.hydra is not None and recipe.minutes is not None else 0
+    told = False
+
+    def seen(entry: Mapping[str, Any]) -> None:
+        nonlocal told
+        if frozen >= entry["epochs"] and not told:
+            warnings.warn(
+                f"{recipe.minutes:g} minutes are {entry['epochs']} epochs here, and hydra.frozen is {frozen}: the body "
+                "stays frozen to the end",
+                stacklevel=1,
+            )
+            told = True
+        report(entry)
+
+    return seen
 
 
 def freezeout_speedup(

@@ -50,6 +50,9 @@ def summary(folder: Path, result: Mapping[str, Any]) -> list[str]:
         f"validation   {accuracy(result['val_accuracy'])}",
         f"test         {accuracy(result['test_accuracy'])}",
     ]
+    frozen = (result["recipe"]["hydra"] or {}).get("frozen", 0)
+    if frozen >= result["epochs"]:
+        lines.append(f"body         frozen in all {result['epochs']} epochs, as hydra.frozen is {frozen}")
     lines += [f"{name:<13}{accuracy(found)} on test" for name, found in result.get("tasks", {}).items()]
     ensemble = result.get("ensemble")
     if ensemble:

@@ -106,7 +106,8 @@ def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
             return slice(*(resolve(each) for each in what))
         return ... if name == "ellipsis" else tuple(resolve(each) for each in what)
 
-    tracer = getattr(training, "tracer", None)
+    # The mode may be known where values are written down: there is a tensor among them in any program.
+    tracer = next((each.tracer for each in (*inputs, *tensors.values()) if hasattr(each, "tracer")), None)
     for target, arguments, keywords in settings["program"]:
         given = tuple(resolve(each) for each in arguments)
         named = {name: resolve(each) for name, each in keywords.items()}

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -146,6 +147,22 @@ def test_everything_is_decided_at_the_start(digits: Task, tmp_path: Path, monkey
     assert Settings(gpus_per_worker=0.5, recipe={"precision": "float32"}).resolved(digits).device == "cuda"
     with pytest.raises(UnknownName, match="did you mean 'widen'"):
         Settings(odds={"widn": 1}).resolved(digits)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"odds": 3}, "odds is 3, should be a valid dictionary or a valid string"),
+        ({"odds": {"widen": "x"}}, "odds.widen is 'x', should be a valid number, unable to parse string as a number"),
+        ({"steps": "a"}, "steps is 'a', should be a valid integer or a valid tuple"),
+        ({"steps": [1, "a"]}, "steps.1 is 'a', should be a valid integer, unable to parse string as an integer"),
+        ({"steps": True}, "steps is True, should be a number"),
+    ],
+)
+def test_a_setting_of_several_types_has_one_fault(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings(**given)
+    assert str(caught.value) == f"settings: {said}"
 
 
 def test_an_ensemble_teaches_classes_alone() -> None:

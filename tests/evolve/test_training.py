@@ -81,6 +81,29 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path) -> 
     assert (tmp_path / "out" / "curves.csv").read_text() == (tmp_path / "whole" / "curves.csv").read_text()
 
 
+def test_curves_are_there_after_each_epoch_and_go_on(tmp_path: Path, digits: Task) -> None:
+    """Also where the process ends between the checkpoint of an epoch and its line of the curves."""
+    genome, recipe, file = (
+        zoo.create("convnet", input_shape=digits.input_shape),
+        Recipe(epochs=4),
+        tmp_path / "curves.csv",
+    )
+    seen: list[list[str]] = []
+
+    def look(entry: Any) -> None:
+        seen.append(file.read_text().splitlines())
+        if len(seen) == 2:
+            file.write_text("\n".join(seen[0]) + "\n")
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train_into(tmp_path, genome, recipe, digits, threads=1, report=look)
+    train_into(tmp_path, genome, recipe, digits, threads=1, report=look)
+    whole = file.read_text().splitlines()
+    assert [line.split(",")[0] for line in whole] == ["epoch", "1", "2", "3", "4"]
+    assert seen == [whole[:count] for count in (2, 3, 4, 5)]
+
+
 def test_a_checkpoint_that_is_damaged_is_refused(tmp_path: Path, digits: Task) -> None:
     genome = zoo.create("convnet", input_shape=digits.input_shape)
 
@@ -202,8 +225,21 @@ def test_an_untrained_body_that_is_frozen_is_warned_of(tmp_path: Path) -> None:
     body = ("--body", "one/model.safetensors")
     done = process("train", "convnet", *options, *body, "--out", "two", folder=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
+    assert "body         frozen in all 1 epochs, as hydra.frozen is 1\n" in done.stdout
     done = process("train", "two/model.safetensors", *options, "--set", "hydra.heads=3", "--out", "x", folder=tmp_path)
     assert done.returncode == 2 and "has 8 outputs already" in one_line(done.stderr)
+
+
+def test_minutes_that_are_too_few_for_a_body_to_thaw_are_warned_of(tmp_path: Path) -> None:
+    options = ("--set", "minutes=0.0001", "--set", "hydra.heads=2", "--limit", "100", "--threads", "1")
+    process("train", "convnet", "--epochs", "1", "--limit", "100", "--out", "first", folder=tmp_path)
+    for frozen in (0, 1, 500):
+        name, setting = f"{frozen}", f"hydra.frozen={frozen}"
+        done = process("train", "first/model.safetensors", *options, "--set", setting, "--out", name, folder=tmp_path)
+        said = "0.0001 minutes are 1 epochs here, and hydra.frozen is"
+        assert done.returncode == 0 and (said in done.stderr) is (frozen > 0), done.stderr
+        assert ("frozen in all 1 epochs" in done.stdout) is (frozen > 0)
+        assert not done.stderr or one_line(done.stderr)
 
 
 def test_a_folder_of_images_is_trained_on_and_searched(tmp_path: Path) -> None:
@@ -307,6 +343,12 @@ def _coloured() -> dict[str, Any]:
         (["train", "torchvision:resnet18"], "torchvision:resnet18 does not fit inputs of 1×8×8"),
         (["search", "--model", "torchvision:resnet18"], "torchvision:resnet18 does not fit inputs of 1×8×8"),
         (["train", "convnet", "--set", "distill.transfer=mnist"], "add --distill-from"),
+        (["train", "convnet", "--set", "distill.weight=0", "--distill-from", "convnet"], "leave out --distill-from"),
+        (
+            ["train", "convnet", "--recipe", "snapshot", "--set", "distill.weight=0", "--distill-into", "self"],
+            "distill.weight is 0, so nothing would be distilled",
+        ),
+        (["search", "--data", "digits", "--preset", "networkcompress", "--teacher", "best"], "distill.weight is 0"),
         (["train", "convnet", "--set", "hydra.tasks=[labels, colour]"], "unknown label set 'colour'"),
         (["train", "convnet", "--device", "tpu"], "expected cpu, cuda or cuda:N"),
         (["train", "convnet", "--data", ""], "unknown data set ''"),

@@ -84,6 +84,16 @@ def test_every_image_is_in_one_split_with_its_label_and_its_pixels(tmp_path: Pat
     assert torch.allclose(torch.tensor(task.normalisation["std"]).double(), scaled.std((0, 2, 3), correction=0))
 
 
+def test_what_a_system_leaves_in_a_folder_is_no_image(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pets")
+    wanted = scan(folder)
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._000.png"):
+        (folder / "dog" / name).write_bytes(b"x")
+    assert scan(folder) == wanted
+    (folder / "dog" / "thumbs.txt").write_bytes(b"x")
+    refused(folder, "dog/thumbs.txt", "no image by its name")
+
+
 def test_the_cut_depends_on_the_numbers_of_images_alone(tmp_path: Path) -> None:
     one = scan(fill(tmp_path / "a"))
     other = scan(fill(tmp_path / "b", start=1000))
@@ -359,6 +369,13 @@ WRONG: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
 def test_what_is_wrong_is_one_line_that_names_the_file(name: str, tmp_path: Path) -> None:
     how, parts = WRONG[name]
     refused(change(how)(tmp_path / "pets"), *parts)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(os.devnull)], ids=["pipe", "device"])
+def test_what_is_no_file_is_refused_before_it_is_opened(make: Callable[[Path], Any], tmp_path: Path) -> None:
+    folder = change(lambda folder: make(folder / "dog" / "x.png"))(tmp_path / "pets")
+    with pytest.raises(DataError, match=r"dog/x\.png: a pipe, a socket or a device, and no file; take it out .*$"):
+        scan(folder)
 
 
 def test_a_folder_that_is_not_there_and_a_size_for_what_is_no_folder(tmp_path: Path) -> None:

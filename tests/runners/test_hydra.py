@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from graphs import Genome, initial_weights, parameters, to_torch, units, zoo
+from graphs import Genome, from_torch, initial_weights, parameters, to_torch, units, zoo
 from graphs.errors import GraphError
 from runners.hydra import Hydra, Weights, body, split, split_point
 from runners.recipe import Recipe
@@ -78,6 +78,23 @@ def test_a_split_that_is_not_possible_says_where_one_is(point: int) -> None:
         split(zoo.create("resnet", depth=14), 2, point)
     with pytest.raises(GraphError, match="has 2 outputs, expected one"):
         split(split(zoo.create("resnet", depth=14), 2), 2)
+
+
+def test_heads_have_parameters_of_their_own() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 10, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    base = from_torch(net, torch.randn(2, 1, 8, 8))
+    assert len(units(base.graph)) == 6
+    for start in ("fresh", "copied"):
+        for point in (3, 5):
+            with pytest.raises(GraphError, match=rf"behind unit {point} gives heads without .*; expected 1 to 2$"):
+                split(base, 2, point, start)
+        assert len(split(base, 2, 2, start).graph.heads) == 2
+    assert split(base, 1, 4).graph == base.graph
+    alone = from_torch(nn.Sequential(*list(net)[2:]), torch.randn(2, 4, 8, 8))
+    with pytest.raises(GraphError, match="no split of this network gives others"):
+        split(alone, 2, 1)
 
 
 def test_weights_belong_to_the_example_whatever_batch_it_is_in() -> None:

@@ -92,6 +92,9 @@ def test_parts_that_do_not_fit_together_are_refused() -> None:
         ({"freezeout": {}, "schedule": "constant"}, "recipe: freezeout sets the rates of each stage itself"),
         ({"freezeout": {}, "warmup": 0.1}, "recipe: freezeout sets the rates of each stage itself: warmup"),
         ({"hydra": {"frozen": 5}, "epochs": 4}, "recipe: hydra.frozen is 5, should be at most the 4 epochs"),
+        ({"hydra": {"split_point": "abc"}}, "recipe: hydra: split_point is 'abc', should be a valid integer or 'auto'"),
+        ({"hydra": {"split_point": 1.5}}, "recipe: hydra: split_point is 1.5, should be a valid integer or 'auto'"),
+        ({"hydra": {"split_point": True}}, "recipe: hydra: split_point is True, should be a number"),
         ({"freezeout": {"t0": 2}}, "recipe: freezeout: t0 is 2, should be less than or equal to 1"),
         ({"distill": {"wieght": 1}}, "recipe: distillation: unknown setting 'wieght': did you mean 'weight'?"),
     ):
