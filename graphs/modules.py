@@ -45,17 +45,18 @@ def to_torch(genome: Genome) -> fx.GraphModule:
             _attach(root, path, _bare(getattr(nn, name))(**arguments) if name else nn.Module())
     _load(root, plan, {name: _dense(tensor) for name, tensor in genome.weights.items()}, torch)
     module = fx.GraphModule(root, _forward(genome, plan), "Model")
+    there = {path for path, _ in module.named_modules()}
+    for path, (name, _, extra) in plan.modules.items():
+        # Not there is a holder of tensors that the forward pass does not name, and bare a layer of which it names one.
+        if path not in there or (name and type(module.get_submodule(path)) is nn.Module):
+            module.add_submodule(path, root.get_submodule(path))
+        for role, spec in extra.items():
+            _hand_over(root.get_submodule(path), module.get_submodule(path), role, spec)
     for path, (_, _, extra) in plan.modules.items():
         # `torch.fx` copies buffers, but not whether they are part of the state.
         constants = {role for role, spec in extra.items() if not spec.persistent}
         if constants:
             module.get_submodule(path)._non_persistent_buffers_set |= constants
-    there = {path for path, _ in module.named_modules()}
-    for path, (_, _, extra) in plan.modules.items():
-        if path not in there:  # a holder of tensors that the forward pass does not name
-            module.add_submodule(path, root.get_submodule(path))
-        for role, spec in extra.items():
-            _hand_over(root.get_submodule(path), module.get_submodule(path), role, spec)
     for path, other in plan.same.items():
         module.add_submodule(path, module.get_submodule(other))
     for name in plan.frozen:

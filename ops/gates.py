@@ -16,7 +16,7 @@ from graphs.structure import Graph
 from ops.bypass import bypass, dropped, no_more_than
 from ops.mutation import Build, Site, Work
 from ops.options import OneOf, Option
-from ops.places import random_nodes
+from ops.places import kept_by_copies
 from ops.transfer import Mapped, New, Plan, Transfer
 
 if TYPE_CHECKING:
@@ -44,9 +44,8 @@ def _promise(genome: Genome, place: Mapping[str, Any], lost: frozenset[str]) -> 
     if why == "nothing":
         return "approximate"
     copies = _copies(genome.graph, place)
-    if why == "copies" and copies and random_nodes(genome.graph, frozenset(copies.nodes)):
-        return "eval-exact"
-    return no_more_than(genome.graph, lost)
+    promise = kept_by_copies(genome.graph, frozenset(copies.nodes)) if why == "copies" and copies else "exact"
+    return promise if promise != "exact" else no_more_than(genome.graph, lost)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ __all__ = [
     "dependent",
     "followed",
     "junctions",
+    "kept_by_copies",
     "random_nodes",
     "residuals",
     "shared_tensors",
@@ -75,6 +76,18 @@ def shares_statistics(graph: Graph, nodes: frozenset[str]) -> bool:
     """Whether a norm among `nodes` updates running statistics that other nodes update too."""
     rest = {name for node in graph.nodes.values() if node.id not in nodes for name in node.tensors.values()}
     return any(KINDS[graph[id].kind].normalisation and not rest.isdisjoint(graph[id].tensors.values()) for id in nodes)
+
+
+def kept_by_copies(graph: Graph, nodes: frozenset[str]) -> str:
+    """What copies of `nodes` whose values are averaged promise.
+
+    Each copy draws numbers of its own, and of statistics that are shared each use updates them. Layers draw in train
+    mode only; what a program does in eval mode is not known.
+    """
+    drawing = random_nodes(graph, nodes)
+    if any(KINDS[graph[id].kind].wall for id in drawing):
+        return "approximate"
+    return "eval-exact" if drawing or shares_statistics(graph, nodes) else "exact"
 
 
 def random_nodes(graph: Graph, nodes: frozenset[str]) -> list[str]:

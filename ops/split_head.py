@@ -17,7 +17,7 @@ from graphs.structure import Graph, Head
 from ops.copying import copy_nodes
 from ops.mutation import Build, Mutation, Site, Work
 from ops.options import Option, Share
-from ops.places import junctions, random_nodes, shares_statistics
+from ops.places import junctions, kept_by_copies
 from ops.transfer import New, Plan, Transfer
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def _find(genome: Genome) -> Iterable[Site]:
         suffix = _suffix(graph, cut)
         # What an output for training reads, too, stays as it is.
         if cut in wanted and suffix.isdisjoint(others) and any(graph[node].tensors for node in suffix):
-            alone = not random_nodes(graph, suffix) and not shares_statistics(graph, suffix)
-            yield Site({"cut": cut}, "exact" if alone else "eval-exact")
+            yield Site({"cut": cut}, kept_by_copies(graph, suffix))
 
 
 def _head(graph: Graph) -> Head:

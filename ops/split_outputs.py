@@ -21,7 +21,7 @@ from ops.copying import copy_nodes
 from ops.mixing import mixed_axis, reads_all_channels
 from ops.mutation import Build, Mutation, Site, Work
 from ops.options import Option, Whole
-from ops.places import junctions, random_nodes, shares_statistics
+from ops.places import junctions, kept_by_copies
 from ops.split_head import cuts
 from ops.transfer import Mapped, Plan, Transfer
 
@@ -40,8 +40,7 @@ def _find(genome: Genome) -> Iterable[Site]:
     for cut in cuts(graph):
         between = _between(graph, cut)
         if cut in wanted and any(graph[node].tensors for node in between):
-            alone = not random_nodes(graph, between) and not shares_statistics(graph, between)
-            yield Site({"cut": cut}, "exact" if alone else "eval-exact")
+            yield Site({"cut": cut}, kept_by_copies(graph, between))
 
 
 def _between(graph: Graph, cut: str) -> frozenset[str]:

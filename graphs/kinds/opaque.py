@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import ShapeError
@@ -142,6 +144,58 @@ def _wall(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Sha
     return ((),) * len(out)
 
 
+def _macs(settings: Settings, shapes: Sequence[Shape], out: Shape) -> int:
+    return _counted(_Program(settings), tuple(shapes)) if _multiplies(settings) else 0
+
+
+_MULTIPLYING = frozenset(
+    """
+    addbmm addmm addmv baddbmm bilinear bmm chain_matmul conv1d conv2d conv3d conv_transpose1d conv_transpose2d
+    conv_transpose3d einsum gru gru_cell inner linear lstm lstm_cell matmul mm multi_dot multi_head_attention_forward mv
+    outer rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell scaled_dot_product_attention tensordot
+    """.split()
+)
+"""Functions that are convolutions, linear layers or products of matrices, or made of such."""
+
+
+def _multiplies(settings: Settings) -> bool:
+    return any(step[0].partition(".")[2] in _MULTIPLYING for step in settings["program"])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Program:
+    """Settings that can be looked up, by the text that shows them."""
+
+    settings: Settings
+
+    def __hash__(self) -> int:
+        return hash(repr(self.settings["program"]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Program) and self.settings == other.settings
+
+
+@lru_cache(maxsize=4096)
+def _counted(program: _Program, shapes: tuple[Shape, ...]) -> int:
+    """The products that torch counts in a program for one example, which is run without numbers."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    settings = program.settings
+    held = {
+        str(place): torch.empty(shape, dtype=torch.int64 if integer else None, device="meta")
+        for place, (shape, _, integer) in enumerate(settings["held"])
+    }
+    inputs = [torch.empty((1, *shape), device="meta") for shape in shapes]
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            run_program(settings, inputs, held, False)
+    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError):
+        return 0
+    return int(counter.get_total_flops()) // 2
+
+
 def _opaque(name: str, random: bool) -> Kind:
     return Kind(
         name=name,
@@ -157,6 +211,7 @@ def _opaque(name: str, random: bool) -> Kind:
         roles=_roles,
         tensors=_specs,
         channels=_wall,
+        macs=_macs,
         random=lambda settings: random,
         wall=True,
     )

@@ -100,6 +100,19 @@ def arranged(s: Any, x: Tensor) -> Any:
     return s.fc(y.flip(1) if s.training else y.flip(0, 1).flip(0))
 
 
+def tied(s: Any, x: Tensor) -> Any:
+    """The weight of a layer that eval mode alone calls is used in both."""
+    y = s.pooled(x)
+    one = torch.sigmoid(y[:, :4]) if s.training else s.fc(y)
+    return one @ s.fc.weight @ s.aux.weight.t()
+
+
+def scaled(s: Any, x: Tensor) -> Any:
+    """Eval mode alone uses a constant."""
+    y = s.fc(s.pooled(x))
+    return y if s.training else y * torch.tensor([1.0, 2.0, 3.0, 4.0])
+
+
 def view_changed(s: Any, x: Tensor) -> Any:
     y = s.conv(x)
     half = y[:, :2]
@@ -111,7 +124,21 @@ def view_changed(s: Any, x: Tensor) -> Any:
 PARTED: dict[str, Callable[..., Any]] = {
     each.__name__: each
     for each in (
-        *(probabilities, noises, norms, beside, named, dropped, turns, straight_through, wired, arranged, view_changed),
+        *(
+            probabilities,
+            noises,
+            norms,
+            beside,
+            named,
+            dropped,
+            turns,
+            straight_through,
+            wired,
+            arranged,
+            tied,
+            scaled,
+            view_changed,
+        ),
     )
 }
 

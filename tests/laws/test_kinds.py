@@ -156,7 +156,7 @@ def check_cost(genome: Genome, module: nn.Module) -> None:
         return
     # Of the ways to compute attention only the plain one is counted on every machine.
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        module.eval()(**inputs(genome.graph, 1, dtype=torch.float32))
+        module.requires_grad_(False).eval()(**inputs(genome.graph, 1, dtype=torch.float32))
     assert 2 * macs(genome.graph) == counter.get_total_flops()
 
 

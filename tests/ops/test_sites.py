@@ -1,7 +1,8 @@
-"""Where no site is offered: growth that could never learn, and maps whose entries are numbered."""
+"""Where no site is offered, or one that promises nothing: dead growth, numbered entries, draws in eval mode."""
 
 from __future__ import annotations
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 import graphs
 from graphs.draft import Draft
 from graphs.errors import ShapeError
-from ops import MUTATIONS
+from ops import MUTATIONS, certify
 from tests.strategies import lively
 
 
@@ -47,6 +48,29 @@ def test_nothing_is_grown_where_nothing_would_learn(grown: bool) -> None:
             assert taught.issuperset(places & genome.graph.nodes.keys()), name
     (head,) = (id for id, node in genome.graph.nodes.items() if "head.weight" in node.tensors.values())
     assert head in taught
+
+
+class Noisy(nn.Module):
+    """It draws in both modes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.middle, self.head = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.middle(torch.relu(self.body(x))))
+        out: Tensor = self.head(hidden + torch.rand_like(hidden))
+        return out
+
+
+@pytest.mark.parametrize("name", ["split_head", "split_outputs"])
+def test_copies_of_what_draws_in_eval_mode_promise_nothing(name: str) -> None:
+    genome = graphs.from_torch(Noisy(), torch.randn(4, 6))
+    promises = set()
+    for site in MUTATIONS[name].sites(genome):
+        promises.add(site.preserves)
+        certify(genome, MUTATIONS[name].apply(genome, site, numpy.random.default_rng(0))).require()
+    assert "approximate" in promises and "eval-exact" not in promises
 
 
 @pytest.mark.parametrize("kind", ["pick", "take"])
