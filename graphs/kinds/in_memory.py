@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import FunctionType
+from types import FunctionType, MethodDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
@@ -58,8 +58,8 @@ def _entrance(own: Any) -> Callable[..., Any]:
     if isinstance(own, type) and issubclass(own, torch.autograd.Function):
         # A class may have an `apply` that calls this one with more arguments.
         call = functools.partial(vars(torch.autograd.Function)["apply"].__func__, own)
-    elif not isinstance(own, FunctionType):
-        return call
+    elif not isinstance(own, FunctionType | MethodDescriptorType):
+        return call  # torch's, which are one call in any trace
 
     def enter(*arguments: Any, **keywords: Any) -> Any:
         given = tuple(_within([*arguments, *keywords.values()]))
@@ -67,7 +67,9 @@ def _entrance(own: Any) -> Callable[..., Any]:
             return handle_torch_function(enter, given, *arguments, **keywords)
         return call(*arguments, **keywords)
 
-    enter.__name__, enter.__qualname__, enter.__module__ = own.__name__, own.__qualname__, own.__module__
+    enter.__name__, enter.__qualname__ = own.__name__, own.__qualname__
+    # A method of a tensor has a class, and no module.
+    enter.__module__ = getattr(own, "__module__", None) or own.__objclass__.__name__
     if isinstance(own, FunctionType):
         enter.__wrapped__ = own  # type: ignore[attr-defined]  # whose parameters it has
     return enter

@@ -123,12 +123,23 @@ def leaky(x: Tensor, slope: float) -> Tensor:
     return torch.where(x > 0, x, x * slope)
 
 
+@torch.library.custom_op("hydra_tests::relu", mutates_args=())
+def other_relu(x: Tensor) -> Tensor:
+    return x.clamp(min=0)
+
+
 leaky.register_autograd(lambda context, gradient: (gradient * 0.5, None))
+other_relu.register_autograd(lambda context, gradient: gradient * 0.5)
 
 
 @fx.wrap
 def through_numpy(x: Tensor, gain: float = 1.0) -> Tensor:
     return torch.from_numpy(numpy.tanh(x.detach().numpy())) * gain
+
+
+@fx.wrap
+def in_single(x: Tensor) -> Tensor:
+    return torch.from_numpy(numpy.tanh(x.detach().numpy().astype(numpy.float32)))
 
 
 @fx.wrap
@@ -187,14 +198,15 @@ TAKEN_IN: dict[str, tuple[Middle, str]] = {
     "the batch elsewhere": (turned, f"{__name__}.Reversal"),
     "no gradients around it": (lambda net, y: y + Sign.apply(y.detach()), f"{__name__}.Sign"),
     "an operator of a library": (lambda net, y: leaky(y, 0.2), "hydra_tests.leaky"),
+    "an operator that is called like one of torch": (lambda net, y: other_relu(y), "hydra_tests.relu"),
     "an operator by its name": (lambda net, y: torch.ops.hydra_tests.leaky(y, 0.2), "hydra_tests.leaky"),
     "a helper that asks for numbers": (lambda net, y: y * through_numpy(y, gain=0.5), f"{__name__}.through_numpy"),
+    "a helper that computes in a lower precision": (lambda net, y: y * in_single(y), f"{__name__}.in_single"),
     "the mode and the batch": (lambda net, y: y * in_two_ways(y, net.training, len(y)), f"{__name__}.in_two_ways"),
     "random numbers": (lambda net, y: Noisy.apply(y), f"{__name__}.Noisy"),
-    "a function of torch that no file may name": (
-        lambda net, y: y + torch.linalg.qr(y)[0],
-        "linalg.qr",
-    ),
+    "a function of torch that no file may name": (lambda net, y: y + torch.linalg.qr(y)[0], "linalg.qr"),
+    "a method that no file may name": (lambda net, y: y + y.pinverse(), "method.pinverse"),
+    "random numbers of torch": (lambda net, y: torch.normal(y, 0.1), "torch.normal"),
 }
 """What runs in memory, and the name by which it is refused elsewhere."""
 
@@ -238,7 +250,7 @@ def test_it_computes_what_the_module_does_with_the_same_gradients(name: str) -> 
     assert list(back.state_dict()) == list(module.state_dict())
 
 
-@pytest.mark.parametrize("name", sorted(TAKEN_IN.keys() - {"random numbers"}))
+@pytest.mark.parametrize("name", sorted(each for each in TAKEN_IN if "random" not in each))
 def test_every_operator_at_every_site_certifies(name: str) -> None:
     genome = taken_in(name)
     passed = 0
