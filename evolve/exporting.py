@@ -93,11 +93,13 @@ def export(
 
     Raises:
         ExportError: The folder exists and is not empty, or `candidate` is given with a genome.
+        GraphError: The network calls a function that is in the memory of this process alone.
         FormatError: The file holds no genome.
         UnknownName: The run has no such candidate.
         StorageFull: The disk is full; nothing is left behind, and what was there before is intact.
     """
     from graphs import Genome, load
+    from graphs.kinds.in_memory import check_stored
 
     if isinstance(run_or_genome, str | os.PathLike) and Path(run_or_genome).is_file():
         run_or_genome = load(run_or_genome)
@@ -108,6 +110,7 @@ def export(
     else:
         genome, facts = _from_run(run_or_genome, candidate)
     genome = genome.for_inference()
+    check_stored(genome.graph)
     folder = Path(to).resolve()
     _check_place(folder, force)
     with storage_errors(folder):

@@ -257,6 +257,7 @@ def _list(value: Any, where: str, most: int) -> list[Any]:
 
 def _node(value: Any, where: str, before: Mapping[str, Node]) -> Node:
     from graphs.kinds import kind_of
+    from graphs.kinds.in_memory import in_memory
 
     found = fields(value, {"id", "kind", "settings", "inputs", "tensors", "born"}, where)
     id = name_of(found["id"], f"{where}: id")
@@ -277,6 +278,10 @@ def _node(value: Any, where: str, before: Mapping[str, Node]) -> Node:
     if not isinstance(settings, dict):
         raise FormatError(f"{where}: settings: expected an object, got {_type(settings)}")
     shallow(settings, f"{where}: settings")
+    for target in in_memory(settings):
+        raise FormatError(
+            f"{where}: settings: calls '{_brief(target)}', which is in the memory of a process: no file may name it"
+        )
     try:
         text = canonical(settings)
         if len(text) > _MAX_SETTINGS:

@@ -51,7 +51,8 @@ def save(genome: Genome, path: str | os.PathLike[str]) -> None:
     """Writes a genome to a file, durably and whole.
 
     Raises:
-        GraphError: The genome holds something that the format does not, such as a complex tensor.
+        GraphError: The genome holds something that the format does not, such as a complex tensor, or calls a function
+            that is in the memory of this process alone.
         StorageFull: There is no room.
         StorageError: The file cannot be written for another reason.
     """
@@ -82,8 +83,12 @@ def encode(genome: Genome) -> bytes:
     """A genome as the bytes of a file; equal genomes give equal bytes, in any process.
 
     Raises:
-        GraphError: The genome holds something that the format does not, such as a complex tensor.
+        GraphError: The genome holds something that the format does not, such as a complex tensor, or calls a function
+            that is in the memory of this process alone.
     """
+    from graphs.kinds.in_memory import check_stored
+
+    check_stored(genome.graph)
     return pack(_prepared(genome.weights), {KEY: canonical({**_document(genome), "digest": genome.digest})})
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import GraphError
 from graphs.importing.asking import Unanswered
 from graphs.importing.chance import nothing_drawn
-from graphs.importing.gradients import own_gradients_refused
+from graphs.importing.gradients import own_gradients
 from graphs.importing.lengths import lengths
 from graphs.importing.observing import quiet
 from graphs.importing.tracing import ADVICE, Trace, Untraced, where
@@ -44,7 +44,7 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
     example = {name: tensor if len(tensor) > 1 else torch.cat([tensor, tensor]) for name, tensor in given.items()}
     unanswered = Unanswered()
     try:
-        with nothing_drawn(), own_gradients_refused(), quiet(), unanswered.heard(), lengths(module, _free_length):
+        with nothing_drawn(), own_gradients(), quiet(), unanswered.heard(), lengths(module, _free_length):
             shapes = {name: {0: batch} for name in example}
             program = torch.export.export(module, (), dict(example), dynamic_shapes=shapes, strict=False)
             whole: Any = program.module(check_guards=False)

@@ -29,7 +29,9 @@ def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) ->
 
     The forward pass is traced with `torch.fx`, or recorded by `torch.export` where that cannot be done, in train and in
     eval mode: what exists in train mode only, such as auxiliary outputs, is marked so. What the engine has no kind for
-    becomes an opaque node. Batch sizes are not baked in, other sizes are.
+    becomes an opaque node. Batch sizes are not baked in, other sizes are. Functions of the user's that neither way can
+    say in functions of torch, such as a `torch.autograd.Function` with a backward pass of its own, run in this process
+    alone: `graphs.save` refuses such a network, and names the function.
 
     A network has named heads, so of the structure of the outputs only names and order stay: a lone tensor becomes
     `logits`, the parts of a tuple `output_0`, `output_1`, those of named tuples and dictionaries what they are called
@@ -79,8 +81,9 @@ def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) ->
                 _check_runs(module, given)
                 with contextlib.suppress(GraphError):
                     return _taken_in(module, given, trace_exported, verify)
-                # To note the lines of the user's code takes long, so it is done where one has to be named.
-                return _taken_in(module, given, functools.partial(trace, lines=True), verify)
+                # What can be no data runs in memory. To note the lines of the user's code takes long, so it is done
+                # where one may have to be named.
+                return _taken_in(module, given, functools.partial(trace, lines=True, in_memory=True), verify, True)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 
@@ -153,6 +156,7 @@ def _taken_in(
     given: Mapping[str, Tensor],
     trace: Callable[[nn.Module, Mapping[str, Tensor], bool], Trace],
     verify: bool,
+    in_memory: bool = False,
 ) -> Genome:
     """The genome by one way of tracing."""
     from graphs.importing.comparing import compare
@@ -164,7 +168,7 @@ def _taken_in(
     with original_apart(module):
         training = trace(work, given, True)
         inference = trace(work, given, False) if training.asked else training
-    lowering = Lowering(work, given, _fixed(training, inference))
+    lowering = Lowering(work, given, _fixed(training, inference), in_memory)
     alike = _alike(training, inference)
     trained = walk(lowering, training, inference if alike else None)
     evaluated = trained if alike else walk(lowering, inference, None)

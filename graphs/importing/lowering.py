@@ -15,11 +15,12 @@ from graphs.draft import Draft
 from graphs.errors import GraphError
 from graphs.importing.chance import nothing_drawn
 from graphs.importing.held import reach, tensors_of
-from graphs.importing.observing import BATCHES, Seen, observe
+from graphs.importing.observing import BATCHES, Seen, observe, performed
 from graphs.importing.programs import opaque, pointwise
 from graphs.importing.stand_ins import TRAINING, Differing, Held, Numbering, Program, Ref, Size, Training, any_of
 from graphs.importing.tracing import Trace
 from graphs.kinds.allowed import allowed, function
+from graphs.kinds.in_memory import entrance, remember
 from graphs.structure import Shape
 
 if TYPE_CHECKING:
@@ -39,10 +40,17 @@ class Lowering:
         weights: The tensors that they use, by name.
         fixed: The layers that are in the same mode whatever that of the module is: their modes by path.
         made_in: By whether it is train mode, the nodes that the mode has called for.
+        in_memory: What no file may name is called as it is, so that the network runs in this process alone.
     """
 
-    def __init__(self, module: nn.Module, given: Mapping[str, Tensor], fixed: Mapping[str, bool] | None = None) -> None:
-        self.module, self.given, self.fixed = module, given, fixed or {}
+    def __init__(
+        self,
+        module: nn.Module,
+        given: Mapping[str, Tensor],
+        fixed: Mapping[str, bool] | None = None,
+        in_memory: bool = False,
+    ) -> None:
+        self.module, self.given, self.fixed, self.in_memory = module, given, fixed or {}, in_memory
         self.draft = Draft()
         self.shapes: dict[str, Shape] = {}
         self.types: dict[str, torch.dtype] = {}
@@ -55,6 +63,7 @@ class Lowering:
         self.line = ""
         self.look: Callable[[], Any] | None = None
         self.seen: Seen | None = None
+        self.called: Callable[..., Any] | None = None
         self.count: dict[Any, int] = {}
         self.drawing: dict[int, Program] = {}
         self.apart, self.training = False, False
@@ -68,9 +77,22 @@ class Lowering:
         """Says which line of the user's code the value that comes next is from."""
         self.line = line
 
-    def about(self, call: Callable[..., Any], arguments: list[Any], keywords: Mapping[str, Any]) -> None:
-        """Says what is called, so that what it gives can be observed where that is asked for."""
-        self.look, self.seen = lambda: observe(call, arguments, keywords, self._value), None
+    def about(
+        self,
+        call: Callable[..., Any],
+        arguments: list[Any],
+        keywords: Mapping[str, Any],
+        own: Callable[..., Any] | None = None,
+    ) -> None:
+        """Says what is called, so that what it gives can be observed where that is asked for.
+
+        Args:
+            call: A function of these arguments.
+            arguments: Stand-ins.
+            keywords: Stand-ins.
+            own: What can be called in memory; None where nothing can.
+        """
+        self.look, self.seen, self.called = lambda: observe(call, arguments, keywords, self._value), None, own
 
     @property
     def now(self) -> Seen:
@@ -271,16 +293,49 @@ class Lowering:
         }
         if not any_of(lambda each: isinstance(each, Ref | Held | Program | Size), [*arguments, *keywords.values()]):
             return self._computed(target, arguments, keywords)
+        if not allowed(target) and self.in_memory and self.called is not None:
+            return self.call_in_memory(self.called, target, arguments, keywords)
         if not allowed(target):
-            raise self.error(
-                f"it calls '{target}', which is no function that a network's file may name; "
-                "write it with functions of torch"
-            )
-        made = Program(target, tuple(arguments), dict(keywords), self.now)
+            raise self._unnamed(target)
+        return self._made(Program(target, tuple(arguments), dict(keywords), self.now))
+
+    def _made(self, made: Program) -> Any:
+        """A call as a node, or as a program that goes on."""
         if self.now.several or not self.now.shapes or not (self.now.batched or self.now.constant):
             return made
         found = pointwise(self, made)
         return found if found is not None else opaque(self, made)
+
+    def _unnamed(self, target: str) -> GraphError:
+        return self.error(
+            f"it calls '{target}', which is no function that a network's file may name; "
+            "write it with functions of torch"
+        )
+
+    def call_in_memory(
+        self, own: Callable[..., Any], target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]
+    ) -> Any:
+        """What a function gives that no file may name, called as it is: by a node that runs in this process alone.
+
+        Args:
+            own: The function.
+            target: What messages call it.
+            arguments: Stand-ins.
+            keywords: Stand-ins.
+
+        Raises:
+            GraphError: It cannot be called so, or nothing is to run in memory.
+        """
+        if not self.in_memory:
+            raise self._unnamed(target)
+        try:
+            self.seen, draws = performed(entrance(own), list(arguments), keywords, self._value)
+        except GraphError as error:
+            raise self.error(str(error)) from error
+        if not self.seen.several and not self.seen.shapes:
+            found = type(self.seen.values[0]).__name__
+            raise self.error(f"'{target}' gives a value of type {found}; what is called as it is must give tensors")
+        return self._made(Program(remember(own, target, self.line), tuple(arguments), dict(keywords), self.seen, draws))
 
     def call_anew(self, target: str, arguments: list[Any], **keywords: Any) -> Any:
         """As `call`, for what the user's code does not call itself: what it gives is observed on its own."""

@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from graphs.errors import GraphError
+
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from graphs.structure import Shape
 
-__all__ = ["BATCHES", "Seen", "observe", "quiet"]
+__all__ = ["BATCHES", "Seen", "observe", "performed", "quiet"]
 
 BATCHES = (2, 3)
 """Batch sizes for which calls are observed."""
@@ -110,14 +113,75 @@ def _observed(
     return Seen(tuple(values))
 
 
+def performed(
+    call: Callable[..., Any],
+    arguments: list[Any],
+    keywords: Mapping[str, Any],
+    value_of: Callable[..., Any],
+) -> tuple[Seen, bool]:
+    """What a function of the user's gives for each batch size, and whether it draws random numbers.
+
+    It is run on numbers, because it may look at them; where it does not take those that are drawn for it, it is
+    observed as other functions are.
+
+    Raises:
+        GraphError: It writes into a tensor that it is given.
+        Exception: What it raises, run in either way.
+    """
+    import torch
+
+    values, drawn = [], False
+    generator = torch.Generator().manual_seed(0)
+    try:
+        with quiet(), torch.no_grad():
+            for place in range(len(BATCHES)):
+                numbers: list[Tensor] = []
+
+                def with_numbers(value: Any, place: int = place, numbers: list[Tensor] = numbers) -> Any:
+                    found = value_of(value, place=place)
+                    if not isinstance(found, torch.Tensor):
+                        return found
+                    numbers.append(_filled(found, generator))
+                    return numbers[-1]
+
+                given, named = _there([arguments, keywords], with_numbers, None)
+                kept, before = [each.clone() for each in numbers], torch.get_rng_state()
+                values.append(_there(call(*given, **named), lambda each: each, "meta"))
+                drawn |= not torch.equal(before, torch.get_rng_state())
+                if not all(map(_is_kept, numbers, kept)):
+                    raise GraphError("it writes into a tensor that it is given; work on a copy, such as x.clone()")
+    except GraphError:
+        raise
+    except Exception:
+        return observe(call, arguments, keywords, value_of), False
+    return Seen(tuple(values)), drawn
+
+
+def _filled(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """A tensor with numbers: its own, if it has some."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    if not tensor.is_meta and not isinstance(tensor, FakeTensor):
+        return tensor.detach().clone()
+    made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+    return made.normal_(generator=generator) if made.is_floating_point() else made.zero_()
+
+
+def _is_kept(tensor: Tensor, before: Tensor) -> bool:
+    """Whether a tensor has the numbers that it had."""
+    same = (tensor == before) | (tensor != tensor)
+    return tensor.shape == before.shape and bool(same.all())
+
+
 def _fake() -> contextlib.AbstractContextManager[Any]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
-def _there(value: Any, value_of: Callable[[Any], Any], device: str) -> Any:
-    """A value with empty tensors on a device in place of its tensors."""
+def _there(value: Any, value_of: Callable[[Any], Any], device: str | None) -> Any:
+    """A value with empty tensors on a device in place of its tensors; with the very tensors that are given if None."""
     import torch
 
     if isinstance(value, Mapping):
@@ -129,6 +193,8 @@ def _there(value: Any, value_of: Callable[[Any], Any], device: str) -> Any:
         return there if isinstance(value, list) else tuple(there)
     found = value_of(value)
     if isinstance(found, torch.Tensor):
+        if device is None:
+            return found
         return torch.empty_strided(found.shape, found.stride(), dtype=found.dtype, device=device)
     return found if found is value else _there(found, lambda each: each, device)
 

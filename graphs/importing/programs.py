@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import GraphError
 from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, Size, Training, any_of
 from graphs.kinds.allowed import ELEMENTWISE
+from graphs.kinds.in_memory import remembered
 from graphs.kinds.program import COUNT
 
 if TYPE_CHECKING:
@@ -97,13 +98,16 @@ def opaque(low: Lowering, made: Program) -> Ref:
     def step(program: Program) -> int:
         nonlocal random
         program = _like(low, program, leaves)
-        if _draws(program):
-            random = True
+        random = random or _draws(program)
+        # What is computed twice gets two gradients, of which a function of the user's may make something else.
+        trained = remembered(program.target) and low.now.dtype.is_floating_point
+        if _draws(program) or trained:
             if id(program) in low.drawing:
+                what, how = ("is in the memory of this process", "called") if trained else _RANDOM_NUMBERS
                 raise low.error(
-                    f"what '{program.target.partition('.')[2]}' gives, which has random numbers in it, is read several "
-                    "times where its examples are not its first axis, and would be drawn anew each time; keep examples "
-                    "along the first axis"
+                    f"what '{program.target.partition('.')[2]}' gives, which {what}, is read several times where its "
+                    f"examples are not its first axis, and would be {how} anew each time; keep examples along the "
+                    "first axis"
                 )
             low.drawing[id(program)] = program
         arguments = [written(each) for each in program.arguments]
@@ -146,8 +150,13 @@ def opaque(low: Lowering, made: Program) -> Ref:
     return ref
 
 
+_RANDOM_NUMBERS = ("has random numbers in it", "drawn")
+
+
 def _draws(program: Program) -> bool:
     """Whether a call draws random numbers, if only in train mode."""
+    if program.draws:
+        return True
     name = program.target.partition(".")[2]
     if name not in _RATES:
         return name in _RANDOM

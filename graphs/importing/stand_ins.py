@@ -79,12 +79,16 @@ class Ref:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """A call that is no node yet, because its batch is elsewhere than in front, or because it gives several values."""
+    """A call that is no node yet, because its batch is elsewhere than in front, or because it gives several values.
+
+    `draws`: it is known to draw random numbers.
+    """
 
     target: str
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any]
     seen: Seen
+    draws: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

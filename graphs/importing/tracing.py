@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import GraphError
 from graphs.importing.asking import ASKING, Unanswered, modes_seen
 from graphs.importing.chance import nothing_drawn, own_file
-from graphs.importing.gradients import own_gradients_refused
+from graphs.importing.gradients import own_gradients
 from graphs.importing.lengths import lengths
+from graphs.importing.stand_ins import any_of
+from graphs.kinds.in_memory import entrance
 
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
@@ -113,7 +115,13 @@ def batches(given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, T
     }
 
 
-def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines: bool = False) -> Trace:
+def trace(
+    module: nn.Module,
+    given: Mapping[str, Tensor],
+    training: bool,
+    lines: bool = False,
+    in_memory: bool = False,
+) -> Trace:
     """Traces one mode; layers that have a kind are called, all other modules traced through.
 
     Args:
@@ -121,6 +129,7 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
         given: The example by argument.
         training: The mode.
         lines: Calls know which line of the user's code they come from, which takes long.
+        in_memory: Functions with a gradient of their own are recorded as the calls that they are, else refused.
 
     Raises:
         GraphError: The forward pass cannot be traced; names the line where it stopped.
@@ -172,6 +181,11 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
     def length(value: Any) -> fx.Proxy | None:
         return tracer.create_proxy("call_function", len, (value,), {}) if isinstance(value, fx.Proxy) else None
 
+    def record(kind: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> fx.Proxy | None:
+        if not any_of(lambda each: isinstance(each, fx.Proxy), [*arguments, *keywords.values()]):
+            return None
+        return tracer.create_proxy("call_function", entrance(kind), arguments, keywords)
+
     module.train(training)
     if module._forward_hooks or module._forward_pre_hooks:
         _call_hooks(module)
@@ -184,7 +198,7 @@ def trace(module: nn.Module, given: Mapping[str, Tensor], training: bool, lines:
     }
     with nothing_drawn(lines):
         try:
-            with own_gradients_refused(), _asking(module) as asked, lengths(module, length):
+            with own_gradients(record if in_memory else None), _asking(module) as asked, lengths(module, length):
                 graph = tracer.trace(module, concrete_args=left_out or None)
         except GraphError as error:
             raise GraphError(f"cannot trace {where(error) or 'this module'}: {error}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
@@ -86,10 +87,12 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
         return {**dict(zip(fields, arguments, strict=False)), **keywords}
     if node.op == "call_module":
         result, in_place = _layer(low, str(node.target), arguments, keywords)
+    elif name := _own(node.target):
+        result, in_place = low.call_in_memory(node.target, name, arguments, keywords), False  # type: ignore[arg-type]
     else:
         target, in_place = _target(node)
         called: Any = _method(str(node.target)) if node.op == "call_method" else node.target
-        low.about(called, arguments, keywords)
+        low.about(called, arguments, keywords, None if in_place else _unlisted(node))
         arguments, keywords, asked = _without_in_place(node.target, arguments, keywords)
         in_place = in_place or asked or node.kwargs.get("out") is not None
         if target.partition(".")[2].startswith("_assert"):
@@ -212,6 +215,31 @@ def _equal(one: float, other: float) -> bool:
 def _method(name: str) -> Callable[..., Any]:
     """A tensor's method as a function."""
     return lambda tensor, *arguments, **keywords: getattr(tensor, name)(*arguments, **keywords)
+
+
+def _own(function: Any) -> str | None:
+    """What is called, where that is neither Python's nor torch's, or an operator of a library; None where it is."""
+    name = getattr(function, "_qualified_op_name", None) or getattr(getattr(function, "_schema", None), "name", None)
+    if isinstance(name, str):
+        space, _, plain = name.partition("::")
+        return None if space in _SPACES else f"{space}.{plain}"
+    if not isinstance(function, FunctionType) or str(function.__module__).partition(".")[0] in _HOMES:
+        return None
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+_SPACES, _HOMES = ("aten", "prim", "prims"), ("torch", "torchvision")
+"""Where operators and functions are from that have a public name in torch, or a converter of their own."""
+
+
+def _unlisted(node: fx.Node) -> Callable[..., Any] | None:
+    """A function of torch that can be called in memory where no file may name it."""
+    import torch
+
+    found = getattr(torch.Tensor, str(node.target), None) if node.op == "call_method" else node.target
+    name = getattr(found, "__name__", "_")
+    # What is in memory that nothing has been written to is as if drawn.
+    return found if callable(found) and not name.startswith("_") and "empty" not in name else None
 
 
 def _target(node: fx.Node) -> tuple[str, bool]:

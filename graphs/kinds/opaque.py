@@ -1,7 +1,8 @@
 """Opaque nodes: what the engine has no kind for, as a short program of calls into `torch`.
 
 An opaque node runs, is stored and is exported like any other; for channel spaces it is a wall. Its program is data;
-`graphs.kinds.program` says which ones there are.
+`graphs.kinds.program` says which ones there are. One that calls a function of the user's own runs in the process that
+knows that function (`graphs.kinds.in_memory`), and is neither stored nor exported.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import ShapeError
-from graphs.kinds.allowed import function
+from graphs.kinds.in_memory import function, in_memory, remembered
 from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors, TensorSpec
 from graphs.kinds.program import COUNT, checked_program, references
 from graphs.kinds.rearranging import sizes_of
@@ -118,12 +119,22 @@ def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
         if target == "operator.pow" and isinstance(given[0], int | float):
             target = "torch.pow"  # written as an operator, a minus before the number would come after the power
         if tracer is None:
-            results.append(given[0].add_(int(training)) if target == COUNT else function(target)(*given, **named))
+            value = given[0].add_(int(training)) if target == COUNT else function(target)(*given, **named)
+            results.append(_in_full(value) if double and remembered(target) else value)
         elif target.startswith("method."):
             results.append(tracer.create_proxy("call_method", target.partition(".")[2], given, named))
         else:
             results.append(tracer.create_proxy("call_function", function(target), given, named))
     return results[-1]
+
+
+def _in_full(value: Any) -> Any:
+    """What a function of the user's gives, in double precision where it has computed in a lower one."""
+    import torch
+
+    if isinstance(value, list | tuple):
+        return [_in_full(each) for each in value]
+    return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
 def _specs(settings: Settings, shapes: Sequence[Shape]) -> Mapping[str, TensorSpec]:
@@ -138,7 +149,8 @@ def _roles(settings: Settings) -> tuple[str, ...]:
 
 
 def _wall(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
-    what = node.settings["program"][-1][0].partition(".")[2]
+    target = next(in_memory(node.settings), node.settings["program"][-1][0])
+    what = target.partition(".")[2]
     for dims in axes:
         solver.close(dims, node, f"computes '{what}', which is not known to treat channels apart")
     return ((),) * len(out)

@@ -1,10 +1,11 @@
 """Programs: calls into `torch` as data.
 
 A program is a list of steps `[function, arguments, keyword arguments]`, whose functions come from
-`graphs.kinds.allowed`. An argument is a plain value, a list, or a reference: `{"in": i}` an operand, `{"step": i}` what
-an earlier step gave, `{"tensor": i}` one of the node's tensors, `{"batch": k}` k times the batch size, `{"training":
-true}` whether the network trains, `{"dtype": "float32"}`, `{"slice": [start, stop, step]}`, `{"ellipsis": true}`,
-`{"tuple": [...]}`, `{"number": "-inf"}` one of the three numbers that JSON has no word for.
+`graphs.kinds.allowed`, or, in the process that took the network in, from `graphs.kinds.in_memory`. An argument is a
+plain value, a list, or a reference: `{"in": i}` an operand, `{"step": i}` what an earlier step gave, `{"tensor": i}`
+one of the node's tensors, `{"batch": k}` k times the batch size, `{"training": true}` whether the network trains,
+`{"dtype": "float32"}`, `{"slice": [start, stop, step]}`, `{"ellipsis": true}`, `{"tuple": [...]}`, `{"number": "-inf"}`
+one of the three numbers that JSON has no word for.
 
 No program writes into a tensor, its own statistics apart, but for the one step that counts passes in train mode,
 `["method.add_", [{"tensor": i}, {"training": true}], {}]`; and none computes with anything but tensors: Python's
@@ -23,7 +24,8 @@ from math import isfinite
 from typing import Any
 
 from graphs.errors import GraphError
-from graphs.kinds.allowed import ELEMENTWISE, allowed, function
+from graphs.kinds.allowed import ELEMENTWISE, allowed
+from graphs.kinds.in_memory import function, remembered
 from graphs.kinds.values import LIMIT, whole
 
 __all__ = ["COUNT", "checked_program", "references"]
@@ -79,7 +81,7 @@ def checked_program(value: Any) -> tuple[Any, ...]:
     for place, step in enumerate(value):
         if not isinstance(step, list | tuple) or len(step) != 3 or not isinstance(step[0], str):
             raise ValueError(f"step {place}: expected [function, arguments, keyword arguments]")
-        if not (allowed(step[0]) or _counts(step)):
+        if not (allowed(step[0]) or remembered(step[0]) or _counts(step)):
             raise ValueError(f"step {place}: '{step[0]}' is none of the functions that a network's file may call")
         if not isinstance(step[1], list | tuple) or not isinstance(step[2], Mapping):
             raise ValueError(f"step {place}: expected a list and an object of arguments")
@@ -152,6 +154,8 @@ def _check_numbers(target: str, value: Any) -> None:
 
 def _check_writes(target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> None:
     """Refuses arguments, by name or by position, that make the function write, other than into its statistics."""
+    if remembered(target):
+        return  # that it does not write has been seen
     by_position = zip(_parameters(target), arguments, strict=False) if arguments else ()
     for name, value in (*by_position, *keywords.items()):
         if name in _WRITING and value is not None and value is not False:

@@ -63,6 +63,23 @@ class Words(nn.Module):
     def forward(self, words, when):
         return self.fc(self.rows(words).mean(1) + when.float().log1p().unsqueeze(-1))
 
+class Reversal(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(context, gradient):
+        return -gradient
+
+class Reversed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.fc(Reversal.apply(self.fc(x)))
+
 class Hard(nn.Module):
     def __init__(self):
         super().__init__()
@@ -183,9 +200,14 @@ def test_what_no_kind_knows_is_named(evolve: Evolve) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["my_nets:Hard", "--input", "4"], "my_nets.py"), (["my_nets:Net", "--input", "3,8,8"], "channel")],
+    [
+        (["my_nets:Hard", "--input", "4"], "my_nets.py"),
+        (["my_nets:Net", "--input", "3,8,8"], "channel"),
+        (["my_nets:Reversed", "--input", "4"], "calls 'my_nets.Reversal' in "),
+        (["my_nets:Reversed", "--input", "4"], "Reversal.apply(self.fc(x))"),
+    ],
 )
-def test_what_cannot_be_traced_is_one_line(arguments: list[str], said: str, evolve: Evolve, folder: Path) -> None:
+def test_what_cannot_be_traced_or_stored_is_one_line(arguments: list[str], said: str, evolve: Evolve) -> None:
     code, output, errors = evolve("import", *arguments, "--to", "new.safetensors")
     assert (code, output) == (2, "") and said in one_line(errors)
     assert not Path("new.safetensors").exists()

@@ -565,21 +565,6 @@ def swallowing(ask: Callable[[Tensor], Any]) -> Callable[[], nn.Module]:
     return lambda: type("Swallowing", (Swallowed,), {"ask": staticmethod(ask)})()
 
 
-class Reversal(torch.autograd.Function):
-    @staticmethod
-    def forward(context: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
-        return -gradient
-
-
-class Reversed(Base):
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(Reversal.apply(self.body(x)))  # here
-
-
 class HookedTensor(Base):
     def forward(self, x: Tensor) -> Tensor:
         y = self.body(x)
@@ -669,7 +654,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "chance of NumPy's": (Draw, "numpy.random.rand()"),
     "noise of a fixed shape": (Noise, "torch.randn(4)  # here"),
     **{f"{name} asked for in vain": (swallowing(ask), "test_importing_traps.py") for name, ask in ASKED.items()},
-    "a gradient of its own": (Reversed, "Reversal.apply(self.body(x)))  # here"),
     "a hook on a tensor": (HookedTensor, "if y.requires_grad:  # here"),
     "a hook on a parameter": (hooked_parameter, "'conv.weight' has a hook"),
     "a backward hook": (hooked_backward, "'conv' has a backward hook"),
