@@ -123,23 +123,21 @@ def view_changed(s: Any, x: Tensor) -> Any:
 
 PARTED: dict[str, Callable[..., Any]] = {
     each.__name__: each
-    for each in (
-        *(
-            probabilities,
-            noises,
-            norms,
-            beside,
-            named,
-            dropped,
-            turns,
-            straight_through,
-            wired,
-            arranged,
-            tied,
-            scaled,
-            view_changed,
-        ),
-    )
+    for each in [
+        probabilities,
+        noises,
+        norms,
+        beside,
+        named,
+        dropped,
+        turns,
+        straight_through,
+        wired,
+        arranged,
+        tied,
+        scaled,
+        view_changed,
+    ]
 }
 
 IMAGES = torch.randn((5, 3, 7, 6), generator=torch.Generator().manual_seed(0))
