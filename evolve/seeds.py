@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PURPOSES", "generator", "seed_of"]
 
-PURPOSES = {"training": 0, "proposal": 1, "certificate": 2, "probe": 3, "start": 4, "control": 5}
+PURPOSES = {"training": 0, "proposal": 1, "certificate": 2, "probe": 3, "start": 4, "control": 5, "heads": 6}
 """What a number is drawn for. The numbers are part of the lineage's meaning: add, never renumber."""
 
 

@@ -145,6 +145,10 @@ def starting_network(settings: Settings, task: Task) -> Genome:
             )
     if not parameters(graph):
         raise StartError(f"model {settings.model} has no parameters, so there is nothing to train; choose another one")
+    hydra = settings.recipe.hydra
+    if hydra is not None and max(hydra.heads, len(hydra.tasks)) > 1:
+        # Heads are part of a candidate's structure, so that they are mutated and inherited like the rest of it.
+        genome = hydra.heads_of(genome, task, seed_of(settings.seed, 0, "heads"))
     return told(genome, task)
 
 

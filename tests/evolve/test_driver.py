@@ -27,6 +27,7 @@ from graphs import Draft, Genome, initial, parameters, save, zoo
 from graphs.errors import EvolutionError, FormatError, GraphError, StorageFull, UnknownName
 from ops import ReplayError
 from runners import Job, Outcome
+from runners.jobs import perform
 from tests.evolve.pools import FakePool, small, trained
 
 LOG_KEYS = (
@@ -400,6 +401,18 @@ def test_late_double_and_foreign_answers_change_nothing(here: Path) -> None:
     noisy = search(small(), through=Noisy())
     assert told(noisy) == told(search(small(), through=FakePool()))
     assert sum(noisy.lineage.snapshot().attempts.values()) == 6
+
+
+def test_bodies_with_heads_are_grown_where_the_recipe_makes_heads(here: Path) -> None:
+    """By the training itself: what it gives back has the heads that it was sent."""
+    hydra = {"heads": 3, "frozen": 0}
+    settings = small(candidates=4, recipe={"epochs": 1, "batch": 16, "precision": "float32", "hydra": hydra})
+    run = search(settings, through=FakePool(perform))
+    assert [candidate.failure for candidate in run.candidates()] == [None] * 4
+    for candidate in run.candidates():
+        assert [head.name for head in candidate.genome().graph.heads] == ["head0", "head1", "head2"]
+    start, trained = run.candidate(0).untrained(), run.candidate(0).genome()
+    assert start.graph == trained.graph and start.digest != trained.digest
 
 
 def test_another_structure_than_was_sent_is_a_failure(here: Path) -> None:
