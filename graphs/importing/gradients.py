@@ -52,35 +52,63 @@ def own_gradients(record: Recorder | None = None) -> Iterator[None]:
     """
     import torch
 
-    # A method that was taken from a class earlier, as in `sign = Sign.apply`, comes by here too.
-    below: Any = torch.autograd.function._SingleLevelFunction
-    hook = torch.Tensor.register_hook
+    base: Any = torch.autograd.Function
+    plain, hook = vars(base)["apply"], torch.Tensor.register_hook
 
-    def apply(kind: Any, *arguments: Any, **keywords: Any) -> Any:
-        home = kind.__module__
-        if home.startswith("torch.") and not home.startswith(_OTHERS):
-            return super(below, kind).apply(*arguments, **keywords)
-        if record and not home.startswith("torch."):
-            result = record(kind, arguments, keywords)
+    def own(kind: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], otherwise: Callable[[], Any]) -> Any:
+        """What stands for the result; what the function gives `otherwise`, where it has no gradient to lose."""
+        if record and not kind.__module__.startswith("torch."):
+            with torch.enable_grad():
+                result = record(kind, arguments, keywords)
             if result is not None:
                 return result
             if not any(isinstance(each, torch.Tensor) and each.requires_grad for each in arguments):
-                return super(below, kind).apply(*arguments, **keywords)
+                return otherwise()
         raise GraphError(
             f"it applies '{kind.__name__}', a torch.autograd.Function, whose gradient would be lost; write it with "
             "functions of torch, such as x + (y - x).detach() for y with the gradient of x"
         )
 
+    def apply(kind: Any, *arguments: Any, **keywords: Any) -> Any:
+        call = plain.__get__(None, kind)
+        if kind.__module__.startswith("torch.") and not kind.__module__.startswith(_OTHERS):
+            return call(*arguments, **keywords)
+        return own(kind, arguments, keywords, lambda: call(*arguments, **keywords))
+
+    def watched(kind: Any) -> Any:
+        """The forward pass of a function whose method `apply` was taken earlier, as in `sign = Sign.apply`."""
+        forward = kind.forward
+
+        def enter(*arguments: Any, **keywords: Any) -> Any:
+            given = arguments[isinstance(next(iter(arguments), None), torch.autograd.function.FunctionCtx) :]
+            return own(kind, given, keywords, lambda: forward(*arguments, **keywords))
+
+        return staticmethod(enter)
+
     def unhooked(tensor: Any, *arguments: Any) -> Any:
         raise GraphError("it puts a hook on a tensor's gradient, which would be lost; leave the hook out")
 
-    below.apply, torch.Tensor.register_hook = classmethod(apply), unhooked  # type: ignore[method-assign]
+    apply.plain = plain  # type: ignore[attr-defined]  # for who calls it as it is
+    kinds = [kind for kind in _below(base) if not kind.__module__.startswith("torch.")]
+    forwards = [(kind, vars(kind).get("forward")) for kind in kinds]
+    for kind, forward in [(kind, watched(kind)) for kind in kinds]:
+        kind.forward = forward
+    base.apply, torch.Tensor.register_hook = classmethod(apply), unhooked  # type: ignore[method-assign]
     try:
         with torch.enable_grad():
             yield
     finally:
-        del below.apply
-        torch.Tensor.register_hook = hook  # type: ignore[method-assign]
+        base.apply, torch.Tensor.register_hook = plain, hook  # type: ignore[method-assign]
+        for kind, known in forwards:
+            if known is None:
+                del kind.forward
+            else:
+                kind.forward = known
+
+
+def _below(kind: Any) -> list[Any]:
+    """All subclasses of a class."""
+    return [found for each in kind.__subclasses__() for found in (each, *_below(each))]
 
 
 _OTHERS = ("torch.utils.checkpoint", "torch._functorch.autograd_function")

@@ -26,9 +26,9 @@ _NAMES = frozenset(
     alpha_dropout amax amin aminmax and_ angle any arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmax
     argmin argsort asin asinh atan atan2 atanh avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bernoulli
     bfloat16 bilinear binary_cross_entropy binary_cross_entropy_with_logits bitwise_and bitwise_not bitwise_or
-    bitwise_xor bmm bool broadcast_tensors broadcast_to bucketize cat cdist ceil celu channel_shuffle cholesky chunk
-    clamp clamp_max clamp_min clip clone column_stack complex concat concatenate conj constant_pad_nd contiguous
-    conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d copysign corrcoef cos cosh
+    bitwise_xor bmm bool broadcast_tensors broadcast_to bucketize cat cdist ceil celu channel_shuffle chunk clamp
+    clamp_max clamp_min clip clone column_stack complex concat concatenate conj constant_pad_nd contiguous conv1d
+    conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d copysign corrcoef cos cosh
     cosine_embedding_loss cosine_similarity count_nonzero cov cross cross_entropy cummax cummin cumprod cumsum
     deg2rad det detach diag diag_embed diagonal diagonal_scatter diff digamma dist div divide dot double dropout
     dropout1d dropout2d dropout3d dstack eigvalsh einsum elu embedding embedding_bag entr eq erf erfc erfcx erfinv

@@ -8,7 +8,6 @@ code, so what is stored would be worth nothing elsewhere: files that have such n
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FunctionType, MethodDescriptorType
@@ -56,8 +55,9 @@ def _entrance(own: Any) -> Callable[..., Any]:
 
     call: Callable[..., Any] = own
     if isinstance(own, type) and issubclass(own, torch.autograd.Function):
-        # A class may have an `apply` that calls this one with more arguments.
-        call = functools.partial(vars(torch.autograd.Function)["apply"].__func__, own)
+        # A class may have an `apply` that calls this one with more arguments; while a trace runs, another one is there.
+        apply: Any = vars(torch.autograd.Function)["apply"]
+        call = getattr(getattr(apply, "__func__", None), "plain", apply).__get__(None, own)
     elif not isinstance(own, FunctionType | MethodDescriptorType):
         return call  # torch's, which are one call in any trace
 
