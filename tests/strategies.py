@@ -226,7 +226,9 @@ class Sketch:
         features = [self.features(id) for id in (*(id for id in ends if id not in varying), *varying)]
         if len(varying) > 1 and self.rng.random() < 0.4:
             auxiliary = self.add("linear", features.pop(), out=self.rng.randint(2, 4))
-            self.draft.head(auxiliary, "auxiliary", training_only=self.rng.random() < 0.5)
+            # What eval mode takes on the way to it would be taken by neither mode.
+            whole = self.rng.random() < 0.5 or self.divides([auxiliary])
+            self.draft.head(auxiliary, "auxiliary", training_only=not whole)
         whole = features[0] if len(features) == 1 else self.add("concat", features)
         if self.rarely():
             whole = self.unary(self.rng.choice(_ACTIVATIONS), self.add("linear", whole, out=4))
