@@ -109,7 +109,7 @@ def export(
         genome, facts = run_or_genome, dict[str, Any]()
     else:
         genome, facts = _from_run(run_or_genome, candidate)
-    genome = genome.for_inference()
+    genome = genome.with_lasting_heads()
     check_stored(genome.graph)
     folder = Path(to).resolve()
     _check_place(folder, force)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import GraphError
 from graphs.names import check_tensors
 from graphs.state import State
-from graphs.structure import Graph, frozen
+from graphs.structure import Graph, Node, frozen
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,12 +75,21 @@ class Genome:
             return self
         return self.changed(graph, {name: self.weights[name] for name in graph.tensors})
 
+    def with_lasting_heads(self) -> Genome:
+        """The network without the outputs that exist in training only, in both modes."""
+        return self._without(())
+
     def for_inference(self) -> Genome:
         """The network without what exists in training only."""
-        from graphs.draft import Draft
         from graphs.kinds import KINDS
 
-        dividing = [node for node in self.graph.nodes.values() if KINDS[node.kind].divides]
+        dividing = tuple(node for node in self.graph.nodes.values() if KINDS[node.kind].divides)
+        return self._without(dividing)
+
+    def _without(self, dividing: Sequence[Node]) -> Genome:
+        """Without heads that exist in training only; of the nodes that divide, what eval mode takes."""
+        from graphs.draft import Draft
+
         if not dividing and not any(head.training_only for head in self.graph.heads):
             return self
         draft = Draft(self.graph)

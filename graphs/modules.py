@@ -62,7 +62,7 @@ def to_torch(genome: Genome) -> fx.GraphModule:
     for name in plan.frozen:
         module.get_parameter(name).requires_grad_(False)
     _set_in_order(module, in_order(genome))
-    setattr(type(module), "__deepcopy__", _copied_whole)  # noqa: B010 (it has a class of its own)
+    _equip(module)
     homeless = genome.weights.keys() - module.state_dict().keys() - {name for name, _ in module.named_buffers()}
     if homeless:
         raise GraphError(
@@ -187,6 +187,7 @@ def _divide_by_mode(whole: fx.Graph, inference: fx.Graph) -> None:
         return [*branch, *lines]
 
     whole.on_generate_code(lambda _: transform)
+    whole._inference = inference  # type: ignore[attr-defined]
 
 
 def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
@@ -247,12 +248,41 @@ def _load(root: nn.Module, plan: Plan, weights: Mapping[str, Tensor], torch: Any
                 owner._buffers[role] = weights[name]
 
 
+def _equip(module: fx.GraphModule) -> None:
+    """Gives a module, which has a class of its own, what a generated one lacks.
+
+    A deep copy is whole. Where its code depends on the mode, its graph is that of its mode, which is what
+    `torch.export` and interpreters run; and it is not pickled, which would fix the mode for good.
+    """
+    from torch import fx
+
+    kind: Any = type(module)
+    kind.__deepcopy__ = _copied_whole
+    graph = module.__dict__["_graph"]
+    inference = getattr(graph, "_inference", None)
+    if inference is not None:
+        plain: Any = fx.GraphModule.graph
+        kind.graph = property(lambda self: plain.fget(self) if self.training else inference, plain.fset)
+    if inference is not None or any(node.op == "get_attr" and node.target == "training" for node in graph.nodes):
+        kind.__reduce__ = _not_pickled
+
+
+def _not_pickled(module: nn.Module) -> Any:
+    raise TypeError(
+        "this module computes something else in each mode, and a pickle of it would keep one mode for good; "
+        "save its state_dict() instead, or its genome by graphs.save"
+    )
+
+
 def _copied_whole(module: fx.GraphModule, memo: dict[int, Any]) -> fx.GraphModule:
     """A deep copy. That of `torch.fx` leaves out what the forward pass does not name, and forgets what is no state."""
     from torch import fx
 
     made: fx.GraphModule = fx.GraphModule.__deepcopy__(module, memo)
-    setattr(type(made), "__deepcopy__", _copied_whole)  # noqa: B010
+    inference = getattr(module.__dict__["_graph"], "_inference", None)
+    if inference is not None:
+        made.__dict__["_graph"]._inference = inference
+    _equip(made)
     for path, part in module.named_modules(remove_duplicate=False):
         holder, _, name = path.rpartition(".")
         if name and name not in made.get_submodule(holder)._modules:

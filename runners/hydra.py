@@ -176,12 +176,13 @@ def split(
     from graphs.initial import fresh_weights
     from ops.copying import copy_nodes
 
-    graph = genome.for_inference().graph
+    genome = genome.with_lasting_heads()
+    graph = genome.graph
     if len(graph.heads) != 1:
         raise GraphError(f"the network has {len(graph.heads)} outputs, expected one to make heads of")
     shared = _in_front(graph, point)
     if heads == 1:
-        return genome.for_inference()
+        return genome
     _check_own(graph, shared)
     draft = Draft(graph)
     draft.heads = []

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from graphs.importing.norms_by_hand import norm_by_hand
+from graphs.importing.padding import padding_of
+from graphs.importing.stand_ins import Decline
 from graphs.kinds.weighted import PLACES
 
 __all__ = ["Layer", "in_mode", "layer_of"]
@@ -18,10 +20,13 @@ Layer = tuple[str, dict[str, Any], dict[str, str]]
 
 
 def _convolution(layer: Any) -> Layer | None:
-    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+    if layer.padding_mode != "zeros":
         return None
-    names = ("kernel_size", "stride", "padding", "dilation")
-    kernel, stride, padding, dilation = (tuple(getattr(layer, name)) for name in names)
+    kernel, stride, dilation = (tuple(getattr(layer, name)) for name in ("kernel_size", "stride", "dilation"))
+    try:
+        padding = tuple(padding_of(layer.padding, kernel, dilation))
+    except Decline:
+        return None
     settings = {"out": layer.out_channels, "kernel": kernel, "stride": stride, "padding": padding}
     own = _own(layer)
     settings |= {"dilation": dilation, "groups": layer.groups, "bias": "bias" in own}

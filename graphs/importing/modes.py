@@ -30,6 +30,7 @@ class Joint:
 
     Attributes:
         low: In whose draft they are.
+        merging: Whether calls that both modes make become one.
         ways: For pairs, what can become of them.
         joined: For pairs, the node that they have become.
         instead: For nodes of eval mode, the node of train mode that stands for both.
@@ -37,6 +38,7 @@ class Joint:
     """
 
     low: Lowering
+    merging: bool = True
     ways: dict[Pair, str] = field(default_factory=dict)
     joined: dict[Pair, str] = field(default_factory=dict)
     instead: dict[str, str] = field(default_factory=dict)
@@ -61,10 +63,11 @@ class Joint:
                 self.joined[pair] = self._made(pair, [self.joined[each] for each in operands])
         return self.joined[one, other]
 
-    def finish(self) -> None:
+    def finish(self) -> bool:
         """Makes all read what stands for both, and brings the nodes into an order in which they can run.
 
-        Nodes stay in the order in which their mode has made them, as far as what they read allows.
+        Nodes stay in the order in which their mode has made them, as far as what they read allows. False, and nothing
+        is changed, where there is no such order, because the modes do the same things one after the other in turn.
         """
         draft = self.low.draft
         nodes = {
@@ -83,14 +86,18 @@ class Joint:
                 readers[source].append(id)
         ready = [(place[id], id) for id, count in left.items() if not count]
         heapq.heapify(ready)
-        draft.nodes = {}
+        ordered: dict[str, Node] = {}
         while ready:
             _, id = heapq.heappop(ready)
-            draft.nodes[id] = nodes[id]
+            ordered[id] = nodes[id]
             for reader in readers[id]:
                 left[reader] -= 1
                 if not left[reader]:
                     heapq.heappush(ready, (place[reader], reader))
+        if len(ordered) < len(nodes):
+            return False
+        draft.nodes = ordered
+        return True
 
     def _way(self, one: str, other: str) -> str:
         """What becomes of a pair; found from its operands, so for them first."""
@@ -139,7 +146,7 @@ class Joint:
         """Whether a pair of different nodes becomes one; not where one of the two already stands for another pair."""
         one, other = pair
         free = self.instead.get(other, one) == one and self.standing.get(one, other) == other
-        return free and self._way(*pair) == _MERGE
+        return free and self.merging and self._way(*pair) == _MERGE
 
     def _made(self, pair: Pair, operands: list[str]) -> str:
         one, other = pair

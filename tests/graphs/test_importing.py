@@ -518,6 +518,33 @@ def test_whole_numbers_reach_as_far_as_the_tables_that_they_index(module: nn.Mod
     assert genome.graph.inputs[0].settings["most"] == most
 
 
+@pytest.mark.parametrize("function", [False, True])
+@pytest.mark.parametrize(("padding", "kernel", "found"), [("same", 3, (2, 2)), ("valid", 3, (0, 0)), ("same", 2, None)])
+def test_padding_that_has_a_name_is_numbers(padding: str, kernel: int, found: Any, function: bool) -> None:
+    """But for even kernels, which `same` pads more behind than before the map."""
+    layer = nn.Conv2d(3, 4, kernel, padding=padding, dilation=2 if found else 1)
+    module = Function(layer) if function else layer
+    images = torch.randn(2, 3, 7, 6)
+    genome = graphs.from_torch(module, images)
+    node = list(genome.graph.nodes.values())[-1]
+    if found is None:
+        assert node.kind == "opaque"
+    else:
+        assert node.kind == "conv2d" and node.settings["padding"] == found
+    assert torch.equal(graphs.to_torch(genome)(images), module(images))
+
+
+class Function(nn.Module):
+    """A convolution as a function."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.how = layer.weight, {"padding": layer.padding, "dilation": layer.dilation}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.conv2d(x, self.weight, **self.how)
+
+
 class Columns(nn.Module):
     """A row of data, each of whose columns indexes a table of its own."""
 

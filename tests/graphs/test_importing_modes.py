@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +15,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import evolve
 import graphs
 from graphs.draft import Draft
 from graphs.errors import GraphError
 from graphs.execution import execute
 from ops import MUTATIONS, certify
+from runners.hydra import split
 from tests.strategies import lively
 
 
@@ -264,3 +268,59 @@ def test_outputs_that_do_not_fit_are_refused(name: str) -> None:
     with pytest.raises(GraphError) as caught:
         graphs.from_torch(Parted(forward), IMAGES)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def crossing(s: Any, x: Tensor) -> Any:
+    """Each mode does first what the other one does then."""
+    y = s.pooled(x)
+    for place, layer in enumerate((s.other_layers, s.fc)):
+        y = layer(y).relu() if s.training == (place == 0) else layer(y).tanh()
+    return y
+
+
+class Crossing(Parted):
+    def __init__(self) -> None:
+        super().__init__(crossing)
+        self.other_layers = nn.Linear(6, 6)
+
+
+def test_modes_that_do_the_same_in_turn_come_in() -> None:
+    with torch.random.fork_rng(devices=[]):
+        module = Crossing()
+        made = graphs.to_torch(graphs.from_torch(module, IMAGES))
+        for training in (True, False):
+            expected, got = outputs(module.train(training), IMAGES), outputs(made.train(training), IMAGES)
+            assert all(map(torch.equal, expected, got))
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_who_reads_the_graph_of_what_comes_out_finds_that_of_its_mode(copied: bool) -> None:
+    module = parted("probabilities")
+    made = graphs.to_torch(graphs.from_torch(module, IMAGES))
+    made = copy.deepcopy(made) if copied else made
+    for training in (True, False):
+        expected = module.train(training)(IMAGES)
+        assert torch.equal(torch.fx.Interpreter(made.train(training)).run(IMAGES), expected)
+    exported = torch.export.export(made.eval(), (IMAGES,)).module()
+    torch.testing.assert_close(exported(IMAGES), module.eval()(IMAGES))
+    with pytest.raises(TypeError, match="would keep one mode for good; save its state_dict"):
+        pickle.dumps(made)
+
+
+def test_an_export_has_both_modes(tmp_path: Path) -> None:
+    module = parted("beside")
+    evolve.export(graphs.from_torch(module, IMAGES), tmp_path / "exported")
+    spec = importlib.util.spec_from_file_location("exported_with_modes", tmp_path / "exported" / "model.py")
+    assert spec is not None and spec.loader is not None
+    code = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(code)
+    made = code.load()
+    assert torch.equal(made(IMAGES), module.eval()(IMAGES))
+    assert torch.equal(made.train()(IMAGES), module.train()(IMAGES)[0])
+
+
+def test_heads_leave_train_mode_what_it_is() -> None:
+    genome = graphs.from_torch(parted("probabilities"), IMAGES)
+    heads = split(genome, 2, 1, "copied")
+    assert sum(node.kind == "by_mode" for node in heads.graph.nodes.values()) == 2
+    assert split(genome, 1, 1).graph == genome.graph

@@ -7,6 +7,7 @@ from typing import Any
 
 from graphs.importing.calls.values import each_place, first, several, tensor
 from graphs.importing.lowering import Lowering
+from graphs.importing.padding import padding_of
 from graphs.importing.stand_ins import Decline, Held, Ref, Training
 from graphs.kinds.weighted import PLACES
 
@@ -49,7 +50,7 @@ def _convolution(places: int) -> Converter:
         dilation: Any = 1,
         groups: int = 1,
     ) -> Any:
-        if not isinstance(weight, Held) or not isinstance(bias, Held | None) or isinstance(padding, str):
+        if not isinstance(weight, Held) or not isinstance(bias, Held | None):
             raise Decline
         if weight.how != "parameter" or len(low.sizes(value)) != places + 2:
             raise Decline
@@ -59,7 +60,8 @@ def _convolution(places: int) -> Converter:
             "kernel": tuple(weight.tensor.shape[2:]),
             "stride": each_place(stride, places),
         }
-        settings |= {"padding": each_place(padding, places), "dilation": each_place(dilation, places), "groups": groups}
+        settings |= {"dilation": each_place(dilation, places), "groups": groups}
+        settings["padding"] = each_place(padding_of(padding, settings["kernel"], settings["dilation"]), places)
         return low.add(f"conv{places}d", [first(low, value)], names, bias=bias is not None, **settings)
 
     return make
