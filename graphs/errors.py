@@ -10,7 +10,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["EvolutionError", "FormatError", "GraphError", "MissingExtra", "ShapeError", "StorageFull", "UnknownName"]
+__all__ = [
+    "EvolutionError",
+    "FormatError",
+    "GraphError",
+    "MissingExtra",
+    "NotComputed",
+    "ShapeError",
+    "StorageFull",
+    "UnknownName",
+]
 
 
 class EvolutionError(Exception):
@@ -22,6 +31,10 @@ class EvolutionError(Exception):
 
 class GraphError(EvolutionError, ValueError):
     """A graph, a genome or a change of one is not valid; the message names the node."""
+
+
+class NotComputed(GraphError):
+    """A node cannot compute its value from what it is given, such as an index that is out of range."""
 
 
 class ShapeError(GraphError):

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graphs.errors import EvolutionError, GraphError
+from graphs.errors import EvolutionError, GraphError, NotComputed
 from graphs.kinds import KINDS
 from graphs.kinds.opaque import in_double
 from graphs.structure import Graph, Node
@@ -127,7 +127,7 @@ def _computed(
     except (EvolutionError, torch.OutOfMemoryError):
         raise
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise GraphError(f"node '{node.id}' cannot be computed: {' '.join(str(error).split())}") from error
+        raise NotComputed(f"node '{node.id}' cannot be computed: {' '.join(str(error).split())}") from error
     if kind.wall and not (isinstance(value, torch.Tensor) and tuple(value.shape[1:]) == graph.shapes[node.id]):
         raise GraphError(f"node '{node.id}' gives something else than a tensor (N, *{graph.shapes[node.id]})")
     return value

@@ -37,7 +37,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from graphs.errors import GraphError
+from graphs.errors import GraphError, NotComputed
 from graphs.genome import Genome
 from graphs.kinds.joins import whole_numbers
 from graphs.structure import Node
@@ -187,9 +187,12 @@ def _certify(parent: Genome, child: Child, inputs: dict[str, Tensor], source: st
             # What draws may have dropped all that there was to see, or few examples have missed it.
             wide = _LESS_WIDE if turn % 2 else _WIDE
             inputs = inputs if turn == 0 else _inputs(parent, None, seed + turn, _MANY, wide)
-            bold = _bold(parent, again, inputs, seed + turn, wild=turn > 0)
-            stout = replay_child(bold, child.record, child.tensors)
-            modes = _measure(bold, stout, Probe(inputs, seed + turn), promised, 1 + turn)
+            try:
+                bold = _bold(parent, again, inputs, seed + turn, wild=turn > 0)
+                stout = replay_child(bold, child.record, child.tensors)
+                modes = _measure(bold, stout, Probe(inputs, seed + turn), promised, 1 + turn)
+            except NotComputed:  # not every network computes on all weights, as one whose values are indices
+                continue
             if "blind" not in (mode.verdict for mode in modes.values()):
                 break
     if stirred or rounds:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from graphs.errors import NotComputed
 from graphs.execution import Run, execute
 from graphs.genome import Genome
 from graphs.kinds import KINDS
@@ -254,7 +255,11 @@ class Comparison:
         """
         found: dict[Edge, float] = {}
         for edge in edges:
-            run, _ = self._shaken(before, training, frozenset({edge}), _UPHEAVAL)
+            try:
+                run, _ = self._shaken(before, training, frozenset({edge}), _UPHEAVAL)
+            except NotComputed:  # an index is out of range, say: that shows
+                found[edge] = math.inf
+                continue
             changes = (size(run.values[node] - before.values[node]) / scale for node, scale in units.items())
             found[edge] = _FAULT / _UPHEAVAL * max(changes, default=0.0)
         return {edge: response for edge, response in found.items() if response > _NOTHING}

@@ -141,6 +141,22 @@ def test_a_token_that_is_below_zero_everywhere_is_stirred_above_it() -> None:
         assert certificate.stirred and certificate.eval.verdict == "pass"
 
 
+def test_weights_on_which_a_network_does_not_compute_are_left_out() -> None:
+    """What a sigmoid gives is an index: behind a gate that is half open, it is out of range."""
+    draft = Draft()
+    image = draft.input((6, 4))
+    mean = draft.add("sigmoid", draft.add("average", image, axes=(0, 1)))
+    steps = [["operator.mul", [{"in": 0}, 6], {}], ["method.long", [{"step": 0}], {}]]
+    place = draft.add("opaque", mean, program=steps, reads=((),), shape=())
+    row = draft.add("pick", [draft.add("linear", image, out=5), place], axis=0, size=6)
+    draft.head(draft.add("linear", row, out=3))
+    parent = lively(draft.finish())
+    sites = [n for n, site in enumerate(MUTATIONS["blend_activation"].sites(parent)) if site.place["at"] == mean]
+    for place_of in sites:
+        assert not certify(parent, child_of(parent, "blend_activation", place_of)).broken
+    assert sites
+
+
 def test_the_cube_of_a_wide_example_does_not_drown_what_is_beside_it() -> None:
     draft = Draft()
     image = draft.input((4, 7, 5))
