@@ -237,8 +237,7 @@ def _drawn(node: Node, generator: Generator, batch: int, wide: float) -> Tensor:
         return found
     if node.settings["dtype"] == "boolean":
         return torch.randint(0, 2, shape, generator=generator).bool()
-    numbers: Tensor = whole_numbers(node.settings, batch, generator)
-    return numbers
+    return whole_numbers(node.settings, batch, generator)
 
 
 def _unrounded(parent: Genome, child: Child) -> tuple[Genome, Child]:

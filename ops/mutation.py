@@ -6,7 +6,6 @@ function of (parent, place, choices, seed), so that replaying a record gives the
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -51,16 +50,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """All texts in a place."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from itertools.chain.from_iterable(map(_texts, value.values()))
-    elif isinstance(value, list | tuple):
-        yield from itertools.chain.from_iterable(map(_texts, value))
 
 
 COUNT = "a whole number from 0 to 2**63 - 1"
@@ -276,7 +265,7 @@ class Mutation:
         if self.undoes is None and self.preserves != "approximate":
             closed.update(genome.graph.nodes.keys() - genome.graph.taught)
         for site in self.find(genome):
-            if not closed or closed.isdisjoint(_texts(site.place)):
+            if not closed or closed.isdisjoint(map(str, site.place.values())):
                 yield site
 
     def promise(self, genome: Genome, place: Mapping[str, Any]) -> str:

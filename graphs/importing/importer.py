@@ -236,22 +236,24 @@ def _name_heads(low: Lowering, trained: Any, evaluated: Any, parting: str) -> No
 
     in_training, in_eval = _outputs(low, trained, ""), _outputs(low, evaluated, "")
     kept = {node: name for name, node in in_eval.items()}
-    joint, before, one_for_both, paired = Joint(low), dict(low.draft.nodes), dict[str, str](), dict[str, str]()
+    joint, pairs = Joint(low), dict[str, tuple[str, str]]()
     for node, name in kept.items():
         if node in in_training.values():
             continue
         own = name if name in in_training else next(iter(in_training), "") if name == "logits" else ""
-        if not own or in_training[own] in kept or own in one_for_both or not joint.possible(in_training[own], node):
+        if not own or in_training[own] in kept or own in pairs or not joint.possible(in_training[own], node):
             place = f", from {parting} on" if parting else ""
             raise GraphError(
                 f"the output '{name}' is of another shape or type in train mode than in eval mode, or there is none"
                 f"{place}; give the same outputs in both, and those for training only beside them"
             )
-        one_for_both[own], paired[own] = joint.join(in_training[own], node), node
-    if one_for_both and not joint.finish():
+        pairs[own] = (in_training[own], node)
+    before = dict(low.draft.nodes)
+    one_for_both = {name: joint.join(*pair) for name, pair in pairs.items()}
+    if pairs and not joint.finish():
         low.draft.nodes = before
         joint = Joint(low, merging=False)
-        one_for_both = {name: joint.join(in_training[name], paired[name]) for name in one_for_both}
+        one_for_both = {name: joint.join(*pair) for name, pair in pairs.items()}
         joint.finish()
     for name, node in in_training.items():
         both = name in one_for_both or node in kept

@@ -7,7 +7,7 @@ they make different ones, a node of kind `by_mode` takes the one or the other.
 
 from __future__ import annotations
 
-import heapq
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -50,18 +50,12 @@ class Joint:
 
     def join(self, one: str, other: str) -> str:
         """The node that is the value of `one` in train mode and that of `other` in eval mode; see `finish`."""
-        ahead = [(one, other)]
-        while ahead:
-            pair = ahead[-1]
-            operands = self._operands(pair) if self._merges(pair) else []
-            missing = [each for each in operands if each not in self.joined]
-            if missing:
-                ahead += missing
-                continue
-            ahead.pop()
-            if pair not in self.joined:
-                self.joined[pair] = self._made(pair, [self.joined[each] for each in operands])
-        return self.joined[one, other]
+        return _settled(
+            (one, other),
+            self.joined,
+            lambda pair: self._operands(pair) if self._merges(pair) else [],
+            lambda pair, operands: self._made(pair, [self.joined[each] for each in operands]),
+        )
 
     def finish(self) -> bool:
         """Makes all read what stands for both, and brings the nodes into an order in which they can run.
@@ -69,6 +63,8 @@ class Joint:
         Nodes stay in the order in which their mode has made them, as far as what they read allows. False, and nothing
         is changed, where there is no such order, because the modes do the same things one after the other in turn.
         """
+        import networkx
+
         draft = self.low.draft
         nodes = {
             id: replace(node, inputs=tuple(self.instead.get(source, source) for source in node.inputs))
@@ -79,40 +75,21 @@ class Joint:
         for id in self.joined.values():
             if nodes[id].kind == "by_mode":
                 place[id] = max(place[source] for source in nodes[id].inputs) + 0.5
-        readers: dict[str, list[str]] = {id: [] for id in nodes}
-        left = {id: len(set(node.inputs)) for id, node in nodes.items()}
-        for id, node in nodes.items():
-            for source in set(node.inputs):
-                readers[source].append(id)
-        ready = [(place[id], id) for id, count in left.items() if not count]
-        heapq.heapify(ready)
-        ordered: dict[str, Node] = {}
-        while ready:
-            _, id = heapq.heappop(ready)
-            ordered[id] = nodes[id]
-            for reader in readers[id]:
-                left[reader] -= 1
-                if not left[reader]:
-                    heapq.heappush(ready, (place[reader], reader))
-        if len(ordered) < len(nodes):
+        reading: networkx.DiGraph[str] = networkx.DiGraph()
+        reading.add_nodes_from(nodes)
+        reading.add_edges_from((source, id) for id, node in nodes.items() for source in node.inputs)
+        try:
+            order = list(networkx.lexicographical_topological_sort(reading, place.__getitem__))
+        except networkx.NetworkXUnfeasible:
             return False
-        draft.nodes = ordered
+        draft.nodes = {id: nodes[id] for id in order}
         return True
 
     def _way(self, one: str, other: str) -> str:
         """What becomes of a pair; found from its operands, so for them first."""
-        ahead = [(one, other)]
-        while ahead:
-            pair = ahead[-1]
-            operands = self._operands(pair) if pair not in self.ways and self._same_call(pair) else []
-            missing = [each for each in operands if each not in self.ways]
-            if missing:
-                ahead += missing
-                continue
-            ahead.pop()
-            if pair not in self.ways:
-                self.ways[pair] = self._found(pair, operands)
-        return self.ways[one, other]
+        return _settled(
+            (one, other), self.ways, lambda pair: self._operands(pair) if self._same_call(pair) else [], self._found
+        )
 
     def _found(self, pair: Pair, operands: list[Pair]) -> str:
         one, other = pair
@@ -182,3 +159,23 @@ class Joint:
                 found.add(id)
                 ahead.extend(nodes[id].inputs)
         return [id for id in reversed(list(nodes)) if id in found]
+
+
+def _settled(
+    pair: Pair,
+    known: dict[Pair, str],
+    operands_of: Callable[[Pair], list[Pair]],
+    settle: Callable[[Pair, list[Pair]], str],
+) -> str:
+    """What is `known` of a pair once it is settled, after the pairs of its operands; without recursion, for depth."""
+    ahead = [pair]
+    while ahead:
+        now = ahead[-1]
+        operands = [] if now in known else operands_of(now)
+        missing = [each for each in operands if each not in known]
+        ahead += missing
+        if not missing:
+            ahead.pop()
+            if now not in known:
+                known[now] = settle(now, operands)
+    return known[pair]

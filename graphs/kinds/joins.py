@@ -15,6 +15,8 @@ from graphs.names import check_argument
 from graphs.structure import Node, Shape
 
 if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
     from graphs.solver import Axis, Dims, Solver
 
 __all__ = ["JOINS", "broadcast", "broadcast_channels", "whole_numbers"]
@@ -39,7 +41,7 @@ def _fitting(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def whole_numbers(settings: Settings, batch: int, generator: Any) -> Any:
+def whole_numbers(settings: Settings, batch: int, generator: Generator) -> Tensor:
     """Examples (batch, *shape) for an input of whole numbers, of those that it may hold."""
     import torch
 

@@ -189,7 +189,11 @@ class _Program:
 
 @lru_cache(maxsize=4096)
 def _counted(program: _Program, shapes: tuple[Shape, ...]) -> int:
-    """The products that torch counts in a program for one example, which is run without numbers."""
+    """The products that torch counts in a program for one example, which is run without numbers.
+
+    None are counted of a program that cannot be run so: one that looks at numbers, that takes whole numbers, or that
+    fails on them too, which is said when the network runs.
+    """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
@@ -203,7 +207,7 @@ def _counted(program: _Program, shapes: tuple[Shape, ...]) -> int:
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             run_program(settings, inputs, held, False)
-    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError):
+    except (RuntimeError, TypeError, ValueError, IndexError):
         return 0
     return int(counter.get_total_flops()) // 2
 
