@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from graphs.bursts import uncollected
 from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.kinds import KINDS, TensorSpec
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["genome_from_module", "hold_still", "module_paths", "to_torch"]
 
 
+@uncollected()
 def to_torch(genome: Genome) -> fx.GraphModule:
     """An ordinary module that computes what the genome does, in train mode.
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from graphs.bursts import uncollected
 from graphs.errors import FormatError, GraphError, UnknownName
 from graphs.genome import Genome
 from graphs.structure import Graph, frozen
@@ -285,6 +286,7 @@ class Mutation:
             return None
         return f"'{self.name}' has no site in this network: it needs {self.needs}"
 
+    @uncollected()
     def apply(
         self,
         genome: Genome,

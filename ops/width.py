@@ -7,6 +7,7 @@ fit together only, such as the queries and keys of attention, change at once.
 
 from __future__ import annotations
 
+from bisect import bisect, insort
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -81,16 +82,23 @@ def apart(spaces: Iterable[Space]) -> list[Space]:
     taken: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
     found = []
     for space in spaces:
-        parts = [
-            ((use.tensor, use.axis), use.offset, use.offset + space.width // use.fold * use.inner) for use in space.uses
-        ]
-        if any(low < end and start < high for key, low, high in parts for start, end in taken[key]):
+        # A tensor that several nodes share has the space at the same places.
+        parts = dict.fromkeys(
+            ((use.tensor, use.axis), (use.offset, use.offset + space.width // use.fold * use.inner))
+            for use in space.uses
+        )
+        if any(_overlaps(taken[key], part) for key, part in parts):
             continue
         found.append(space)
-        # A tensor that several nodes share has the space at the same places.
-        for key, low, high in dict.fromkeys(parts):
-            taken[key].append((low, high))
+        for key, part in parts:
+            insort(taken[key], part)
     return found
+
+
+def _overlaps(others: Sequence[tuple[int, int]], part: tuple[int, int]) -> bool:
+    """Whether a range lies across one of the others, which are in order and apart from each other."""
+    place = bisect(others, part)
+    return (place > 0 and others[place - 1][1] > part[0]) or (place < len(others) and others[place][0] < part[1])
 
 
 def space_at(graph: Graph, name: str) -> Space:

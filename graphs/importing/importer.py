@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from graphs.bursts import uncollected
 from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.state import State
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["from_torch"]
 
 
+@uncollected()
 def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) -> Genome:
     """The genome of a module, weights included; `graphs.to_torch` gives an ordinary module back.
 

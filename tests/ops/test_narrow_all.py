@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy
 import pytest
 import torch
 
 import graphs
+from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.spaces import Space
 from ops import MUTATIONS, replay
-from ops.width import change_width, changeable
+from ops.width import apart, change_width, changeable
 from tests.strategies import SMALL_ZOO, lively, small, transformer
 
 
@@ -47,6 +50,42 @@ def _writers(genome: Genome, tensor: str, axis: int) -> list:  # type: ignore[ty
         if use.how == "write" and (use.tensor, use.axis) == (tensor, axis)
     }
     return [uses[offset] for offset in sorted(uses)]
+
+
+def entries(space: Space) -> set[tuple[str, int, int]]:
+    """The entries of tensors' axes on which a space stands."""
+    return {
+        (use.tensor, use.axis, place)
+        for use in space.uses
+        for place in range(use.offset, use.offset + space.width // use.fold * use.inner)
+    }
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("name", [*SMALL_ZOO, "transformer"])
+def test_spaces_apart_share_no_entry_and_leave_none_out(name: str, backwards: bool) -> None:
+    genome = transformer() if name == "transformer" else small(name)
+    spaces = list(reversed(genome.graph.spaces)) if backwards else list(genome.graph.spaces)
+    found = apart(spaces)
+    taken: set[tuple[str, int, int]] = set()
+    for space in spaces:
+        assert (space in found) == taken.isdisjoint(entries(space)), space.name
+        if space in found:
+            taken |= entries(space)
+
+
+def test_the_cycle_collector_is_as_it_was() -> None:
+    parent = small("vgg8")
+    for was in (False, True):
+        (gc.enable if was else gc.disable)()
+        try:
+            site = MUTATIONS["narrow_all"].sites(parent)[0]
+            graphs.to_torch(MUTATIONS["narrow_all"].apply(parent, site, numpy.random.default_rng(0)).genome)
+            with pytest.raises(GraphError):
+                graphs.from_torch(torch.nn.Linear(3, 3), torch.zeros(2, 4))
+            assert gc.isenabled() == was
+        finally:
+            gc.enable()
 
 
 # Groups that are narrowed to one channel each are a depthwise convolution, whose spaces are tied from then on.
