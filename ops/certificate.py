@@ -59,9 +59,13 @@ VERDICTS = ("pass", "broken", "blind", "unreached", "approximate")
 _LEAST_TOLERANCE = 1e-12
 _FLOORS = 20
 _POWER = 1e6
-_MOST, _PLENTY, _WIDE, _LESS_WIDE = 64, 2**16, 8.0, 3.0
-"""How many examples are drawn at most; activations that cost nothing; how much wider every fourth example is; and how
-much in every second turn on stirred weights, where the cube of an input would else drown all that is beside it."""
+_FEWEST, _MOST, _PLENTY, _ROOM = 4, 64, 2**16, 2**29
+"""How many examples are drawn at least and at most; activations that cost nothing; and how many there is room for,
+which a pass backwards keeps in float64, and once more in what is computed between them."""
+
+_WIDE, _LESS_WIDE = 8.0, 3.0
+"""How much wider every fourth example is, and how much in every second turn on stirred weights, where the cube of an
+input would else drown all that is beside it."""
 
 _TURNS, _MANY, _SETTLED = 8, 32, 4
 """How often stirred weights are measured before they are said to show nothing; with how many examples after once; after
@@ -210,17 +214,18 @@ def _inputs(
     """The probe by argument name, in float64.
 
     As many examples are drawn as hold `_PLENTY` activations, so that a layer without places sees each pair of a channel
-    that it reads and one that it makes alive at once; at least `least` and at most 64.
+    that it reads and one that it makes alive at once; at least `least` if there is room for them, and at most 64.
     """
     import torch
 
     nodes = parent.graph.inputs
     if probe is None:
         generator = torch.Generator().manual_seed(seed)
-        batch = max(least, min(_MOST, _PLENTY // sum(map(prod, parent.graph.shapes.values()))))
+        activations = sum(map(prod, parent.graph.shapes.values()))
+        batch = max(_FEWEST, min(_ROOM // activations, max(least, min(_MOST, _PLENTY // activations))))
         return {node.settings["name"]: _drawn(node, generator, batch, wide) for node in nodes}
     given = dict(probe) if isinstance(probe, Mapping) else {nodes[0].settings["name"]: probe}
-    return {node.settings["name"]: precise(fitting("probe", node, given, 4)) for node in nodes}
+    return {node.settings["name"]: precise(fitting("probe", node, given, _FEWEST)) for node in nodes}
 
 
 def _drawn(node: Node, generator: Generator, batch: int, wide: float) -> Tensor:
