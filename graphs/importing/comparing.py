@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.importing.copying import copied
+from graphs.importing.labels import labelled
 from graphs.importing.tracing import batches
 
 if TYPE_CHECKING:
@@ -123,9 +124,9 @@ def _spread(module: nn.Module, given: Mapping[str, Tensor]) -> float:
             moved = _original(other, rounded, training)
         except Exception:  # noqa: S112 such as a batch norm's, of a single value for each channel
             continue
-        if not all(map(_same, one, same, itertools.repeat(0.0))):
+        if not all(_same(value, same[name], 0.0) for name, value in one.items()):
             return 0.0
-        most = max(most, *map(_distance, one, moved))
+        most = max(most, *(_distance(value, moved[name]) for name, value in one.items()))
     return most
 
 
@@ -180,7 +181,10 @@ def _difference(
             raise Failing(f"what was traced fails in {mode} mode: {error}".splitlines()[0]) from error
         weights.update(buffers)
         what: str | None = None
-        if len(expected) != len(found) or not all(map(_same, expected, found, itertools.repeat(tolerance))):
+        # In a mode of its own an output may have another name, or a place of its own among the others.
+        names = list(expected if expected.keys() == found.keys() else found)
+        pairs = zip(expected.values(), (found[name] for name in names), strict=False)
+        if len(expected) != len(found) or not all(_same(*pair, tolerance) for pair in pairs):
             what = "what was traced does not compute what the module does"
         else:
             state = [(name, buffer) for name, buffer in work.named_buffers() if name in weights]
@@ -209,7 +213,7 @@ _CAUSES = (
 )
 
 
-def _original(work: nn.Module, inputs: Mapping[str, Tensor], training: bool) -> list[Tensor]:
+def _original(work: nn.Module, inputs: Mapping[str, Tensor], training: bool) -> dict[str, Tensor]:
     import torch
 
     work.train(training)
@@ -227,16 +231,16 @@ def _original(work: nn.Module, inputs: Mapping[str, Tensor], training: bool) -> 
 
 def _made(
     genome: Genome, weights: Mapping[str, Tensor], inputs: Mapping[str, Tensor], training: bool
-) -> tuple[list[Tensor], Mapping[str, Tensor]]:
+) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
     import torch
 
     from graphs.execution import execute
 
-    heads = [head.node for head in genome.graph.heads if training or not head.training_only]
+    heads = {head.name: head.node for head in genome.graph.heads if training or not head.training_only}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        run = execute(genome.graph, weights, inputs, training=training, seed=None, keep=heads)
-    return [run.values[head] for head in heads], run.buffers
+        run = execute(genome.graph, weights, inputs, training=training, seed=None, keep=heads.values())
+    return {name: run.values[node] for name, node in heads.items()}, run.buffers
 
 
 def _same(one: Tensor, other: Tensor, tolerance: float) -> bool:
@@ -286,15 +290,18 @@ def _facts(work: nn.Module) -> dict[str, Any]:
     }
 
 
-def _tensors(value: Any) -> list[Tensor]:
+def _tensors(value: Any, name: str = "") -> dict[str, Tensor]:
+    """The tensors of an output by the names of the heads that they become."""
     from torch import Tensor
 
     if isinstance(value, Tensor):
-        return [value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, Mapping):
-        value = [getattr(value, each.name) for each in dataclasses.fields(value)]
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
+        return {name or "logits": value}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
+    elif dataclasses.is_dataclass(value) and not isinstance(value, Mapping):
+        value = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+    parts = labelled(value, name) if isinstance(value, Mapping | list | tuple) else []
+    return {label: tensor for path, part in parts for label, tensor in _tensors(part, path).items()}
 
 
 @contextlib.contextmanager

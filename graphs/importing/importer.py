@@ -170,12 +170,26 @@ def _taken_in(
     with original_apart(module):
         training = trace(work, given, True)
         inference = trace(work, given, False) if training.asked else training
-    lowering = Lowering(work, given, _fixed(training, inference), in_memory)
+
+    def walked(alike: bool) -> Genome:
+        lowering = Lowering(work, given, _fixed(training, inference), in_memory)
+        trained = walk(lowering, training, inference if alike else None)
+        evaluated = trained if alike else walk(lowering, inference, None)
+        _name_heads(lowering, trained, evaluated, "" if alike else _parting(training, inference))
+        return _finish(lowering)
+
     alike = _alike(training, inference)
-    trained = walk(lowering, training, inference if alike else None)
-    evaluated = trained if alike else walk(lowering, inference, None)
-    _name_heads(lowering, trained, evaluated, "" if alike else _parting(training, inference))
-    genome = _finish(lowering)
+    try:
+        genome = walked(alike)
+    except GraphError as error:
+        if not alike or training is inference:
+            raise
+        # Both make the same calls, but of numbers that differ in one that takes no two.
+        alike = False
+        try:
+            genome = walked(alike)
+        except GraphError:
+            raise error from None
     if verify:
         compare(module, genome, given, alike)
     return genome
@@ -237,13 +251,13 @@ def _name_heads(low: Lowering, trained: Any, evaluated: Any, parting: str) -> No
     from graphs.importing.modes import Joint
 
     in_training, in_eval = _outputs(low, trained, ""), _outputs(low, evaluated, "")
-    kept = {node: name for name, node in in_eval.items()}
-    joint, pairs = Joint(low), dict[str, tuple[str, str]]()
-    for node, name in kept.items():
-        if node in in_training.values():
+    joint, pairs, both = Joint(low), dict[str, tuple[str, str]](), set[str]()
+    for name, own in _same_output(in_training, in_eval).items():
+        node = in_eval[name]
+        both.add(own)
+        if own and in_training[own] == node:
             continue
-        own = name if name in in_training else next(iter(in_training), "") if name == "logits" else ""
-        if not own or in_training[own] in kept or own in pairs or not joint.possible(in_training[own], node):
+        if not own or not joint.possible(in_training[own], node):
             place = f", from {parting} on" if parting else ""
             raise GraphError(
                 f"the output '{name}' is of another shape or type in train mode than in eval mode, or there is none"
@@ -258,18 +272,29 @@ def _name_heads(low: Lowering, trained: Any, evaluated: Any, parting: str) -> No
         one_for_both = {name: joint.join(*pair) for name, pair in pairs.items()}
         joint.finish()
     for name, node in in_training.items():
-        both = name in one_for_both or node in kept
-        low.draft.heads.append(Head(name, one_for_both.get(name, node), training_only=not both))
+        low.draft.heads.append(Head(name, one_for_both.get(name, node), training_only=name not in both))
+
+
+def _same_output(in_training: Mapping[str, str], in_eval: Mapping[str, str]) -> dict[str, str]:
+    """For each output of eval mode, which of train mode it is, by name; an empty name where there is none.
+
+    The same node under the same name; or else the same node; or else another node under the same name, or as the first
+    where eval mode has no other.
+    """
+    found = {name: name for name, node in in_eval.items() if in_training.get(name) == node}
+    for name, node in in_eval.items():
+        if name not in found:
+            same = (each for each, twin in in_training.items() if twin == node)
+            like = name if name in in_training else next(iter(in_training), "") if name == "logits" else ""
+            found[name] = next((each for each in (*same, like) if each not in found.values()), "")
+    return found
 
 
 def _outputs(low: Lowering, value: Any, name: str) -> dict[str, str]:
+    from graphs.importing.labels import labelled
     from graphs.importing.stand_ins import Held, Numbering, Program, Ref, Unknown, refs_of
 
-    if isinstance(value, Mapping):
-        parts = {str(key): part for key, part in value.items()}
-    elif isinstance(value, list | tuple):
-        parts = {str(place): part for place, part in enumerate(value)}
-    elif isinstance(value, Unknown):
+    if isinstance(value, Unknown):
         raise low.error(f"it gives {value.what}")
     elif isinstance(value, Numbering):
         raise low.error(
@@ -286,12 +311,8 @@ def _outputs(low: Lowering, value: Any, name: str) -> dict[str, str]:
         )
     elif isinstance(value, Program):
         raise low.error(f"the batch is not the first axis of the output '{name or 'logits'}'")
-    else:
-        return {}
     found: dict[str, str] = {}
-    for key, part in parts.items():
-        plain = re.sub(r"\W", "_", key)
-        label = f"{name}_{plain}" if name else plain if not plain.isdigit() else f"output_{plain}"
+    for label, part in labelled(value, name) if isinstance(value, Mapping | list | tuple) else ():
         new = _outputs(low, part, label)
         if twice := sorted(new.keys() & found.keys()):
             raise low.error(f"two of its outputs would be called '{twice[0]}'; give them names that stay apart")

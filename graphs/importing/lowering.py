@@ -371,9 +371,10 @@ class Lowering:
     def mode(self, flag: Any) -> Any:
         """What a layer is told of the mode: `TRAINING`, or a flag that is the same in both modes.
 
-        Where the two modes make different calls, nothing can be compared, and a flag is taken for the mode.
+        Where the two modes make different calls, nothing can be compared, and a flag that is true in train mode, or
+        false in eval mode, is taken for the mode.
         """
-        return TRAINING if self.apart and isinstance(flag, bool) else flag
+        return TRAINING if self.apart and flag is self.training else flag
 
     def error(self, what: str) -> GraphError:
         """An error that names the line of the user's code."""

@@ -189,22 +189,27 @@ def _value(argument: Any, values: Mapping[fx.Node, Any], twin: Any) -> Any:
     if isinstance(argument, fx.Node):
         return values[argument]
     if isinstance(argument, bool) and isinstance(twin, bool) and argument != twin:
+        if twin:
+            raise ValueError("a flag is False in train mode, but True in eval mode")
         return TRAINING
     if isinstance(argument, int | float) and isinstance(twin, int | float) and not _equal(argument, twin):
         return Differing(argument, twin)
     if type(argument) is str and argument != twin:
         raise ValueError(f"an argument is {argument} in train mode, but {twin} in eval mode")
     if isinstance(argument, tuple) and hasattr(argument, "_fields"):
-        names = argument._fields
-        return {name: _value(each, values, each) for name, each in zip(names, argument, strict=True)}
+        return dict(zip(argument._fields, _parts(argument, values, twin), strict=True))
     if isinstance(argument, list | tuple):
-        others = twin if isinstance(twin, list | tuple) and len(twin) == len(argument) else argument
-        return type(argument)(_value(each, values, other) for each, other in zip(argument, others, strict=True))
+        return type(argument)(_parts(argument, values, twin))
     if isinstance(argument, Mapping):
-        return {name: _value(each, values, each) for name, each in argument.items()}
+        return dict(zip(argument, _parts([*argument.values()], values, [twin[name] for name in argument]), strict=True))
     if isinstance(argument, slice):
-        return slice(*(_value(each, values, each) for each in (argument.start, argument.stop, argument.step)))
+        ends, others = ([each.start, each.stop, each.step] for each in (argument, twin))
+        return slice(*_parts(ends, values, others))
     return argument
+
+
+def _parts(arguments: Sequence[Any], values: Mapping[fx.Node, Any], twins: Sequence[Any]) -> list[Any]:
+    return [_value(each, values, twin) for each, twin in zip(arguments, twins, strict=True)]
 
 
 def _equal(one: float, other: float) -> bool:

@@ -729,15 +729,6 @@ def test_heads_can_change_however_attention_is_written(name: str) -> None:
     assert len(ops.MUTATIONS["widen_keys"].sites(genome)) == (0 if name == "laid" else 1)
 
 
-def test_a_number_that_differs_between_the_modes_is_no_constant() -> None:
-    class Rate(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x * (2.0 if self.training else 1.0)
-
-    with pytest.raises(GraphError, match=r"a number is 2\.0 in train mode and 1\.0 in eval mode"):
-        graphs.from_torch(Rate(), torch.randn(4, 3))
-
-
 class OverPlaces(nn.Module):
     """Pools and dropouts over one or three axes, as layers and as functions."""
 

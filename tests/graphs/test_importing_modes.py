@@ -14,6 +14,7 @@ import numpy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import evolve
 import graphs
@@ -125,6 +126,31 @@ def view_changed(s: Any, x: Tensor) -> Any:
     return s.fc(y.mean((2, 3)))
 
 
+def numbers(s: Any, x: Tensor) -> Any:
+    y = functional.dropout(s.pooled(x), 0.2 if s.training else 0.0) * (2.0 if s.training else 1.0)
+    return s.fc(functional.layer_norm(y, (6,), eps=1e-5 if s.training else 1e-1))
+
+
+def halves(s: Any, x: Tensor) -> Any:
+    """A slice, a flag and a rate that are others in each mode, and a flag that is true in eval mode alone."""
+    y = functional.dropout(s.pooled(x), 0.2, not s.training)
+    y = torch.cat([y[:, slice(0, 3) if s.training else slice(3, 6)]] * 2, 1)
+    return s.fc(functional.leaky_relu(y.cumsum(1), 0.3 if s.training else 0.1))
+
+
+def reparametrised(s: Any, x: Tensor) -> Any:
+    """In eval mode one node is two outputs."""
+    y = s.pooled(x)
+    mean, spread = s.fc(y), s.aux(y)
+    return mean + spread.exp() * torch.randn_like(mean) if s.training else mean, mean, spread
+
+
+def reordered(s: Any, x: Tensor) -> Any:
+    y = s.pooled(x)
+    one, other = s.fc(y), s.aux(y)
+    return {"one": one, "other": other} if s.training else {"other": other, "one": one}
+
+
 PARTED: dict[str, Callable[..., Any]] = {
     each.__name__: each
     for each in [
@@ -141,6 +167,10 @@ PARTED: dict[str, Callable[..., Any]] = {
         tied,
         scaled,
         view_changed,
+        numbers,
+        halves,
+        reparametrised,
+        reordered,
     ]
 }
 
@@ -159,8 +189,9 @@ def parted(name: str) -> Parted:
 def outputs(module: nn.Module, images: Tensor) -> list[Tensor]:
     torch.manual_seed(3)
     found = module(images)
-    parts = found.values() if isinstance(found, dict) else found if isinstance(found, tuple) else (found,)
-    return list(parts)
+    if isinstance(found, dict):
+        return [found[name] for name in sorted(found)]
+    return list(found) if isinstance(found, tuple) else [found]
 
 
 @pytest.mark.parametrize("name", PARTED)

@@ -617,11 +617,6 @@ class Steps(Base):
         return super().forward(x) * (1 + 0.1 * self.step)
 
 
-class TwoNumbers(Base):
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) * (2.0 if self.training else 1.0)  # here
-
-
 class Capped(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -662,7 +657,6 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a squeezed batch": (Squeezed, ".squeeze())  # here"),
     "a number that counts": (Steps, "its attribute 'step' changes"),
     "a layer that is no part": (Unlisted, "a BatchNorm2d, that is no part of the module"),
-    "a number for each mode": (TwoNumbers, "(2.0 if self.training else 1.0)  # here"),
     "an embedding that changes its weights": (Capped, "in place"),
 }
 
