@@ -22,7 +22,7 @@ _RANDOM = frozenset(
     """
     gru lstm rnn_relu rnn_tanh
     alpha_dropout bernoulli dropout dropout1d dropout2d dropout3d feature_alpha_dropout feature_dropout gumbel_softmax
-    multi_head_attention_forward rand_like randn_like rrelu scaled_dot_product_attention
+    multi_head_attention_forward rand_like randint_like randn_like rrelu scaled_dot_product_attention
     """.split()
 )
 

@@ -283,6 +283,8 @@ def _target(node: fx.Node) -> tuple[str, bool]:
 def _aten(name: str) -> tuple[str, bool]:
     """Where people call an aten function, and whether it works in place."""
     in_place = name.endswith("_") and not name.endswith("__")
+    if name == "normal_":
+        return "method.normal", True  # `torch.normal` takes other arguments
     return home_of(name.rstrip("_") if in_place else name), in_place
 
 

@@ -49,7 +49,7 @@ _NAMES = frozenset(
     nan_to_num nanmean nanquantile nansum narrow native_channel_shuffle ndtr ndtri ne neg negative new_full new_ones
     new_zeros nll_loss norm normalize not_equal one_hot ones_like or_ outer pad pairwise_distance permute
     pixel_shuffle pixel_unshuffle poisson_nll_loss polar polygamma pos positive pow prelu prod quantile rad2deg
-    rand_like randn_like ravel real reciprocal relu relu6 remainder renorm repeat repeat_interleave reshape
+    rand_like randint_like randn_like ravel real reciprocal relu relu6 remainder renorm repeat repeat_interleave reshape
     reshape_as rfft rfft2 rfftn rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell roll rot90 round rrelu rsqrt
     rsub scaled_dot_product_attention scatter scatter_add scatter_reduce select select_scatter selu sgn sigmoid sign
     signbit silu sin sinc sinh slice_scatter smooth_l1_loss soft_margin_loss softmax softmin softplus softshrink

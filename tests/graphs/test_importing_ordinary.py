@@ -110,6 +110,14 @@ def written(module: Any, x: Tensor) -> Tensor:
     return module.fc(y) + kept
 
 
+def noisy(s: Any, x: Tensor) -> Tensor:
+    """Noise as people draw it: into tensors without numbers, in whole numbers, from a mean and a deviation."""
+    y = s.fc(x)
+    y = y + torch.empty_like(y).normal_(0.1, 0.3) + y.new_empty(y.shape).uniform_(-0.2, 0.3) + y.new(y.size()).normal_()
+    y = y * torch.empty(y.shape[0], 1).bernoulli_(0.8) + torch.normal(0.2, 0.1, size=y.shape)
+    return y + torch.randint(2, 5, (y.shape[0], 6)) + torch.zeros(len(y), 6).uniform_()
+
+
 def at_its_end(module: Any, x: Tensor) -> Tensor:
     return module.fc(module.first(x)[torch.arange(len(x), device=x.device), (x > 0).sum(-1).argmax(-1)])
 
@@ -203,6 +211,7 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
         ),
         ROW,
     ),
+    "noise that fills a tensor": (lambda: Whole(noisy, fc=nn.Linear(6, 6)), ROW),
     "zeros of the input's type": (
         lambda: Whole(lambda s, x: s.fc(x) + torch.ones(x.shape[0], 6, dtype=x.dtype), fc=nn.Linear(6, 6)),
         ROW,

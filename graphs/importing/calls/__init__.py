@@ -15,6 +15,7 @@ from graphs.importing.calls.attention import ATTENTION_CALLS, attention_layer
 from graphs.importing.calls.elsewhere import layer_elsewhere
 from graphs.importing.calls.joining import JOINING_CALLS
 from graphs.importing.calls.layers import LAYER_CALLS
+from graphs.importing.calls.making import MAKING_CALLS
 from graphs.importing.calls.numbers import NUMBER_CALLS, attribute, length, number
 from graphs.importing.calls.picking import ALONE, PICKING_CALLS, picked
 from graphs.importing.calls.rearranging import REARRANGING_CALLS
@@ -39,7 +40,7 @@ def convert(low: Lowering, target: str, arguments: Sequence[Any], keywords: Mapp
         return picked(low, name, arguments)
     if prefix == "operator" and not any(isinstance(each, Ref | Held | Program) for each in arguments):
         return number(low, name, arguments)
-    converter = VISION.get(target) or (
+    converter = CALLS.get(target) or (
         CALLS.get(name) if prefix in ("torch", "functional", "method", "operator", "aten") else None
     )
     if converter is not None and _takes(converter, low, arguments, keywords):
@@ -80,5 +81,10 @@ CALLS: dict[str, Callable[..., Any]] = {
     **WRITING_CALLS,
     **NUMBER_CALLS,
     **PICKING_CALLS,
+    **MAKING_CALLS,
+    **VISION,
 }
-"""The converters by name, wherever the function is from: `torch`, `torch.nn.functional`, a method, an operator."""
+"""The converters by name, wherever the function is from: `torch`, `torch.nn.functional`, a method, an operator.
+
+Those that are from one place alone stand under their whole name.
+"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from graphs.importing.calls.values import several
@@ -67,46 +67,6 @@ def _expand(low: Lowering, value: Any, *sizes: Any) -> Any:
     return _spread(low, low.ref(value, len(own) - 1))
 
 
-def _filled(method: str) -> Converter:
-    """A new tensor whose size depends on the batch, of the device of an input."""
-
-    def make(low: Lowering, sizes: Any, *given: Any, dtype: Any = None, **keywords: Any) -> Any:
-        return _new(low, method, several(sizes), given, dtype)
-
-    return make
-
-
-def _new(low: Lowering, method: str, sizes: Sequence[Any], given: Sequence[Any], dtype: Any) -> Any:
-    import torch
-
-    if not any(isinstance(size, Size) for size in sizes):
-        raise Decline
-    like = Ref(next(iter(low.inputs.values())))
-    wanted = dtype or (torch.get_default_dtype() if method != "new_full" else _type_of(given[0]))
-    # A type that is the input's own is not written down, so that it follows the network to another precision.
-    named = {} if wanted == low.types[like.node] else {"dtype": wanted}
-    return low.call_anew(f"method.{method}", [like, tuple(sizes), *given], **named)
-
-
-def _type_of(fill: Any) -> Any:
-    """The type of what is filled with a number."""
-    import torch
-
-    return torch.tensor(fill).dtype if isinstance(fill, bool | int | float) else None
-
-
-def _drawn(function: str) -> Converter:
-    """Random numbers, so many for each example."""
-
-    def make(low: Lowering, *sizes: Any, dtype: Any = None, device: Any = None, **keywords: Any) -> Any:
-        if keywords.keys() - {"pin_memory", "layout"}:
-            raise Decline
-        listed = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
-        return low.call_anew(f"torch.{function}", [_new(low, "new_zeros", listed, (), dtype)])
-
-    return make
-
-
 JOINING_CALLS: dict[str, Callable[..., Any]] = {
     "add": _joining("add"),
     "mul": _joining("multiply"),
@@ -115,10 +75,5 @@ JOINING_CALLS: dict[str, Callable[..., Any]] = {
     "concat": _concat,
     "concatenate": _concat,
     "expand": _expand,
-    "zeros": _filled("new_zeros"),
-    "ones": _filled("new_ones"),
-    "full": _filled("new_full"),
-    "rand": _drawn("rand_like"),
-    "randn": _drawn("randn_like"),
 }
 """Functions of several tensors."""
