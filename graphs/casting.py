@@ -1,4 +1,4 @@
-"""Which values of a network are of another floating-point type than its weights: those of a part that it casts.
+"""Which values of a network are of another type than its weights: those of a part that it casts, and no fractions.
 
 A new layer has weights of the network's type, and cannot read them.
 """
@@ -6,11 +6,12 @@ A new layer has weights of the network's type, and cannot read them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graphs.errors import GraphError
 from graphs.execution import execute
 from graphs.genome import Genome
+from graphs.kinds.allowed import ELEMENTWISE
 from graphs.structure import Graph
 
 if TYPE_CHECKING:
@@ -19,14 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["cast_nodes"]
 
-_CASTING = frozenset("half bfloat16 float double type_as to complex polar view_as_complex stft".split())
-"""Functions that give a tensor another type, also where their arguments name none."""
-
 
 def cast_nodes(genome: Genome) -> frozenset[str]:
-    """Ids of the nodes whose values are floating-point or complex numbers of another type than new weights have.
+    """Ids of the nodes whose values are of another type than new weights have.
 
-    Where no program casts and all weights are of one type there are none, and nothing is run.
+    Where all weights are of one type, all inputs are floating-point numbers, and no program does more than compute with
+    those, there are none, and nothing is run.
     """
     types = {tensor.dtype for tensor in genome.weights.values() if tensor.is_floating_point()}
     if not types or (len(types) == 1 and not _casts(genome.graph)):
@@ -34,26 +33,16 @@ def cast_nodes(genome: Genome) -> frozenset[str]:
     own = next(tensor.dtype for tensor in genome.weights.values() if tensor.is_floating_point())
     found: set[str] = set()
     for training in (False, True):
-        values = _values(genome, own, training)
-        found.update(id for id, value in values.items() if value.dtype != own and _has_fractions(value))
+        found.update(id for id, value in _values(genome, own, training).items() if value.dtype != own)
     return frozenset(found)
 
 
-def _has_fractions(value: Tensor) -> bool:
-    return value.is_floating_point() or value.is_complex()
-
-
 def _casts(graph: Graph) -> bool:
-    return any(_named(node.settings.get("program")) for node in graph.nodes.values())
-
-
-def _named(value: Any) -> bool:
-    """Whether a part of a program names a type, or a function that casts."""
-    if isinstance(value, Mapping):
-        return "dtype" in value or any(map(_named, value.values()))
-    if isinstance(value, str):
-        return value.startswith("fft.") or value.partition(".")[2] in _CASTING
-    return isinstance(value, list | tuple) and any(map(_named, value))
+    """Whether there may be values of another type than the weights."""
+    programs = (step for node in graph.nodes.values() for step in node.settings.get("program", ()))
+    return any(node.settings["dtype"] != "float" for node in graph.inputs) or not all(
+        target.partition(".")[2] in ELEMENTWISE for target, _, _ in programs
+    )
 
 
 def _values(genome: Genome, own: torch.dtype, training: bool) -> Mapping[str, Tensor]:

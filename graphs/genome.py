@@ -117,7 +117,7 @@ class Genome:
 
     @cached_property
     def cast(self) -> frozenset[str]:
-        """The nodes whose values are of another floating-point type than new weights have; see `graphs.casting`."""
+        """The nodes whose values are of another type than new weights have; see `graphs.casting`."""
         from graphs.casting import cast_nodes
 
         return cast_nodes(self)

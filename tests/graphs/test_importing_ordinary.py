@@ -110,6 +110,20 @@ def written(module: Any, x: Tensor) -> Tensor:
     return module.fc(y) + kept
 
 
+def in_heads(x: Tensor) -> Tensor:
+    return x.unflatten(-1, (4, 4)).transpose(1, 2)
+
+
+def shared_keys(s: Any, x: Tensor) -> Tensor:
+    key, value = s.both(x).unsqueeze(1).chunk(2, -1)
+    found = functional.scaled_dot_product_attention(in_heads(s.query(x)), key, value)
+    return s.fc(found.transpose(1, 2).flatten(2))
+
+
+def shared_query(s: Any, x: Tensor) -> Tensor:
+    return functional.scaled_dot_product_attention(s.query(x)[:, None], in_heads(s.key(x)), in_heads(s.value(x)))
+
+
 def noisy(s: Any, x: Tensor) -> Tensor:
     """Noise as people draw it: into tensors without numbers, in whole numbers, from a mean and a deviation."""
     y = s.fc(x)
@@ -210,6 +224,14 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
             lambda s, x: s.fc(x) * (torch.rand(x.shape[0], 1) < 0.8) + torch.randn(x.shape), fc=nn.Linear(6, 6)
         ),
         ROW,
+    ),
+    "keys and values that all heads share": (
+        lambda: Whole(shared_keys, query=nn.Linear(16, 16), both=nn.Linear(16, 8), fc=nn.Linear(16, 4)),
+        WORDS,
+    ),
+    "a query that all heads share": (
+        lambda: Whole(shared_query, query=nn.Linear(16, 4), key=nn.Linear(16, 16), value=nn.Linear(16, 16)),
+        WORDS,
     ),
     "noise that fills a tensor": (lambda: Whole(noisy, fc=nn.Linear(6, 6)), ROW),
     "zeros of the input's type": (

@@ -41,6 +41,35 @@ class Turned(nn.Module):
         return out
 
 
+class Ids(nn.Module):
+    """Rows of one table for several columns, as factorisation machines have it."""
+
+    def __init__(self, there: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.rows, self.first, self.last = nn.Embedding(30, 4), nn.Linear(32, 6), nn.Linear(6, 3)
+        self.there = there
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(functional.gelu(self.first(self.rows(self.there(x)).flatten(1))))
+        return out
+
+
+class Marks(nn.Module):
+    """Truth values are added up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        marks = (x > 0) + (x < -1)
+        out: Tensor = self.last(functional.gelu(self.first(marks.float())))
+        return out
+
+
+ROWS = torch.randn((4, 8), generator=torch.Generator().manual_seed(0))
+WORDS = torch.arange(32).reshape(4, 8) % 5
+
 MODULES: dict[str, tuple[Callable[[], nn.Module], torch.dtype, int]] = {
     "half": (lambda: Cast(lambda y: y.half()), torch.float32, 2),
     "bfloat16": (lambda: Cast(lambda y: y.to(torch.bfloat16)), torch.float32, 2),
@@ -48,13 +77,16 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], torch.dtype, int]] = {
     "up from bfloat16": (lambda: Cast(lambda y: y.float()).bfloat16(), torch.bfloat16, 2),
     "not at all": (lambda: Cast(lambda y: y.float()), torch.float32, 0),
     "complex": (Turned, torch.float32, 2),
+    "whole numbers": (lambda: Ids(lambda x: x), torch.float32, 1),
+    "sums of whole numbers": (lambda: Ids(lambda x: x + torch.arange(8) * 3), torch.float32, 3),
+    "truth values": (Marks, torch.float32, 3),
 }
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_child_runs_in_the_networks_own_types(name: str) -> None:
     make, dtype, cast = MODULES[name]
-    rows = torch.randn((4, 8), generator=torch.Generator().manual_seed(0)).to(dtype)
+    rows = WORDS if "whole" in name else ROWS.to(dtype)
     parent = graphs.from_torch(make(), rows)
     assert len(parent.cast) == cast
     made = 0
@@ -68,7 +100,7 @@ def test_every_child_runs_in_the_networks_own_types(name: str) -> None:
 
 
 def test_a_site_at_what_is_cast_is_none() -> None:
-    rows = torch.randn(4, 8)
+    rows = ROWS
     places = []
     for there in (lambda y: y, lambda y: y.half()):
         genome = graphs.from_torch(Cast(there), rows)

@@ -105,7 +105,12 @@ def _attention(
         operands.append(mask)
     if rank < 2 or {len(low.shape(each)) for each in operands} != {rank} or not all(map(low.depends, operands[:3])):
         raise Decline
-    grouped = bool(enable_gqa) and low.shape(operands[0]) != low.shape(operands[1])
+    heads = [low.shape(each)[:-2] for each in operands[:3]]
+    # What is broadcast over heads, all of them share.
+    alone = rank == 3 and heads[1] == heads[2] == (1,)
+    grouped = (bool(enable_gqa) or alone) and heads[0] != heads[1]
+    if not grouped and len(set(heads)) > 1:
+        raise Decline
     settings = {"dropout": float(dropout_p), "causal": is_causal, "grouped": grouped}
     return low.add("attention", operands, scale=None if scale is None else float(scale), **settings)
 
