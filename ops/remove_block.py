@@ -29,11 +29,13 @@ __all__ = ["REMOVE_BLOCK"]
 def _find(genome: Genome) -> Iterable[Site]:
     graph = genome.graph
     varying = dependent(graph)
+    layers = {node.id for node in graph.nodes.values() if node.tensors}
     for keep, drop in dict.fromkeys([*residuals(graph), *_layers(graph), *_projections(genome)]):
         if drop in varying and keep not in varying:
             continue
         lost = dropped(graph, bypass(graph, keep, drop))
-        if any(graph[node].tensors for node in lost) and not any(graph[node].kind == "input" for node in lost):
+        # Nothing would be left to learn where all layers go.
+        if set() < layers & lost < layers and not any(graph[node].kind == "input" for node in lost):
             zero = _is_zero(genome, _scales(graph, keep, drop))
             yield Site({"keep": keep, "drop": drop}, no_more_than(graph, lost) if zero else "approximate")
 

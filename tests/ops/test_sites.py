@@ -89,3 +89,21 @@ def test_a_map_whose_places_are_numbered_keeps_them(kind: str) -> None:
         pooled = Draft(draft.finish())
         pooled.rewire(row, 0, pooled.add("max_pool2d", hidden, after=hidden, kernel=2, stride=2))
         pooled.finish()
+
+
+class AllResidual(nn.Module):
+    """One sum around all layers there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 4), nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(self.first(x).relu())
+
+
+def test_the_last_layers_are_no_block_to_remove() -> None:
+    alone = graphs.from_torch(AllResidual(), torch.ones(2, 6))
+    assert not MUTATIONS["remove_block"].sites(alone)
+    followed = graphs.from_torch(nn.Sequential(AllResidual(), nn.Linear(6, 3)), torch.ones(2, 6))
+    assert MUTATIONS["remove_block"].sites(followed)
