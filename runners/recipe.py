@@ -97,7 +97,8 @@ class Recipe(CheckedModel):
         schedule: `cosine` falls to 0 at the end of the last step, `constant` stays, `multistep` is multiplied by
             `gamma` at each of `milestones`, `one-cycle` rises and falls, `plateau` is multiplied by `gamma` when the
             validation loss has not become better for `patience` epochs.
-        milestones: Shares of the training, or of the cycle, above 0 and below 1, rising.
+        milestones: Shares of the training, or of the cycle, above 0 and below 1, rising; epoch E, counted from 1,
+            begins at (E - 1) / `epochs`.
         gamma: See `schedule`.
         patience: See `schedule`.
         warmup: Share of training in which the rate rises along a line, so that inherited weights are not torn apart.
