@@ -249,8 +249,13 @@ def _curves(folder: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
 
         def note(entry: Mapping[str, Any]) -> None:
             for name, value in entry.items():
-                if isinstance(value, int | float) and name not in ("epoch", "epochs"):
-                    writer.add_scalar(name, value, entry["epoch"])
+                if name in ("epoch", "epochs"):
+                    continue
+                several = isinstance(value, list)
+                figures = {f"{name}/{place}": each for place, each in enumerate(value)} if several else {name: value}
+                for tag, figure in figures.items():
+                    if isinstance(figure, int | float):
+                        writer.add_scalar(tag, figure, entry["epoch"])
 
         yield note
     finally:

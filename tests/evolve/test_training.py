@@ -395,8 +395,16 @@ def test_the_estimate_of_the_original(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stdout.startswith("17.78 %")
 
 
+@pytest.mark.parametrize(
+    ("recipe", "more"),
+    [
+        (Recipe(epochs=2), ()),
+        (Recipe(epochs=2, hydra={"heads": 2}), ("heads/0", "heads/1", "oracle", "disagreement")),
+    ],
+    ids=["plain", "heads"],
+)
 def test_curves_go_to_tensorboard_where_that_is_installed(
-    tmp_path: Path, digits: Task, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, more: tuple[str, ...], tmp_path: Path, digits: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted: list[tuple[str, float, int]] = []
     closed: list[str] = []
@@ -413,12 +421,20 @@ def test_curves_go_to_tensorboard_where_that_is_installed(
 
     genome = zoo.create("convnet", input_shape=digits.input_shape)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as where it is not installed
-    train_into(tmp_path / "without", genome, Recipe(epochs=2), digits, threads=1)
+    train_into(tmp_path / "without", genome, recipe, digits, threads=1)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
-    train_into(tmp_path / "with", genome, Recipe(epochs=2), digits, threads=1)
+    train_into(tmp_path / "with", genome, recipe, digits, threads=1)
     assert closed == [str(tmp_path / "with" / "tensorboard")]
     with (tmp_path / "with" / "curves.csv").open() as file:
         rows = list(csv.DictReader(file))
-    wanted = [(name, float(row[name]), int(row["epoch"])) for row in rows for name in row if name != "epoch"]
-    assert noted == wanted and {name for name, _, _ in noted} == {"train_loss", "val_loss", "val_accuracy", "lr"}
+    wanted = []
+    for row in rows:
+        for name in row.keys() - {"epoch"}:
+            value = json.loads(row[name])
+            figures = (
+                {f"{name}/{place}": each for place, each in enumerate(value)} if name == "heads" else {name: value}
+            )
+            wanted += [(tag, figure, int(row["epoch"])) for tag, figure in figures.items()]
+    assert sorted(noted) == sorted(wanted)
+    assert {name for name, _, _ in noted} == {"train_loss", "val_loss", "val_accuracy", "lr", *more}
     assert (tmp_path / "without" / "curves.csv").read_text() == (tmp_path / "with" / "curves.csv").read_text()
