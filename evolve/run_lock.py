@@ -1,7 +1,7 @@
-"""One search a run: a lock that the kernel takes back when its holder dies, however it dies.
+"""One search a run, one training a folder: a lock that the kernel takes back when its holder dies, however it dies.
 
-`flock` belongs to an open file, not to a file's existence, so a killed search leaves no lock behind that
-would have to be removed by hand. Reading a run needs no lock.
+`flock` belongs to an open file, not to a file's existence, so a process that was killed leaves no lock behind that
+would have to be removed by hand. Reading needs no lock.
 """
 
 from __future__ import annotations
@@ -24,19 +24,23 @@ a search."""
 
 
 class RunLocked(EvolutionError, BlockingIOError):
-    """Another process searches in this run's folder."""
+    """Another process searches or trains in this folder."""
 
 
 class Lock:
-    """Holds the lock of the run in `folder` while its `with` block lasts.
+    """Holds the lock of `folder` while its `with` block lasts.
+
+    Args:
+        folder: Of a run, or of a training.
+        use: What is done there, for the message.
 
     Raises:
         RunLocked: Another process holds it; the message names that process.
         StorageError: The lock file cannot be made.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, use: str = "search") -> None:
+        self._folder, self._use = folder, use
         self._handle = -1
 
     def __enter__(self) -> Lock:
@@ -50,7 +54,8 @@ class Lock:
                     holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
                     process = f" (process {holder})" if holder.isdecimal() else ""
                     raise RunLocked(
-                        f"{self._folder} is in use by another search{process}; wait until it ends, or stop it first"
+                        f"{self._folder} is in use by another {self._use}{process}; "
+                        "wait until it ends, or stop it first"
                     )
                 time.sleep(0.02)
             with storage_errors(path):

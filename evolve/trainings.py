@@ -4,9 +4,10 @@ model.safetensors        the trained network; `member-N.safetensors` beside it w
 curves.csv               one line an epoch, as soon as it is over, also as TensorBoard events where that is installed
 result.json              accuracies, recipe, data, seed, and what an ensemble is worth
 checkpoint.safetensors   where an interrupted training goes on; it is removed at the end
+lock                     held by the process that trains, and by nobody after its death
 
-A folder holds one training. One that is asked for again when it is over is not done again, and another one does not
-take its place.
+A folder holds one training, by one process at a time. One that is asked for again when it is over is not done again,
+and another one does not take its place.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evolve.run_lock import Lock
 from graphs.durable import storage_errors, write_text
 from graphs.errors import EvolutionError
 
@@ -78,14 +80,12 @@ def train_into(
     Raises:
         TrainingFailed: The training diverged, ran out of memory, or network and task do not fit.
         FolderTaken: The folder holds another training, which is over.
+        RunLocked: Another process trains in the folder.
         SettingsError: The recipe does not go with the data, or there is no such device.
         FormatError: The folder holds the checkpoint of another training.
         StorageError: Something cannot be written.
     """
-    from graphs import save
-    from runners.checkpoints import written_curves
     from runners.precision import check_device
-    from runners.training import train
 
     check_device(device)
     recipe = recipe.resolved(task, device)
@@ -98,15 +98,47 @@ def train_into(
     }
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        done = _finished(folder)
+    done = _over(folder, asked)
     if done is not None:
-        other = [name for name, value in asked.items() if done.get(name) != value]
-        if other:
-            raise FolderTaken(
-                f"{folder} holds a training that is over, with another {' and another '.join(other)}; name another "
-                "folder with --out, or remove it"
-            )
         return done
+    with Lock(folder, "training"):
+        done = _over(folder, asked)  # another process may have ended it meanwhile
+        if done is None:
+            done = _trained(folder, genome, recipe, task, asked, seed, teachers, threads, device, report)
+    return done
+
+
+def _over(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the training in a folder came to, if it is what is asked for; None where none is over."""
+    with storage_errors(folder):
+        done = _finished(folder)
+    if done is None:
+        return None
+    other = [name for name, value in asked.items() if done.get(name) != value]
+    if other:
+        raise FolderTaken(
+            f"{folder} holds a training that is over, with another {' and another '.join(other)}; name another "
+            "folder with --out, or remove it"
+        )
+    return done
+
+
+def _trained(
+    folder: Path,
+    genome: Genome,
+    recipe: Recipe,
+    task: Task,
+    asked: Mapping[str, Any],
+    seed: int,
+    teachers: Sequence[Genome],
+    threads: int | None,
+    device: str,
+    report: Callable[[Mapping[str, Any]], None] | None,
+) -> dict[str, Any]:
+    from graphs import save
+    from runners.checkpoints import written_curves
+    from runners.training import train
+
     checkpoint = folder / CHECKPOINT
     curves = written_curves(checkpoint)
     with _curves(folder) as note:
@@ -217,8 +249,13 @@ def _curves(folder: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
 
         def note(entry: Mapping[str, Any]) -> None:
             for name, value in entry.items():
-                if isinstance(value, int | float) and name not in ("epoch", "epochs"):
-                    writer.add_scalar(name, value, entry["epoch"])
+                if name in ("epoch", "epochs"):
+                    continue
+                several = isinstance(value, list)
+                figures = {f"{name}/{place}": each for place, each in enumerate(value)} if several else {name: value}
+                for tag, figure in figures.items():
+                    if isinstance(figure, int | float):
+                        writer.add_scalar(tag, figure, entry["epoch"])
 
         yield note
     finally:

@@ -88,12 +88,15 @@ def fingerprint(parts: Mapping[str, Examples], text: str) -> str:
 
 def _tensor(value: Any, what: str) -> Tensor:
     try:
-        return torch.as_tensor(value)
+        tensor = torch.as_tensor(value).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         raise DataError(
             f"{what} is a {type(value).__name__}; expected a tensor or numbers (for images, a transform such as "
             "torchvision.transforms.PILToTensor makes them one)"
         ) from None
+    if tensor.is_complex():
+        raise DataError(f"{what} is of {tensor.dtype}; expected real numbers (torch.view_as_real makes two of each)")
+    return tensor
 
 
 def _inputs(parts: list[Tensor], where: str) -> Tensor:

@@ -1,9 +1,9 @@
 """Images in class folders: which files there are, which class each belongs to, and which split.
 
 The layout is that of torchvision's ImageFolder: one folder for each class, named like it, with its images anywhere
-below. Where there is a folder `train` that holds such folders, they are the training images, and `val` and `test`
-beside it are taken as they are. What is missing is cut from the training images: a fifth of each class to test, then
-a part to validate, by a draw that depends on the number of images of each class alone.
+below. Where a folder with the name of a split (`NAMES`) holds such folders, all folders beside it are splits, too,
+and are taken as they are. What is missing is cut from the training images: a fifth of each class to test, then a part
+to validate, by a draw that depends on the number of images of each class alone.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ __all__ = ["SUFFIXES", "Image", "Listing", "scan"]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """How the names of images end."""
 
-NAMES = {"validation": ("val", "valid", "validation"), "test": ("test",)}
-"""What the folder of a split is called; that of the training images is `train`."""
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "eval"),
+}
+"""What the folder of a split is called, in any case."""
 
 LEFT_BY_SYSTEMS = frozenset({"desktop.ini", "ehthumbs.db", "thumbs.db"})
 """Files that Windows leaves in folders, in small letters; other systems begin the names of theirs with a dot."""
@@ -74,17 +78,10 @@ def scan(root: Path, limit: int | None = None) -> Listing:
         limit: Take at most this many training images, and as many for validation, evenly over the classes.
 
     Raises:
-        DataError: A file is no image by its name, a class has no images or too few, or there are no classes.
+        DataError: A file is no image by its name, a class has no images or too few, there are no classes, or which
+            folders are splits is not clear.
     """
-    divided = (root / "train").is_dir() and bool(_folders(root / "train"))
-    places = {"train": root / "train" if divided else root}
-    if divided:
-        for split, names in NAMES.items():
-            there = [root / name for name in names if (root / name).is_dir()]
-            if len(there) > 1:
-                raise DataError(f"{root}: both {there[0].name} and {there[1].name} are there; keep one of them")
-            if there:
-                places[split] = there[0]
+    places = _places(root)
     labels = _labels(places["train"])
     images = {split: _of_split(root, place, labels) for split, place in places.items()}
     classes = np.array([image.label for image in images["train"]])
@@ -114,10 +111,39 @@ def scan(root: Path, limit: int | None = None) -> Listing:
     return Listing(root, labels, {"test": images.get("test", ()), **chosen})
 
 
+def _places(root: Path) -> dict[str, Path]:
+    """The folder of each split that is there; `root` is that of the training images where no folder is a split's."""
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder; name one that holds a folder of images for each class")
+    split_of = {name: split for split, names in NAMES.items() for name in names}
+    known = ", ".join(split_of)
+    names = sorted(_folders(root))
+    divided = [name for name in names if name.lower() in split_of and _folders(root / name)]
+    if not divided:
+        return {"train": root}
+    places: dict[str, Path] = {}
+    for name in names:
+        split = split_of.get(name.lower())
+        if split is None:
+            raise DataError(
+                f"{root / name}: not the name of a split ({known}), beside {divided[0]}, which is one by its name and "
+                f"its folders; move {name} elsewhere, or rename {divided[0]} if it is a class"
+            )
+        if split in places:
+            raise DataError(
+                f"{root}: {places[split].name} and {name} are both the {split} split by their names; keep one of them"
+            )
+        places[split] = root / name
+    if "train" not in places:
+        raise DataError(
+            f"{root}: {divided[0]} is a split by its name and its folders, but there is no training split beside it; "
+            f"add a folder train, or rename {divided[0]} if it is a class"
+        )
+    return places
+
+
 def _labels(place: Path) -> tuple[str, ...]:
     """The names of the classes whose folders are in `place`."""
-    if not place.is_dir():
-        raise DataError(f"{place}: there is no such folder; name one that holds a folder of images for each class")
     labels = sorted(_folders(place))
     if len(labels) < 2:
         raise DataError(

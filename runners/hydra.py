@@ -118,21 +118,19 @@ def split_point(graph: Graph) -> int:
 
 
 def with_body(genome: Genome, donor: Genome, point: int | Literal["auto"] = "auto") -> Genome:
-    """The network with the weights that another one has in its first units.
+    """The network with the weights that another one has in its `body`.
 
     Args:
         genome: The network.
         donor: A network that is the same up to there; a HydraNet may be, too.
-        point: Number of units that make up the body.
+        point: Number of units that make up the body of a network with one output.
 
     Raises:
-        GraphError: It is not the same; the message names the first node.
+        GraphError: It is not the same, and the message names the first node; or it cannot be split there.
     """
-    from graphs.unit import units
-
     graph = genome.graph
-    count = split_point(graph) if point == "auto" else point
-    shared = [graph[node] for unit in units(graph)[:count] for node in unit.nodes]
+    inside = body(graph, point)
+    shared = [node for node in graph.nodes.values() if node.id in inside]
     for node in shared:
         other = donor.graph.nodes.get(node.id)
         alike = other is not None and (node.kind, node.settings, node.inputs, node.tensors) == (
@@ -144,8 +142,8 @@ def with_body(genome: Genome, donor: Genome, point: int | Literal["auto"] = "aut
         shapes = [None if name not in donor.weights else donor.weights[name].shape for name in node.tensors.values()]
         if not alike or shapes != [genome.weights[name].shape for name in node.tensors.values()]:
             raise GraphError(
-                f"the body cannot be taken from that network: node '{node.id}' of the first {count} units is another "
-                "one there; name the network that it was trained as, or split earlier"
+                f"the body cannot be taken from that network: node '{node.id}' of the body is another one there; "
+                "name the network that it was trained as, or split earlier"
             )
     given = {name: donor.weights[name] for node in shared for name in node.tensors.values()}
     return replace(genome, weights={**genome.weights, **given})

@@ -97,7 +97,8 @@ class Recipe(CheckedModel):
         schedule: `cosine` falls to 0 at the end of the last step, `constant` stays, `multistep` is multiplied by
             `gamma` at each of `milestones`, `one-cycle` rises and falls, `plateau` is multiplied by `gamma` when the
             validation loss has not become better for `patience` epochs.
-        milestones: Shares of the training, or of the cycle, above 0 and below 1, rising.
+        milestones: Shares of the training, or of the cycle, above 0 and below 1, rising; epoch E, counted from 1,
+            begins at (E - 1) / `epochs`.
         gamma: See `schedule`.
         patience: See `schedule`.
         warmup: Share of training in which the rate rises along a line, so that inherited weights are not torn apart.
@@ -213,10 +214,16 @@ class Recipe(CheckedModel):
         """Raises `SettingsError` for what the task's examples cannot bear."""
         from runners.objectives import OBJECTIVES
 
-        transfer = ["distill.transfer"] if self.distill.transfer is not None else []
-        moved = [name for name in ("flip", "crop", "cutout", "mixup") if getattr(self, name)] + transfer
+        transfer = self.distill.transfer is not None
+        moved = [name for name in ("flip", "crop", "cutout", "mixup") if getattr(self, name)]
+        moved += ["distill.transfer"] * transfer
         if moved and not task.normalisation:
-            raise SettingsError(f"recipe: {moved[0]} is for images, and inputs of {task.name} are none; leave it out")
+            off = {"flip": "false", "distill.transfer": "null"}
+            raise SettingsError(
+                f"recipe: {' and '.join(moved)} {'is' if len(moved) == 1 else 'are'} for images, and inputs of "
+                f"{task.name} are none; switch that off, also where a preset asks for it, by "
+                + " ".join(f"--set {name}={off.get(name, '0')}" for name in moved)
+            )
         if transfer and task.train.mapped:
             raise SettingsError(
                 f"recipe: distill.transfer joins images in memory, and those of {task.name} are mapped from a file; "

@@ -69,7 +69,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path) -> 
         while not checkpoint.exists() and running.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
         running.send_signal(signal.SIGKILL)
-    assert running.returncode == -signal.SIGKILL and checkpoint.exists()
+    assert running.returncode == -signal.SIGKILL and checkpoint.exists() and (tmp_path / "out" / "lock").exists()
     refused = process(*arguments, "--set", "lr=0.05", folder=tmp_path)
     assert refused.returncode == 2 and "recipe.lr was 0.1 and is 0.05" in refused.stderr and checkpoint.exists()
     done = process(*arguments, folder=tmp_path)
@@ -79,6 +79,25 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path) -> 
     whole, found = (load(tmp_path / name / "model.safetensors") for name in ("whole", "out"))
     assert found.digest == whole.digest
     assert (tmp_path / "out" / "curves.csv").read_text() == (tmp_path / "whole" / "curves.csv").read_text()
+
+
+def test_a_second_process_does_not_train_in_the_same_folder(tmp_path: Path, digits: Task) -> None:
+    genome, out = zoo.create("convnet", input_shape=digits.input_shape), tmp_path / "out"
+    refused: list[subprocess.CompletedProcess[str]] = []
+
+    def look(entry: Any) -> None:
+        if entry["epoch"] == 2:
+            for seed in ("0", "1"):
+                refused.append(process("train", "convnet", "--limit", "150", "--seed", seed, folder=tmp_path))
+
+    result = train_into(tmp_path / "trained", genome, Recipe(epochs=3), digits, threads=1, report=look)
+    for done in refused:
+        assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
+        assert f"trained is in use by another training (process {os.getpid()}); wait until it ends" in done.stderr
+    assert len(refused) == 2 and result == json.loads((tmp_path / "trained" / "result.json").read_text())
+    assert train_into(out, genome, Recipe(epochs=3), digits, threads=1)["val_accuracy"] == result["val_accuracy"]
+    curves = [(folder / "curves.csv").read_text() for folder in (out, tmp_path / "trained")]
+    assert curves[0] == curves[1]
 
 
 def test_curves_are_there_after_each_epoch_and_go_on(tmp_path: Path, digits: Task) -> None:
@@ -376,8 +395,16 @@ def test_the_estimate_of_the_original(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stdout.startswith("17.78 %")
 
 
+@pytest.mark.parametrize(
+    ("recipe", "more"),
+    [
+        (Recipe(epochs=2), ()),
+        (Recipe(epochs=2, hydra={"heads": 2}), ("heads/0", "heads/1", "oracle", "disagreement")),
+    ],
+    ids=["plain", "heads"],
+)
 def test_curves_go_to_tensorboard_where_that_is_installed(
-    tmp_path: Path, digits: Task, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, more: tuple[str, ...], tmp_path: Path, digits: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted: list[tuple[str, float, int]] = []
     closed: list[str] = []
@@ -394,12 +421,20 @@ def test_curves_go_to_tensorboard_where_that_is_installed(
 
     genome = zoo.create("convnet", input_shape=digits.input_shape)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as where it is not installed
-    train_into(tmp_path / "without", genome, Recipe(epochs=2), digits, threads=1)
+    train_into(tmp_path / "without", genome, recipe, digits, threads=1)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
-    train_into(tmp_path / "with", genome, Recipe(epochs=2), digits, threads=1)
+    train_into(tmp_path / "with", genome, recipe, digits, threads=1)
     assert closed == [str(tmp_path / "with" / "tensorboard")]
     with (tmp_path / "with" / "curves.csv").open() as file:
         rows = list(csv.DictReader(file))
-    wanted = [(name, float(row[name]), int(row["epoch"])) for row in rows for name in row if name != "epoch"]
-    assert noted == wanted and {name for name, _, _ in noted} == {"train_loss", "val_loss", "val_accuracy", "lr"}
+    wanted = []
+    for row in rows:
+        for name in row.keys() - {"epoch"}:
+            value = json.loads(row[name])
+            figures = (
+                {f"{name}/{place}": each for place, each in enumerate(value)} if name == "heads" else {name: value}
+            )
+            wanted += [(tag, figure, int(row["epoch"])) for tag, figure in figures.items()]
+    assert sorted(noted) == sorted(wanted)
+    assert {name for name, _, _ in noted} == {"train_loss", "val_loss", "val_accuracy", "lr", *more}
     assert (tmp_path / "without" / "curves.csv").read_text() == (tmp_path / "with" / "curves.csv").read_text()

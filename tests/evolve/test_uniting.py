@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy
 import pytest
@@ -16,7 +17,7 @@ from evolve.runs import Run
 from graphs import Genome, load, save, to_torch, units, zoo
 from graphs.errors import EvolutionError, GraphError
 from runners import Recipe, Task, ensembles, evaluate, train
-from runners.hydra import with_body
+from runners.hydra import body, split, with_body
 from runners.presets import preset
 from tests.evolve.conftest import Evolve, one_line
 from tests.evolve.pools import FakePool, small
@@ -79,10 +80,10 @@ def test_an_ensemble_is_weighted_by_validation_alone(run: Run, monkeypatch: pyte
     found = package.ensemble(run.path, [4, 2], test=True)
     members = [look(each, task, "validation")["logits"] for each in genomes]
     assert found["weights"] == ensembles.fitted_weights(members, task.validation.labels)
-    for split in ("validation", "test"):
-        accuracies = [evaluate(each, task, split)["accuracy"] for each in genomes]
-        assert found[split]["members"] == pytest.approx(accuracies)
-        assert found[split]["oracle"] >= max(accuracies)
+    for part in ("validation", "test"):
+        accuracies = [evaluate(each, task, part)["accuracy"] for each in genomes]
+        assert found[part]["members"] == pytest.approx(accuracies)
+        assert found[part]["oracle"] >= max(accuracies)
     weighted = ensembles.together([look(each, task, "test")["logits"] for each in genomes], found["weights"])
     right = (weighted.argmax(1) == task.test.labels).double().mean().item()
     assert found["test"]["weighted_accuracy"] == right
@@ -123,6 +124,18 @@ def test_a_body_comes_from_a_trained_network(tmp_path: Path) -> None:
     assert trained is not None and all(trained.weights[name].equal(donor.weights[name]) for name in first)
     again = with_body(genome, trained, 2)
     assert all(again.weights[name].equal(donor.weights[name]) for name in first)
+
+
+@pytest.mark.parametrize("split_up", [False, True], ids=["one-head", "heads"])
+@pytest.mark.parametrize("point", [1, 2, "auto"])
+def test_what_a_donor_gives_is_what_is_frozen(point: int | Literal["auto"], split_up: bool) -> None:
+    genome, donor = (zoo.create("convnet", input_shape=(1, 8, 8), seed=seed) for seed in (0, 1))
+    if split_up:
+        genome, donor = (split(each, 3, 1, "fresh", seed) for each, seed in ((genome, 7), (donor, 8)))
+    frozen = {name for node in body(genome.graph, point) for name in genome.graph[node].tensors.values()}
+    found = with_body(genome, donor, point)
+    assert frozen and all(found.weights[name] is donor.weights[name] for name in frozen)
+    assert all(found.weights[name] is genome.weights[name] for name in genome.weights.keys() - frozen)
 
 
 def test_a_body_of_another_structure_is_refused(evolve: Evolve, tmp_path: Path) -> None:

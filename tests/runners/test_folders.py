@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -101,18 +102,20 @@ def test_the_cut_depends_on_the_numbers_of_images_alone(tmp_path: Path) -> None:
         assert [image.path for image in one.images[split]] == [image.path for image in other.images[split]]
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_splits_that_are_there_are_taken_as_they_are(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "names",
+    ["train val test", "Train Val Test", "training Valid testing", "train validation TEST", "TRAIN dev eval"],
+)
+def test_splits_that_are_there_are_taken_as_they_are(names: str, tmp_path: Path) -> None:
     folder = tmp_path / "pets"
-    fill(folder / "train")
-    fill(folder / name, {"cat": 3, "eel": 2}, start=500)
-    fill(folder / "test", {"cat": 4, "dog": 4, "eel": 1}, start=600)
-    (folder / "train" / "README.txt").write_text("beside the classes, not in one")
+    learn, check, test = (folder / name for name in names.split())
+    fill(learn)
+    fill(check, {"cat": 3, "eel": 2}, start=500)
+    fill(test, {"cat": 4, "dog": 4, "eel": 1}, start=600)
+    (learn / "README.txt").write_text("beside the classes, not in one")
     task = Task.named(str(folder))
-    assert [found(task, split) for split in ("train", "test")] == [
-        expected_of(folder / "train"),
-        expected_of(folder / "test"),
-    ]
+    assert task.labels == tuple(COUNTS)
+    assert [found(task, split) for split in ("train", "test")] == [expected_of(learn), expected_of(test)]
     assert Counter(task.validation.labels.tolist()) == {0: 3, 2: 2}
 
 
@@ -131,8 +134,10 @@ def test_a_missing_split_is_cut_from_the_training_images(tmp_path: Path) -> None
     assert [len(task.split(split)) for split in prepared.SPLITS] == [48, 5, 12]
 
 
-def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    assert Task.named(str(fill(tmp_path / "rides", {"plane": 20, "train": 20}))).labels == ("plane", "train")
+@pytest.mark.parametrize("name", ["train", "Train", "test", "eval"])
+def test_a_class_may_be_called_like_a_split(name: str, tmp_path: Path) -> None:
+    labels = tuple(sorted(("plane", name)))
+    assert Task.named(str(fill(tmp_path / "rides", dict.fromkeys(labels, 20)))).labels == labels
 
 
 def test_a_limit_decodes_no_more_than_it_takes(tmp_path: Path) -> None:
@@ -316,6 +321,15 @@ def bomb(path: Path) -> None:
     Image.new("1", (20_000, 20_000)).save(path)
 
 
+def split_up(folder: Path, *names: str, beside: tuple[str, ...] = ()) -> None:
+    """Splits in place of the classes, and what stands beside them."""
+    for label in COUNTS:
+        shutil.rmtree(folder / label)
+    for number, name in enumerate(names):
+        fill(folder / name, start=100 * number)
+    fill(folder, dict.fromkeys(beside, 5))
+
+
 WRONG: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "text": (lambda folder: (folder / "dog" / "notes.txt").write_text("x"), ("dog/notes.txt", "no image by its name")),
     "disguised": (lambda folder: (folder / "dog" / "x.png").write_text("x"), ("dog/x.png", "broken, or no image")),
@@ -357,6 +371,26 @@ WRONG: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
             fill(folder / "test", {"fox": 2}),
         ],
         ("test/fox", "no class of that name", "cat, dog, eel"),
+    ),
+    "class-beside-split": (
+        lambda folder: split_up(folder, "train", "val", beside=("bus",)),
+        ("pets/bus: not the name of a split", "move bus elsewhere, or rename train if it is a class"),
+    ),
+    "split-of-another-name": (
+        lambda folder: split_up(folder, "Train", "holdout"),
+        ("pets/holdout: not the name of a split (train, training, val, valid, validation, dev, test, testing, eval)",),
+    ),
+    "two-of-a-split": (
+        lambda folder: split_up(folder, "train", "val", "valid"),
+        ("val and valid are both the validation split", "keep one"),
+    ),
+    "two-cases-of-a-split": (
+        lambda folder: split_up(folder, "train", "Test", "eval"),
+        ("Test and eval are both the test split", "keep one"),
+    ),
+    "no-training-split": (
+        lambda folder: split_up(folder, "Val", "test"),
+        ("Val is a split", "no training split beside it", "add a folder train"),
     ),
     "one-class": (
         lambda folder: [(folder / name).rename(folder / "cat" / name) for name in ("dog", "eel")],

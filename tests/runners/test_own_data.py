@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from runners.examples import fingerprint
 from runners.normalising import moments
 from runners.objectives import METRICS, OBJECTIVES, Metric, ObjectiveError
 from runners.prepared import SPLITS
+from runners.presets import PRESETS, assigned, preset
 from runners.settings_errors import SettingsError
 from tests.runners.places import said_elsewhere
 
@@ -283,6 +285,8 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "nan-target": (Listed(*[(ROW, float("nan"))] * 9), {"loss": "regression"}, "target of example 0 holds"),
     "deep-target": (Listed(*[(ROW, torch.zeros(2, 2))] * 9), {"loss": "regression"}, "a number or a row"),
     "beyond": (Listed(*[(ROW, torch.tensor([0.0, 2.0]))] * 9), {"loss": "multilabel"}, "lie from 0 to 1, got 0 to 2"),
+    "complex": (Listed((ROW, 1), (ROW * 1j, 1)), {}, "input of example 1 is of torch.complex64; expected real numbers"),
+    "complex-target": (Listed((ROW, 1 + 2j)), {"loss": "regression"}, "target of example 0 is of torch.complex"),
     "labels": (Listed(*[(ROW, [0, 1])] * 9), {"loss": "multilabel", "labels": ("a",)}, "1 labels for 2 outputs"),
     "loss": (Listed((ROW, 1)), {"loss": "regresion"}, "did you mean 'regression'"),
     "metric": (Listed((ROW, 1)), {"metric": "r3"}, "unknown metric 'r3'"),
@@ -297,6 +301,19 @@ def test_what_is_wrong_is_one_line(name: str) -> None:
     with pytest.raises((DataError, ObjectiveError, UnknownName), match=words) as caught:
         Task(dataset, **settings)
     assert "\n" not in str(caught.value) and isinstance(caught.value, EvolutionError) and caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("loss", ["classification", "regression"])
+def test_examples_that_require_gradients_are_examples_like_others(loss: str) -> None:
+    inputs, targets = numbers().tensors
+    if loss == "classification":
+        targets = (targets[:, 0] > 0).long()
+    task = Task(TensorDataset(inputs.clone(), targets.clone()), loss=loss)
+    for tensor in (inputs, targets):
+        tensor.requires_grad_(tensor.is_floating_point())
+    again = Task(TensorDataset(inputs, targets), loss=loss)
+    assert again.spec == task.spec and not again.train.images.requires_grad
+    assert train(perceptron(), Recipe(epochs=1), again).failure is None
 
 
 def test_a_loss_and_a_metric_that_are_none_are_the_candidate_s_failure() -> None:
@@ -322,6 +339,19 @@ def test_a_loss_and_a_metric_that_are_none_are_the_candidate_s_failure() -> None
 def test_a_recipe_for_images_or_classes_is_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         train(perceptron(), Recipe(**settings), Task(numbers(), loss="regression"))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("also", [{}, {"flip": True, "cutout": 2, "mixup": 0.2}], ids=["as-it-is", "moved"])
+def test_the_line_says_how_a_preset_for_images_is_one_for_others(name: str, also: dict[str, Any]) -> None:
+    inputs, targets = numbers().tensors
+    task = Task(TensorDataset(inputs, (targets[:, 0] > 0).long()), name="numbers")
+    recipe = preset(name, **also)
+    if recipe.crop or also:
+        with pytest.raises(SettingsError, match="for images, and inputs of numbers are none") as caught:
+            recipe.resolved(task)
+        recipe = preset(name, **{**also, **assigned(re.findall(r"--set (\S+)", str(caught.value)))})
+    assert recipe.resolved(task).changed(precision=None, flip=None) == recipe.changed(flip=None)
 
 
 def test_objectives_state_what_they_are() -> None:

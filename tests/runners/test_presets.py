@@ -12,6 +12,7 @@ from graphs.errors import UnknownName
 from runners import presets
 from runners.presets import PRESETS, assigned, preset
 from runners.recipe import Recipe
+from runners.schedules import learning_rate
 from runners.settings_errors import SettingsError
 
 
@@ -42,12 +43,27 @@ def test_what_the_founding_systems_published() -> None:
     assert (snapshot.epochs, snapshot.cycles, snapshot.snapshots, snapshot.lr, snapshot.batch) == (200, 5, 5, 0.2, 64)
     assert (hydranet.epochs, hydranet.batch, hydranet.lr, hydranet.weight_decay) == (64, 128, 0.01, 5e-4)
     assert (hydranet.hydra.heads, hydranet.hydra.frozen, hydranet.hydra.average) == (8, 55, "logits")
-    assert hydranet.milestones == (48 / 64,) and not hydranet.nesterov
+    assert not hydranet.nesterov
     theirs = preset("cifar10-experiments")
     assert (theirs.optimizer, theirs.lr, theirs.weight_decay, theirs.epochs) == ("adamw", 3e-3, 0.1, 100)
-    assert theirs.milestones == (0.5, 0.75) and not theirs.decay_all
+    assert not theirs.decay_all
     assert preset("networkcompress").distill.how == "logits"
     assert preset("networkcompress").gamma == pytest.approx(0.1**0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "rates"),
+    [
+        ("hydranet", {1: 0.01, 47: 0.01, 48: 0.001, 49: 0.001, 64: 0.001}),  # at the 48th epoch
+        ("cifar10-experiments", {1: 3e-3, 50: 3e-3, 51: 3e-4, 75: 3e-4, 76: 3e-5, 100: 3e-5}),  # after 50 and after 75
+    ],
+)
+@pytest.mark.parametrize("steps", [1, 3, 391])
+def test_the_rate_falls_between_the_published_epochs(name: str, rates: dict[int, float], steps: int) -> None:
+    recipe = preset(name)
+    for epoch, rate in rates.items():
+        for step in range((epoch - 1) * steps, epoch * steps):
+            assert learning_rate(recipe, step, recipe.epochs * steps) == pytest.approx(rate)
 
 
 def test_a_part_is_changed_and_not_replaced() -> None:
