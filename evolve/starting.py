@@ -146,7 +146,7 @@ def starting_network(settings: Settings, task: Task) -> Genome:
     if not parameters(graph):
         raise StartError(f"model {settings.model} has no parameters, so there is nothing to train; choose another one")
     hydra = settings.recipe.hydra
-    if hydra is not None and max(hydra.heads, len(hydra.tasks)) > 1:
+    if hydra is not None:
         # Heads are part of a candidate's structure, so that they are mutated and inherited like the rest of it.
         genome = hydra.heads_of(genome, task, seed_of(settings.seed, 0, "heads"))
     return told(genome, task)
@@ -207,7 +207,7 @@ def told(genome: Genome, task: Task) -> Genome:
 def _demands(graph: Graph, task: Task) -> Iterator[tuple[str, Any, Any]]:
     """What a network has, and what it must have to be trained on `task`."""
     yield "inputs", len(graph.inputs), 1
-    yield "outputs", sum(not head.training_only for head in graph.heads), 1
+    yield "outputs", len(graph.lasting_heads), 1
     yield "an input of shape", tuple(graph.inputs[0].settings["shape"]), task.input_shape
     for head in graph.heads:
         yield f"an output '{head.name}' of shape", tuple(graph.shapes[head.node]), (task.classes,)

@@ -180,7 +180,7 @@ def _measured(outcome: Outcome, recipe: Recipe, task: Task, device: str) -> dict
         accuracies = {name: accuracy for name, (accuracy, _) in told.items()}
         return {"test_accuracy": next(iter(accuracies.values())), "tasks": accuracies}
     networks = [*outcome.members, outcome.genome]
-    heads = sum(not head.training_only for head in outcome.genome.graph.heads)
+    heads = len(outcome.genome.graph.lasting_heads)
     if len(networks) == 1 and heads == 1:
         found = evaluate(outcome.genome, task, "test", device=device)
         return {f"test_{name}": found[name] for name in ("accuracy", task.objective.metric.name)}

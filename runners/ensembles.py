@@ -49,7 +49,7 @@ def head_logits(
 def every_head(module: nn.Module, graph: Graph, feed: Feed, batch: int | None = None) -> dict[str, Tensor]:
     """`head_logits` of a module that was made from `graph`; it stays in eval mode."""
     module.eval()
-    names = [head.name for head in graph.heads if not head.training_only]
+    names = [head.name for head in graph.lasting_heads]
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
     with torch.inference_mode():
         for images, _ in feed.batches(batch or BATCH.get(feed.device.type, 128)):

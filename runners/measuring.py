@@ -88,7 +88,7 @@ def measure(
         over the examples; and the metric's own value under its own name.
     """
     size = batch or BATCH.get(feed.device.type, 128)
-    names = [head.name for head in graph.heads if not head.training_only] or [graph.heads[0].name]
+    names = [head.name for head in graph.lasting_heads]
     wanted = feed.labels_of(names[0])
     alike = [name for name in names if feed.labels_of(name) is wanted] if objective.classes else names[:1]
     module.eval()

@@ -90,7 +90,7 @@ class Session:
         self._body: frozenset[str] = frozenset()
         with candidate_faults("building the network"):
             check_fit(genome.graph, task)
-            if recipe.hydra is not None and len(genome.graph.heads) == 1:
+            if recipe.hydra is not None:
                 genome = recipe.hydra.heads_of(genome, task, order % 2**63)
             layout = memory_format(genome.graph)
             train, distill = task.train, recipe.distill

@@ -115,12 +115,6 @@ def train(
             "--body, or say --set hydra.frozen=0",
             stacklevel=1,
         )
-    heads = sum(not head.training_only for head in genome.graph.heads)
-    if chosen.hydra is not None and heads > 1 and not chosen.hydra.tasks and heads != chosen.hydra.heads:
-        raise typer.BadParameter(
-            f"{model} has {heads} outputs already, and hydra.heads is {chosen.hydra.heads}; say hydra.heads={heads}",
-            param_hint="--set",
-        )
     student = None
     if distill_into is not None:
         student = genome if distill_into == "self" else named_network(distill_into, task, seed)
