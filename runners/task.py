@@ -171,7 +171,7 @@ class Task:
         folder = None if root is None else Path(root).expanduser().resolve()
         given, where = load(name, folder, download)
         known = DATASETS[name]
-        arrays = checked(given, where, classes=len(known.labels))
+        arrays = checked(given, where, classes=len(known.labels), main=known.main)
         spec = {"name": name, "root": None if folder is None else str(folder)}
         return cls.of(
             **sources.of_arrays(arrays, name, spec, limit, known.labels, known.mirror, known.main, known.others)
