@@ -126,7 +126,7 @@ def train(
         result = train_into(out, genome, chosen, task, teachers=teachers, report=seen, **arguments)
     if student is not None:
         ensemble = [load(path) for path in sorted(out.glob("member-*.safetensors"))] + [load(out / "model.safetensors")]
-        plain = chosen.changed(cycles=1, snapshots=0)
+        plain = chosen.changed(cycles=1, snapshots=0, hydra=None)
         with progress(page, as_json) as report:
             found = train_into(out / "distilled", student, plain, task, teachers=ensemble, report=report, **arguments)
         result["distilled"] = found
