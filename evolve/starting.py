@@ -125,6 +125,8 @@ def starting_network(settings: Settings, task: Task) -> Genome:
         EvolutionError: There is no such network, or its file is damaged.
     """
     from graphs import parameters
+    from graphs.errors import ShapeError
+    from runners.measuring import check_fit
 
     if settings.model_settings and (settings.model.endswith(FILE) or ":" in settings.model):
         raise StartError(f"model_settings are for networks of the zoo, and {settings.model} is none; leave them out")
@@ -143,6 +145,10 @@ def starting_network(settings: Settings, task: Task) -> Genome:
                 f"model {settings.model} does not fit data set '{task.name}': it has {what} {_sizes(got)}, "
                 f"expected {_sizes(expected)}; choose a network made for such images"
             )
+    try:
+        check_fit(graph, task)
+    except ShapeError as error:
+        raise StartError(f"model {settings.model}: {error}") from None
     if not parameters(graph):
         raise StartError(f"model {settings.model} has no parameters, so there is nothing to train; choose another one")
     hydra = settings.recipe.hydra
