@@ -85,6 +85,7 @@ def train_into(
     """
     from graphs import save
     from runners.checkpoints import written_curves
+    from runners.outcome import finite
     from runners.precision import check_device
     from runners.training import train
 
@@ -144,14 +145,15 @@ def train_into(
     save(outcome.genome, folder / MODEL)
     for number, member in enumerate(outcome.members):
         save(member, folder / f"member-{number}.safetensors")
-    result = {
+    measured = _measured(outcome, recipe, task, device)
+    result: dict[str, Any] = {
         "val_accuracy": outcome.val_accuracy,
-        **_measured(outcome, recipe, task, device),
+        **finite(measured),
         "epochs": len(outcome.curves),
         "seconds": outcome.seconds,
         **asked,
     }
-    write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
+    write_text(folder / RESULT, json.dumps(result, allow_nan=False, indent=2) + "\n")
     checkpoint.unlink(missing_ok=True)
     return result
 

@@ -130,7 +130,7 @@ def train(
         with progress(page, as_json) as report:
             found = train_into(out / "distilled", student, plain, task, teachers=ensemble, report=report, **arguments)
         result["distilled"] = found
-    for line in [json.dumps(result)] if as_json else summary(out, result):
+    for line in [json.dumps(result, allow_nan=False)] if as_json else summary(out, result):
         page.line(line)
 
 

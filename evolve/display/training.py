@@ -20,7 +20,7 @@ _SHOWN = ("val_loss", "val_accuracy")
 def progress(page: Page, as_json: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """What shows each epoch: a bar that moves on a terminal, else a line."""
     if as_json or not page.live:
-        yield lambda entry: page.line(json.dumps(dict(entry)) if as_json else _line(entry))
+        yield lambda entry: page.line(json.dumps(dict(entry), allow_nan=False) if as_json else _line(entry))
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

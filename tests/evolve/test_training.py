@@ -193,6 +193,38 @@ def test_snapshots_are_an_ensemble_for_each_label_set_and_teach_one_head(tmp_pat
     assert [head.name for head in load(tmp_path / "out" / "distilled" / "model.safetensors").graph.heads] == ["logits"]
 
 
+def test_a_figure_that_is_not_finite_is_null(tmp_path: Path) -> None:
+    """The r2 of a constant target, of which JSON has no minus infinity."""
+    import torch
+    from torch.utils.data import TensorDataset
+
+    from graphs import Genome, initial_weights, save
+    from graphs.draft import Draft
+
+    rows = TensorDataset(torch.randn(40, 6, generator=torch.Generator().manual_seed(0)), torch.full((40,), 3.0))
+    Task(rows, loss="regression").save(tmp_path / "rows.safetensors")
+    draft = Draft()
+    draft.head(draft.add("linear", draft.input((6,)), out=1))
+    graph = draft.finish()
+    save(Genome(graph, initial_weights(graph, 0)), tmp_path / "net.safetensors")
+    done = process(
+        *("train", "net.safetensors", "--data", "rows.safetensors", "--epochs", "1", "--threads", "1", "--json"),
+        *("--out", "out"),
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+
+    def refused(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    epoch, told = (json.loads(line, parse_constant=refused) for line in done.stdout.splitlines())
+    assert epoch["val_r2"] is None and epoch["val_accuracy"] == 0
+    assert told["test_r2"] is None and told["test_accuracy"] == 0
+    assert json.loads((tmp_path / "out" / "result.json").read_text(), parse_constant=refused) == told
+    with (tmp_path / "out" / "curves.csv").open() as file:
+        assert [row["val_r2"] for row in csv.DictReader(file)] == [""]
+
+
 def test_a_network_is_a_name_a_file_or_a_candidate(tmp_path: Path, digits: Task) -> None:
     genome = zoo.create("convnet", input_shape=digits.input_shape)
     train_into(tmp_path, genome, Recipe(epochs=1), digits, threads=1)
