@@ -46,7 +46,8 @@ def ensemble(
     Returns:
         `candidates`, ids; `weights`, how much each counts, fitted on the validation split; and for `validation`, and
         for `test` where that is asked for, the `runners.ensembles.report` of all counted equally, with
-        `weighted_accuracy`, that with these weights.
+        `weighted_accuracy`, that with these weights. Where the candidates' outputs tell several label sets apart, that
+        is of the one that candidates are ranked by, and `tasks` holds `weights` and the reports of each.
 
     Raises:
         EnsembleError: There are fewer than two, one is given twice, or the task has no classes.
@@ -54,7 +55,7 @@ def ensemble(
         EvolutionError: There is no such run or candidate, or its data has changed.
     """
     from evolve.runs import Run, open_run
-    from runners.ensembles import agreed, fitted_weights, head_logits, report
+    from runners.ensembles import agreed, by_label_set, fitted_weights, report
     from runners.precision import check_device
     from runners.task import Task
 
@@ -75,12 +76,16 @@ def ensemble(
             f"an ensemble averages probabilities of classes, and {task.name} is a task of {task.objective.name}"
         )
     genomes = [opened.candidate(number).genome() for number in candidates]
-    found: dict[str, Any] = {"candidates": list(candidates)}
-    for name in ("validation", "test") if test else ("validation",):
-        members = [agreed(list(head_logits(each, task, name, device=device).values())) for each in genomes]
-        labels = task.split(name).labels
-        if name == "validation":
-            found["weights"] = fitted_weights(members, labels)
-        weighted = report(members, labels, found["weights"])["accuracy"]
-        found[name] = {**report(members, labels), "weighted_accuracy": weighted}
-    return found
+    tasks: dict[str, dict[str, Any]] = {}
+    for split in ("validation", "test") if test else ("validation",):
+        said = [by_label_set(each, task, split, device=device) for each in genomes]
+        for name in said[0]:  # no mutation drops an output or gives it another name
+            members = [agreed(list(each[name].values())) for each in said]
+            labels = task.split(split).labels_of(name)
+            found = tasks.setdefault(name, {})
+            if split == "validation":
+                found["weights"] = fitted_weights(members, labels)
+            weighted = report(members, labels, found["weights"])["accuracy"]
+            found[split] = {**report(members, labels), "weighted_accuracy": weighted}
+    ranked = next(iter(tasks.values()))
+    return {"candidates": list(candidates), **ranked} | ({"tasks": tasks} if len(tasks) > 1 else {})

@@ -125,6 +125,8 @@ def starting_network(settings: Settings, task: Task) -> Genome:
         EvolutionError: There is no such network, or its file is damaged.
     """
     from graphs import parameters
+    from graphs.errors import ShapeError
+    from runners.measuring import check_fit
 
     if settings.model_settings and (settings.model.endswith(FILE) or ":" in settings.model):
         raise StartError(f"model_settings are for networks of the zoo, and {settings.model} is none; leave them out")
@@ -143,10 +145,14 @@ def starting_network(settings: Settings, task: Task) -> Genome:
                 f"model {settings.model} does not fit data set '{task.name}': it has {what} {_sizes(got)}, "
                 f"expected {_sizes(expected)}; choose a network made for such images"
             )
+    try:
+        check_fit(graph, task)
+    except ShapeError as error:
+        raise StartError(f"model {settings.model}: {error}") from None
     if not parameters(graph):
         raise StartError(f"model {settings.model} has no parameters, so there is nothing to train; choose another one")
     hydra = settings.recipe.hydra
-    if hydra is not None and max(hydra.heads, len(hydra.tasks)) > 1:
+    if hydra is not None:
         # Heads are part of a candidate's structure, so that they are mutated and inherited like the rest of it.
         genome = hydra.heads_of(genome, task, seed_of(settings.seed, 0, "heads"))
     return told(genome, task)
@@ -207,7 +213,7 @@ def told(genome: Genome, task: Task) -> Genome:
 def _demands(graph: Graph, task: Task) -> Iterator[tuple[str, Any, Any]]:
     """What a network has, and what it must have to be trained on `task`."""
     yield "inputs", len(graph.inputs), 1
-    yield "outputs", sum(not head.training_only for head in graph.heads), 1
+    yield "outputs", len(graph.lasting_heads), 1
     yield "an input of shape", tuple(graph.inputs[0].settings["shape"]), task.input_shape
     for head in graph.heads:
         yield f"an output '{head.name}' of shape", tuple(graph.shapes[head.node]), (task.classes,)

@@ -75,7 +75,8 @@ def train_into(
 
     Returns:
         What `result.json` holds: `val_accuracy`, `test_accuracy`, for several heads or members `ensemble`, and for
-        heads with label sets of their own `tasks`, the accuracy of each.
+        heads with label sets of their own `tasks`, the accuracy of each, and, where a label set has several heads or
+        members, `ensembles` in place of `ensemble`, one for each label set.
 
     Raises:
         TrainingFailed: The training diverged, ran out of memory, or network and task do not fit.
@@ -137,6 +138,7 @@ def _trained(
 ) -> dict[str, Any]:
     from graphs import save
     from runners.checkpoints import written_curves
+    from runners.outcome import finite
     from runners.training import train
 
     checkpoint = folder / CHECKPOINT
@@ -175,14 +177,15 @@ def _trained(
     save(outcome.genome, folder / MODEL)
     for number, member in enumerate(outcome.members):
         save(member, folder / f"member-{number}.safetensors")
-    result = {
+    measured = _measured(outcome, recipe, task, device)
+    result: dict[str, Any] = {
         "val_accuracy": outcome.val_accuracy,
-        **_measured(outcome, recipe, task, device),
+        **finite(measured),
         "epochs": len(outcome.curves),
         "seconds": outcome.seconds,
         **asked,
     }
-    write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
+    write_text(folder / RESULT, json.dumps(result, allow_nan=False, indent=2) + "\n")
     checkpoint.unlink(missing_ok=True)
     return result
 
@@ -200,40 +203,43 @@ def _finished(folder: Path) -> dict[str, Any] | None:
 
 def _measured(outcome: Outcome, recipe: Recipe, task: Task, device: str) -> dict[str, Any]:
     """The test split, for once; heads and members together, with weights from the validation split."""
-    from runners.ensembles import fitted_weights, head_logits, report
-    from runners.feeding import Feed
-    from runners.label_sets import scores
-    from runners.measuring import evaluate, memory_format
+    from runners.ensembles import by_label_set, fitted_weights, report
+    from runners.measuring import evaluate
 
     assert outcome.genome is not None  # noqa: S101 - for the type checker: the caller has looked
-    if any(head.name in task.others for head in outcome.genome.graph.heads):
-        feed = Feed(task, task.test, "cpu", memory_format(outcome.genome.graph))
-        told = scores(head_logits(outcome.genome, task, "test", device=device), feed)
-        accuracies = {name: accuracy for name, (accuracy, _) in told.items()}
-        return {"test_accuracy": next(iter(accuracies.values())), "tasks": accuracies}
     networks = [*outcome.members, outcome.genome]
-    heads = sum(not head.training_only for head in outcome.genome.graph.heads)
-    if len(networks) == 1 and heads == 1:
+    heads = outcome.genome.graph.lasting_heads
+    if not task.objective.classes or (len(networks) == len(heads) == 1 and heads[0].name not in task.others):
         found = evaluate(outcome.genome, task, "test", device=device)
         return {f"test_{name}": found[name] for name in ("accuracy", task.objective.metric.name)}
     of = recipe.hydra.average if recipe.hydra is not None else "probabilities"
-    logits = {
-        split: [head for each in networks for head in head_logits(each, task, split, device=device).values()]
-        for split in ("validation", "test")
+    said = {
+        split: [by_label_set(each, task, split, device=device) for each in networks] for split in ("validation", "test")
     }
-    weights = fitted_weights(logits["validation"], task.validation.labels)
-    even = report(logits["test"], task.test.labels, of=of)
-    fitted = report(logits["test"], task.test.labels, weights)
-    last = report(logits["test"][-heads:], task.test.labels, of=of)["accuracy"]
-    return {
-        "test_accuracy": last,
-        "ensemble": {
-            "test_accuracy": even["accuracy"],
-            "weights": weights,
-            "weighted_test_accuracy": fitted["accuracy"],
-            **{key: even[key] for key in ("members", "oracle", "disagreement", "pairs", "last")},
-        },
-    }
+    right: dict[str, float] = {}
+    alone: dict[str, float] = {}
+    ensembles: dict[str, Any] = {}
+    for name, last in said["test"][-1].items():
+        asked, labels = (task.split(split).labels_of(name) for split in ("validation", "test"))
+        members = {split: [head for each in parts for head in each[name].values()] for split, parts in said.items()}
+        united = report(list(last.values()), labels, of=of)
+        right[name] = united["accuracy"]
+        alone |= dict(zip(last, united["members"], strict=True))
+        if len(members["test"]) > 1:
+            weights = fitted_weights(members["validation"], asked)
+            even = report(members["test"], labels, of=of)
+            ensembles[name] = {
+                "test_accuracy": even["accuracy"],
+                "weights": weights,
+                "weighted_test_accuracy": report(members["test"], labels, weights)["accuracy"],
+                **{key: even[key] for key in ("members", "oracle", "disagreement", "pairs", "last")},
+            }
+    result: dict[str, Any] = {"test_accuracy": next(iter(right.values()))}
+    if not task.others.keys().isdisjoint(alone):
+        result["tasks"] = alone
+    if len(right) > 1:
+        return result | ({"ensembles": ensembles} if ensembles else {})
+    return result | ({"ensemble": next(iter(ensembles.values()))} if ensembles else {})
 
 
 @contextlib.contextmanager

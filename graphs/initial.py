@@ -41,8 +41,8 @@ def uniform(generator: numpy.random.PCG64, shape: Shape, low: float, high: float
     import numpy
 
     raw = numpy.asarray(generator.random_raw(prod(shape)), dtype=numpy.uint64).reshape(shape)
-    numbers: Numbers = low + (high - low) * ((raw >> numpy.uint64(11)) * 2.0**-53)
-    return numbers
+    numbers: Numbers = numpy.asarray(low + (high - low) * ((raw >> numpy.uint64(11)) * 2.0**-53))
+    return numbers  # an array for a scalar's shape, too, of which arithmetic would make a number
 
 
 def start_tensor(spec: TensorSpec, seed: int, name: str) -> Tensor:

@@ -120,6 +120,11 @@ class Graph:
             raise GraphError(f"there is no node '{node}' in this graph of {len(self.nodes)} nodes") from None
 
     @cached_property
+    def lasting_heads(self) -> tuple[Head, ...]:
+        """The outputs that exist in eval mode, too."""
+        return tuple(head for head in self.heads if not head.training_only)
+
+    @cached_property
     def inputs(self) -> tuple[Node, ...]:
         """The nodes of kind `input`, in execution order."""
         return tuple(node for node in self.nodes.values() if node.kind == "input")

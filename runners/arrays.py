@@ -25,6 +25,9 @@ TWO = 2
 OTHERS = re.compile(r"y_(?:train|test)_([a-z][a-z0-9_]*)")
 """Names of the arrays that hold further label sets."""
 
+OUTPUTS = re.compile(r"logits|head\d+|output_\d\w*")
+"""Names that outputs have by themselves, and no label set may have: an output learns the label set of its name."""
+
 MOST_BYTES = 1 << 36
 """Largest image set that is read, in bytes: it has to fit into memory."""
 
@@ -82,7 +85,7 @@ def refuse_bomb(claimed: int, size: int, where: str) -> None:
         )
 
 
-def checked(given: dict[str, Any], where: str, classes: int | None = None) -> Arrays:
+def checked(given: dict[str, Any], where: str, classes: int | None = None, main: str = "labels") -> Arrays:
     """Checks the four arrays of the Keras layout and brings them to the form of `Arrays`.
 
     Args:
@@ -90,6 +93,7 @@ def checked(given: dict[str, Any], where: str, classes: int | None = None) -> Ar
             integer type, `(N,)` or `(N, 1)`; further label sets as `y_train_NAME` and `y_test_NAME`.
         where: Name of the file or data set, for messages.
         classes: Number of classes; None for the highest training label and one.
+        main: Name of the label set that `y_train` and `y_test` are.
 
     Raises:
         DataError: Anything is missing, of the wrong type or size, or out of range.
@@ -118,6 +122,13 @@ def checked(given: dict[str, Any], where: str, classes: int | None = None) -> Ar
                 f"{' in y_train' if classes is None else ''}; expected labels from 0 to {found - 1}"
             )
     names = sorted(match[1] for match in map(OTHERS.fullmatch, given) if match)
+    for name in names:
+        if name == main or OUTPUTS.fullmatch(name):
+            whose = "y_train has itself" if name == main else "networks give outputs by themselves"
+            raise DataError(
+                f"{where}: y_train_{name} is a label set called '{name}', a name that {whose}, so that nothing "
+                "tells which labels are meant; give the arrays another name"
+            )
     others = {name: _further(given, name, labels, where) for name in names}
     return Arrays(images["train"], labels["train"], images["test"], labels["test"], found, others)
 

@@ -26,7 +26,7 @@ from runners.feeding import Feed
 from runners.measuring import BATCH, agreed, built, check_fit, memory_format
 from runners.task import Split, Task
 
-__all__ = ["AVERAGES", "agreed", "every_head", "fitted_weights", "head_logits", "report", "together"]
+__all__ = ["AVERAGES", "agreed", "by_label_set", "every_head", "fitted_weights", "head_logits", "report", "together"]
 
 AVERAGES = ("probabilities", "logits")
 """What can be averaged. Probabilities are what snapshot ensembles average, logits what HydraNet's heads do."""
@@ -46,10 +46,20 @@ def head_logits(
     return every_head(built(genome, device), genome.graph, feed, batch)
 
 
+def by_label_set(
+    genome: Genome, task: Task, split: str | Split, *, device: str = "cpu"
+) -> dict[str, dict[str, Tensor]]:
+    """`head_logits` for each label set whose classes a head tells apart, that of the first head first."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for head, logits in head_logits(genome, task, split, device=device).items():
+        found.setdefault(task.label_set_of(head), {})[head] = logits
+    return found
+
+
 def every_head(module: nn.Module, graph: Graph, feed: Feed, batch: int | None = None) -> dict[str, Tensor]:
     """`head_logits` of a module that was made from `graph`; it stays in eval mode."""
     module.eval()
-    names = [head.name for head in graph.heads if not head.training_only]
+    names = [head.name for head in graph.lasting_heads]
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
     with torch.inference_mode():
         for images, _ in feed.batches(batch or BATCH.get(feed.device.type, 128)):

@@ -41,6 +41,6 @@ def candidate_faults(doing: str) -> Iterator[None]:
         raise CandidateFault("out-of-memory", f"{doing}: {error or 'no memory left'}") from error
     except GraphError as error:
         raise CandidateFault("invalid", f"{doing}: {error}") from error
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, IndexError) as error:
         kind = "out-of-memory" if any(sign in str(error) for sign in NO_MEMORY) else "invalid"
         raise CandidateFault(kind, f"{doing}: {type(error).__name__}: {error}") from error

@@ -87,17 +87,39 @@ class Hydra(CheckedModel):
         return {name: known[name] for name in self.tasks}
 
     def heads_of(self, genome: Genome, task: Task, seed: int) -> Genome:
-        """A network with one output, with the heads that are asked for.
+        """The network with the heads that are asked for, and without outputs that exist in training only.
+
+        One that has one output besides is split. One that has several has to have as many as `heads` says, or those of
+        the `tasks`, by name, which are put into their order.
 
         Raises:
-            GraphError: It cannot be split there.
+            GraphError: It cannot be split there, or has several outputs, but others.
             UnknownName: The task has no such label set.
         """
+        from graphs.draft import Draft
         from runners.label_sets import split_by_labels
 
-        if not self.tasks:
-            return split(genome, self.heads, self.split_point, self.start, seed)
-        return split_by_labels(genome, self.classes(task), self.split_point, self.start, seed)
+        genome = genome.with_lasting_heads()
+        found = {head.name: head for head in genome.graph.heads}
+        if len(found) == 1:
+            if not self.tasks:
+                return split(genome, self.heads, self.split_point, self.start, seed)
+            return split_by_labels(genome, self.classes(task), self.split_point, self.start, seed)
+        if self.tasks and found.keys() != set(self.tasks):
+            raise GraphError(
+                f"the network has the outputs {', '.join(found)} already, and hydra.tasks is {', '.join(self.tasks)}; "
+                "take a network with one output, or name its outputs after the label sets"
+            )
+        if not self.tasks and len(found) != self.heads:
+            raise GraphError(
+                f"the network has {len(found)} outputs already, and hydra.heads is {self.heads}; say "
+                f"hydra.heads={len(found)}"
+            )
+        if not self.tasks or (*found,) == self.tasks:
+            return genome
+        draft = Draft(genome.graph)
+        draft.heads = [found[name] for name in self.tasks]
+        return genome.changed(draft.finish(), genome.weights)
 
 
 def split_point(graph: Graph) -> int:
@@ -155,6 +177,7 @@ def split(
     """The network with its last units several times, side by side.
 
     With one head it is the network itself, with the weights that it has. The first head's nodes keep their names.
+    Outputs that exist in training only are left out: what they are made of may lie in the body or in the heads.
 
     Args:
         genome: A network with one output in eval mode.
@@ -208,7 +231,7 @@ def body(graph: Graph, point: int | Literal["auto"] = "auto") -> frozenset[str]:
     Raises:
         GraphError: It has one output, and cannot be split there.
     """
-    ways = [graph.upstream([head.node]) for head in graph.heads if not head.training_only]
+    ways = [graph.upstream([head.node]) for head in graph.lasting_heads]
     return frozenset.intersection(*ways) if len(ways) > 1 else _in_front(graph, point)
 
 

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from graphs.errors import ShapeError
 from graphs.genome import Genome
+from graphs.importing.ranges import limits
 from graphs.modules import to_torch
 from graphs.structure import Graph
 from runners.feeding import Feed
 from runners.objectives import Objective
-from runners.task import Split, Task
+from runners.task import SPLITS, Split, Task
 
 __all__ = ["BATCH", "agreed", "built", "check_fit", "evaluate", "logits", "measure", "memory_format"]
 
@@ -23,7 +24,9 @@ BATCH = {"cpu": 128, "cuda": 1024}
 
 
 def check_fit(graph: Graph, task: Task) -> None:
-    """Checks that a network reads the task's images and that each of its heads tells its classes apart.
+    """Checks that a network reads the task's inputs and that each of its heads tells its classes apart.
+
+    Whole numbers that index a table, such as words, have to be the numbers of its rows.
 
     Raises:
         ShapeError: It does not.
@@ -39,6 +42,8 @@ def check_fit(graph: Graph, task: Task) -> None:
         raise ShapeError(
             f"the network reads {graph.inputs[0].settings['dtype']} numbers, but inputs of {task.name} are {kind}"
         )
+    if kind == "integer":
+        _check_range(graph, task)
     for head in graph.heads:
         shape = graph.shapes[head.node]
         classes = task.classes_of(head.name)
@@ -47,6 +52,25 @@ def check_fit(graph: Graph, task: Task) -> None:
                 f"head '{head.name}' of the network gives {shape}, but {task.name} has {classes} "
                 f"{'classes' if task.objective.classes else 'outputs'}"
             )
+
+
+def _check_range(graph: Graph, task: Task) -> None:
+    """Raises `ShapeError` where a split has whole numbers that a table of the network has no row for."""
+    rows = limits(graph.nodes, graph.inputs[0].id)
+    if not any(rows):
+        return
+    for split in SPLITS:
+        inputs = task.split(split).images
+        columns = inputs.flatten(0, -2) if inputs.ndim > 1 else inputs[:, None]
+        ends = zip(rows, columns.amin(0).tolist(), columns.amax(0).tolist(), strict=True)
+        for place, (limit, lowest, highest) in enumerate(ends):
+            if limit is not None and not 0 <= lowest <= highest < limit:
+                where = f" at place {place} of the last axis" if len(set(rows)) > 1 else ""
+                raise ShapeError(
+                    f"the network looks inputs up in a table and reads whole numbers from 0 to {limit - 1}{where}, but "
+                    f"the split {split} of {task.name} has {lowest if lowest < 0 else highest}; number them from 0, or "
+                    "take a network with a larger table"
+                )
 
 
 def memory_format(graph: Graph) -> torch.memory_format:
@@ -88,7 +112,7 @@ def measure(
         over the examples; and the metric's own value under its own name.
     """
     size = batch or BATCH.get(feed.device.type, 128)
-    names = [head.name for head in graph.heads if not head.training_only] or [graph.heads[0].name]
+    names = [head.name for head in graph.lasting_heads]
     wanted = feed.labels_of(names[0])
     alike = [name for name in names if feed.labels_of(name) is wanted] if objective.classes else names[:1]
     module.eval()

@@ -31,6 +31,7 @@ from runners.label_sets import scores
 from runners.losses import Targets, candidate_loss, example_losses
 from runners.measuring import built, check_fit, logits, measure, memory_format
 from runners.optimizers import load_moments, make_optimizer, moments
+from runners.outcome import finite
 from runners.recipe import Recipe
 from runners.schedules import cycle, learning_rate
 from runners.task import Task
@@ -90,7 +91,7 @@ class Session:
         self._body: frozenset[str] = frozenset()
         with candidate_faults("building the network"):
             check_fit(genome.graph, task)
-            if recipe.hydra is not None and len(genome.graph.heads) == 1:
+            if recipe.hydra is not None:
                 genome = recipe.hydra.heads_of(genome, task, order % 2**63)
             layout = memory_format(genome.graph)
             train, distill = task.train, recipe.distill
@@ -169,8 +170,9 @@ class Session:
             "val_accuracy": accuracy,
             "lr": rate if not self._stages else recipe.lr * self._stages[-1].factor(begun, steps),
         }
-        if self._objective.metric.name in found:
-            entry[f"val_{self._objective.metric.name}"] = found[self._objective.metric.name]
+        metric = self._objective.metric.name
+        if metric in found and metric != "accuracy":
+            entry[f"val_{metric}"] = finite(found[metric])
         if self._stages:
             entry["frozen"] = sum(stage.frozen(self._step, steps) for stage in self._stages)
         if "members" in found:

@@ -51,6 +51,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def labels_of(self, label_set: str) -> Tensor:
+        """The labels of the further set with that name, or else the main ones."""
+        return self.others.get(label_set, self.labels)
+
 
 def of_dataset(given: Mapping[str, Any], goal: Objective, labels: Sequence[str], mirror: bool, name: str) -> Fields:
     """Of torch data sets by split, of which validation and test may be None."""

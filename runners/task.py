@@ -113,6 +113,10 @@ class Task:
         """How many classes a head with that name tells apart: those of its label set, or the main ones."""
         return self.others[head].classes if head in self.others else self.classes
 
+    def label_set_of(self, head: str) -> str:
+        """Name of the label set whose classes a head with that name tells apart: its own, or the main one."""
+        return head if head in self.others else self.main
+
     def _fill(self, **fields: Any) -> None:
         for name, value in {**_USUAL, **fields}.items():
             object.__setattr__(self, name, value)
@@ -171,7 +175,7 @@ class Task:
         folder = None if root is None else Path(root).expanduser().resolve()
         given, where = load(name, folder, download)
         known = DATASETS[name]
-        arrays = checked(given, where, classes=len(known.labels))
+        arrays = checked(given, where, classes=len(known.labels), main=known.main)
         spec = {"name": name, "root": None if folder is None else str(folder)}
         return cls.of(
             **sources.of_arrays(arrays, name, spec, limit, known.labels, known.mirror, known.main, known.others)

@@ -51,7 +51,7 @@ class Teachers:
     def __init__(self, genomes: Sequence[Genome], recipe: Recipe, task: Task, examples: Split, feed: Feed) -> None:
         for genome in genomes:
             check_fit(genome.graph, task)
-            if all(head.name in task.others for head in genome.graph.heads):
+            if all(head.name in task.others for head in genome.graph.lasting_heads):
                 raise ShapeError(f"no head of a teacher tells the {task.classes} classes of {task.name} apart")
         self._genomes, self._feed, self._strange = genomes, feed, frozenset(task.others)
         self._bfloat16 = recipe.precision == "bfloat16"

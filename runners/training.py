@@ -86,7 +86,7 @@ def train(
         try:
             recipe = recipe.resolved(task, device)
             teachers = [] if teacher is None else [teacher] if isinstance(teacher, Genome) else list(teacher)
-            if not task.objective.classes and sum(len(each.graph.heads) for each in teachers) > 1:
+            if not task.objective.classes and sum(len(each.graph.lasting_heads) for each in teachers) > 1:
                 raise ObjectiveError(
                     f"several teachers are averaged as probabilities of classes, and {task.name} is a task of "
                     f"{task.objective.name}; name one with one output"

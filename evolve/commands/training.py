@@ -115,12 +115,6 @@ def train(
             "--body, or say --set hydra.frozen=0",
             stacklevel=1,
         )
-    heads = sum(not head.training_only for head in genome.graph.heads)
-    if chosen.hydra is not None and heads > 1 and not chosen.hydra.tasks and heads != chosen.hydra.heads:
-        raise typer.BadParameter(
-            f"{model} has {heads} outputs already, and hydra.heads is {chosen.hydra.heads}; say hydra.heads={heads}",
-            param_hint="--set",
-        )
     student = None
     if distill_into is not None:
         student = genome if distill_into == "self" else named_network(distill_into, task, seed)
@@ -132,11 +126,11 @@ def train(
         result = train_into(out, genome, chosen, task, teachers=teachers, report=seen, **arguments)
     if student is not None:
         ensemble = [load(path) for path in sorted(out.glob("member-*.safetensors"))] + [load(out / "model.safetensors")]
-        plain = chosen.changed(cycles=1, snapshots=0)
+        plain = chosen.changed(cycles=1, snapshots=0, hydra=None)
         with progress(page, as_json) as report:
             found = train_into(out / "distilled", student, plain, task, teachers=ensemble, report=report, **arguments)
         result["distilled"] = found
-    for line in [json.dumps(result)] if as_json else summary(out, result):
+    for line in [json.dumps(result, allow_nan=False)] if as_json else summary(out, result):
         page.line(line)
 
 

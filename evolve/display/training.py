@@ -20,7 +20,7 @@ _SHOWN = ("val_loss", "val_accuracy")
 def progress(page: Page, as_json: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """What shows each epoch: a bar that moves on a terminal, else a line."""
     if as_json or not page.live:
-        yield lambda entry: page.line(json.dumps(dict(entry)) if as_json else _line(entry))
+        yield lambda entry: page.line(json.dumps(dict(entry), allow_nan=False) if as_json else _line(entry))
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -54,10 +54,11 @@ def summary(folder: Path, result: Mapping[str, Any]) -> list[str]:
     if frozen >= result["epochs"]:
         lines.append(f"body         frozen in all {result['epochs']} epochs, as hydra.frozen is {frozen}")
     lines += [f"{name:<13}{accuracy(found)} on test" for name, found in result.get("tasks", {}).items()]
-    ensemble = result.get("ensemble")
-    if ensemble:
+    only = {"": result["ensemble"]} if "ensemble" in result else {}
+    for name, ensemble in {**only, **result.get("ensembles", {})}.items():
+        count = f"{len(ensemble['members'])} members{f' for {name}' if name else ''}"
         lines += [
-            f"ensemble     {accuracy(ensemble['test_accuracy'])} on test, {len(ensemble['members'])} members",
+            f"ensemble     {accuracy(ensemble['test_accuracy'])} on test, {count}",
             f"weighted     {accuracy(ensemble['weighted_test_accuracy'])}, with weights from the validation split",
             f"members      {', '.join(accuracy(each) for each in ensemble['members'])}",
             f"oracle       {accuracy(ensemble['oracle'])}, disagreement {accuracy(ensemble['disagreement'])}",

@@ -8,7 +8,7 @@ from typing import Any
 from graphs.kinds.program import references
 from graphs.structure import Node
 
-__all__ = ["entries"]
+__all__ = ["entries", "limits"]
 
 
 def entries(
@@ -35,6 +35,13 @@ def entries(
         return least
     found = [max(number, min(filter(None, each), default=0)) for number, each in zip(shown, tables, strict=True)]
     return tuple(found) if len(set(found)) > 1 else found[0]
+
+
+def limits(nodes: Mapping[str, Node], id: str) -> list[int | None]:
+    """For each entry of an input's last axis, the rows of the smallest table that it indexes; None where of none."""
+    shape = nodes[id].settings["shape"]
+    found = _tables(nodes, id, range(shape[-1] if shape else 1), lambda node: False)
+    return [min((rows for rows in each if rows is not None), default=None) for each in found]
 
 
 def _tables(

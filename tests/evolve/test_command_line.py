@@ -17,12 +17,15 @@ from typing import Any
 
 import numpy
 import pytest
+import torch
+from torch.utils.data import TensorDataset
 
 from evolve.commands import COMMANDS
 from graphs import Genome, initial_weights, save
 from graphs.draft import Draft
 from graphs.zoo import ZOO, create
 from ops import MUTATIONS
+from runners import Task
 from tests.evolve.conftest import CONTROL, Evolve, one_line
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -188,6 +191,21 @@ def test_a_network_of_another_form_is_one_line(
     )
     assert code == 2 and said in one_line(errors)
     assert not (tmp_path / "run").exists()
+
+
+def test_words_that_a_network_has_no_table_for_are_one_line(evolve: Evolve, tmp_path: Path) -> None:
+    draft = Draft()
+    words = draft.add("input", (), name="x", shape=(4,), dtype="integer", most=5)
+    table = draft.add("embedding", words, entries=5, out=3)
+    draft.head(draft.add("linear", draft.add("flatten", table), out=2))
+    graph = draft.finish()
+    save(Genome(graph, initial_weights(graph, 0)), tmp_path / "mine.safetensors")
+    Task(TensorDataset(torch.full((20, 4), 8), torch.arange(20) % 2)).save(tmp_path / "words.safetensors")
+    for command, place in (("search", "--run"), ("train", "--out")):
+        named = (tmp_path / "mine.safetensors",) if command == "train" else ("--model", tmp_path / "mine.safetensors")
+        code, _, errors = evolve(command, *named, "--data", tmp_path / "words.safetensors", place, tmp_path / command)
+        assert code == 2 and "from 0 to 4, but the split train of words has 8" in one_line(errors)
+    assert not (tmp_path / "search").exists()
 
 
 @pytest.mark.parametrize(

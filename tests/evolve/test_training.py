@@ -21,7 +21,7 @@ from evolve.trainings import FolderTaken, TrainingFailed, train_into
 from graphs import load, zoo
 from graphs.errors import FormatError
 from runners.datasets import DATASETS
-from runners.ensembles import head_logits
+from runners.ensembles import head_logits, report
 from runners.presets import preset
 from runners.recipe import Recipe
 from runners.task import Task
@@ -184,6 +184,64 @@ def test_heads_with_label_sets_of_their_own_are_no_ensemble(tmp_path: Path) -> N
     assert result["tasks"]["odd"] == right and f"odd          {100 * right:.2f} %" in done.stdout
     with (tmp_path / "out" / "curves.csv").open() as file:
         assert {"val_accuracy_labels", "val_accuracy_odd"} <= set(next(csv.DictReader(file)))
+
+
+def test_snapshots_are_an_ensemble_for_each_label_set_and_teach_one_head(tmp_path: Path) -> None:
+    given = DATASETS["digits"].source()  # type: ignore[operator]
+    odd = {f"y_{split}_odd": given[f"y_{split}"] % 2 for split in ("train", "test")}
+    numpy.savez(tmp_path / "digits.npz", **given, **odd)
+    done = process(
+        *("train", "convnet", "--data", "digits.npz", "--limit", "150", "--epochs", "2", "--recipe", "hydranet"),
+        *("--set", "hydra.tasks=[odd, labels]", "--set", "hydra.frozen=0", "--set", "cycles=2", "--set", "snapshots=2"),
+        *("--distill-into", "self", "--threads", "1", "--out", "out"),
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert "ensemble" not in result and [*result["ensembles"]] == ["odd", "labels"]
+    task = Task.named(str(tmp_path / "digits.npz"), limit=150)
+    networks = [load(tmp_path / "out" / f"{name}.safetensors") for name in ("member-0", "model")]
+    for name, labels in {"odd": task.test.labels % 2, "labels": task.test.labels}.items():
+        said = [head_logits(each, task, "test")[name] for each in networks]
+        wanted = report(said, labels, of="logits")
+        found = result["ensembles"][name]
+        assert found["test_accuracy"] == wanted["accuracy"] and found["members"] == wanted["members"]
+        assert result["tasks"][name] == wanted["members"][-1] and len(found["weights"]) == 2
+        assert f"ensemble     {100 * wanted['accuracy']:.2f} % on test, 2 members for {name}\n" in done.stdout
+    assert result["test_accuracy"] == result["tasks"]["odd"]
+    assert [head.name for head in load(tmp_path / "out" / "distilled" / "model.safetensors").graph.heads] == ["logits"]
+
+
+def test_a_figure_that_is_not_finite_is_null(tmp_path: Path) -> None:
+    """The r2 of a constant target, of which JSON has no minus infinity."""
+    import torch
+    from torch.utils.data import TensorDataset
+
+    from graphs import Genome, initial_weights, save
+    from graphs.draft import Draft
+
+    rows = TensorDataset(torch.randn(40, 6, generator=torch.Generator().manual_seed(0)), torch.full((40,), 3.0))
+    Task(rows, loss="regression").save(tmp_path / "rows.safetensors")
+    draft = Draft()
+    draft.head(draft.add("linear", draft.input((6,)), out=1))
+    graph = draft.finish()
+    save(Genome(graph, initial_weights(graph, 0)), tmp_path / "net.safetensors")
+    done = process(
+        *("train", "net.safetensors", "--data", "rows.safetensors", "--epochs", "1", "--threads", "1", "--json"),
+        *("--out", "out"),
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+
+    def refused(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    epoch, told = (json.loads(line, parse_constant=refused) for line in done.stdout.splitlines())
+    assert epoch["val_r2"] is None and epoch["val_accuracy"] == 0
+    assert told["test_r2"] is None and told["test_accuracy"] == 0
+    assert json.loads((tmp_path / "out" / "result.json").read_text(), parse_constant=refused) == told
+    with (tmp_path / "out" / "curves.csv").open() as file:
+        assert [row["val_r2"] for row in csv.DictReader(file)] == [""]
 
 
 def test_a_network_is_a_name_a_file_or_a_candidate(tmp_path: Path, digits: Task) -> None:

@@ -17,6 +17,7 @@ from evolve.runs import Run
 from graphs import Genome, load, save, to_torch, units, zoo
 from graphs.errors import EvolutionError, GraphError
 from runners import Recipe, Task, ensembles, evaluate, train
+from runners.datasets import DATASETS
 from runners.hydra import body, split, with_body
 from runners.presets import preset
 from tests.evolve.conftest import Evolve, one_line
@@ -88,6 +89,27 @@ def test_an_ensemble_is_weighted_by_validation_alone(run: Run, monkeypatch: pyte
     right = (weighted.argmax(1) == task.test.labels).double().mean().item()
     assert found["test"]["weighted_accuracy"] == right
     assert json.loads(json.dumps(found)) == found
+
+
+def test_an_ensemble_is_one_for_each_label_set(evolve: Evolve, tmp_path: Path) -> None:
+    given = DATASETS["digits"].source()  # type: ignore[operator]
+    odd = {f"y_{split}_odd": given[f"y_{split}"] % 2 for split in ("train", "test")}
+    numpy.savez(tmp_path / "digits.npz", **given, **odd)
+    recipe = {"epochs": 1, "hydra": {"tasks": ["odd", "labels"], "frozen": 0}}
+    settings = small(candidates=2, data=str(tmp_path / "digits.npz"), recipe=recipe, run=str(tmp_path / "run"))
+    made = search(settings, through=FakePool())
+    found = package.ensemble(made, [0, 1], test=True)
+    task = Task.from_spec(made.lineage.snapshot().meta["task"])
+    assert [*found["tasks"]] == ["odd", "labels"]
+    assert {name: found[name] for name in ("weights", "validation", "test")} == found["tasks"]["odd"]
+    for split in ("validation", "test"):
+        said = [ensembles.head_logits(made.candidate(number).genome(), task, split) for number in (0, 1)]
+        labels = task.split(split).labels
+        for name, own in {"odd": labels % 2, "labels": labels}.items():
+            wanted = ensembles.report([each[name] for each in said], own)
+            assert {key: found["tasks"][name][split][key] for key in wanted} == wanted
+    code, output, _ = evolve("ensemble", made.path, 0, 1)
+    assert code == 0 and "label set odd" in output and "label set labels" in output
 
 
 def test_an_ensemble_is_of_classes(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from graphs import zoo
-from graphs.initial import initial_weights, start_tensor, stream, uniform
+from graphs.initial import CONSTANT, initial_weights, start_tensor, stream, uniform
 from graphs.kinds import TensorSpec, tensors
 
 
@@ -41,6 +41,12 @@ def test_tensors_start_with_these_numbers_for_ever() -> None:
     weights = zoo.create("resnet", depth=8, seed=0).weights
     assert weights["conv1.weight"].flatten()[:2].tolist() == [0.32451555132865906, 0.17461414635181427]
     assert weights["fc.weight"].flatten()[:2].tolist() == [-0.0006622066139243543, 0.025148287415504456]
+
+
+@pytest.mark.parametrize("start", ["kaiming", "fan_in", *CONSTANT])
+def test_a_scalar_starts_as_a_tensor_of_one_entry_does(start: str) -> None:
+    scalar, entry = (start_tensor(TensorSpec(shape, start), 5, "scale") for shape in ((), (1,)))
+    assert scalar.shape == () and scalar.dtype == torch.float32 and torch.equal(scalar[None], entry)
 
 
 def test_each_tensor_has_a_stream_of_its_own() -> None:

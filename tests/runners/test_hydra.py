@@ -13,8 +13,9 @@ from torch import nn
 from graphs import Genome, from_torch, initial_weights, parameters, to_torch, units, zoo
 from graphs.errors import GraphError
 from runners.hydra import Hydra, Weights, body, split, split_point
+from runners.label_sets import LabelSet
 from runners.recipe import Recipe
-from runners.task import Task
+from runners.task import SPLITS, Task
 from runners.training import train
 from runners.weighted_norm import WeightedBatchNorm
 
@@ -220,6 +221,71 @@ def test_a_hydra_of_a_hydra_goes_on_with_its_heads(digits: Task) -> None:
     first = trained(digits, base, 1, heads=2)
     second = trained(digits, first, 1, heads=2)
     assert second.graph == first.graph
+
+
+class Several(nn.Module):
+    """A body and outputs by name, some of which exist in training only."""
+
+    def __init__(self, training: tuple[str, ...], *lasting: str) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+        self.neck = nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU())
+        self.training_only = nn.ModuleDict({name: nn.Linear(8, 10) for name in training})
+        self.lasting = nn.ModuleDict({name: nn.Linear(8, 10) for name in lasting})
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        early = self.body(images)
+        late = self.neck(early).mean((2, 3))
+        found = {name: layer(late) for name, layer in self.lasting.items()}
+        if self.training:
+            found |= {name: layer(early.mean((2, 3))) for name, layer in self.training_only.items()}
+        return found
+
+
+def several(*outputs: str) -> Genome:
+    """`Several`, whose outputs with an exclamation mark exist in training only."""
+    training = tuple(name[1:] for name in outputs if name.startswith("!"))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Several(training, *(name for name in outputs if not name.startswith("!")))
+    return from_torch(net, torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "settings", "wanted"),
+    [
+        (["y", "!aux"], {"heads": 3}, ["head0", "head1", "head2"]),
+        (["y", "!aux", "!more"], {"heads": 1}, ["y"]),
+        (["y", "!aux"], {"tasks": ["labels", "odd"]}, ["labels", "odd"]),
+        (["one", "two", "!aux"], {"heads": 2}, ["one", "two"]),
+        (["one", "two"], {"heads": 3}, "has 2 outputs already, and hydra.heads is 3; say hydra.heads=2"),
+        (["labels", "odd"], {"tasks": ["labels", "odd"]}, ["labels", "odd"]),
+        (["labels", "odd", "!aux"], {"tasks": ["odd", "labels"]}, ["odd", "labels"]),
+        (["y", "odd"], {"tasks": ["labels", "odd"]}, "the outputs y, odd already, and hydra.tasks is labels, odd;"),
+        (["labels", "odd", "y"], {"tasks": ["labels", "odd"]}, "the outputs labels, odd, y already"),
+    ],
+)
+def test_what_is_split_is_the_output_that_lasts(
+    outputs: list[str], settings: dict[str, object], wanted: list[str] | str, digits: Task
+) -> None:
+    odd = {name: replace(digits.split(name), others={"odd": digits.split(name).labels % 2}) for name in SPLITS}
+    fields = {name: getattr(digits, name) for name in Task.__slots__} | odd
+    # Ten classes, of which two are seen, so that an output for ten fits either label set.
+    task = Task.of(**(fields | {"others": {"odd": LabelSet(10)}}))
+    hydra = Hydra(split_point=2, **settings)  # type: ignore[arg-type]
+    outcome = train(several(*outputs), Recipe(epochs=1, hydra=hydra), task, threads=1)
+    if isinstance(wanted, str):
+        assert outcome.failure is not None and wanted in outcome.failure.message
+        return
+    assert outcome.genome is not None, outcome.failure
+    heads = outcome.genome.graph.heads
+    assert [head.name for head in heads] == wanted and not any(head.training_only for head in heads)
+    (entry,) = outcome.curves
+    named = [name.removeprefix("val_accuracy_") for name in entry if name.startswith("val_accuracy_")]
+    if "odd" in wanted:
+        assert named == wanted and entry["val_accuracy"] == entry[f"val_accuracy_{wanted[0]}"]
+    else:
+        assert not named and len(entry["heads"]) == len(wanted)
 
 
 def test_initial_weights_of_a_network_with_heads_are_drawn_for_each() -> None:

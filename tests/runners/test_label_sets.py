@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
-from graphs import to_torch, zoo
+from graphs import from_torch, to_torch, zoo
 from graphs.errors import GraphError, ShapeError, UnknownName
 from runners import Recipe, Task, evaluate, train
-from runners.arrays import DataError, checked
+from runners.arrays import OUTPUTS, DataError, checked
 from runners.datasets import DATASETS
 from runners.ensembles import head_logits
-from runners.hydra import body
+from runners.hydra import body, split
 from runners.label_sets import split_by_labels
 from runners.presets import preset
 from runners.settings_errors import SettingsError
@@ -67,6 +68,15 @@ def test_every_split_has_every_label_of_its_images(task: Task, file: Path) -> No
         ({"y_train_odd": np.zeros(60, int)}, "every label in y_train_odd is 0"),
         ({"y_train_odd": np.ones(60)}, "y_train_odd is of type float64"),
         ({"y_test_odd": None}, "there is no y_test_odd"),
+        *(
+            ({f"y_{split}_{name}": np.arange(60 if split == "train" else 12) % 3 for split in ("train", "test")}, words)
+            for name, words in {
+                "labels": "it: y_train_labels .*'labels', a name that y_train has itself",
+                "logits": "it: y_train_logits .*'logits', a name that networks give .*; give the arrays another name",
+                "head0": "y_train_head0 .* networks",
+                "output_1": "y_train_output_1 .* networks",
+            }.items()
+        ),
     ],
 )
 def test_a_label_set_that_does_not_fit_is_refused(change: dict[str, Any], words: str) -> None:
@@ -80,6 +90,23 @@ def test_a_label_set_that_does_not_fit_is_refused(change: dict[str, Any], words:
     } | change
     with pytest.raises(DataError, match=words):
         checked({name: value for name, value in given.items() if value is not None}, "it")
+
+
+def test_what_outputs_are_called_by_themselves_is_no_label_set() -> None:
+    plain, images = zoo.create("convnet", input_shape=(1, 8, 8)), torch.randn(2, 1, 8, 8)
+
+    class Outputs(nn.Module):
+        def __init__(self, *form: Any) -> None:
+            super().__init__()
+            self.layer, self.form = nn.Linear(8, 3), form
+
+        def forward(self, images: Any) -> Any:
+            told = self.layer(images).mean((1, 2))
+            return (told, {"one": told + 1, "two": (told + 2, told + 3)}) if self.form else told
+
+    networks = (plain, split(plain, 3), from_torch(Outputs(), images), from_torch(Outputs(1), images))
+    names = {head.name for network in networks for head in network.graph.heads}
+    assert names > {"logits", "head2", "output_0"} and all(map(OUTPUTS.fullmatch, names))
 
 
 def test_cifar_100_has_its_coarse_classes(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 import graphs
 from graphs import zoo
-from graphs.errors import EvolutionError, UnknownName
+from graphs.errors import EvolutionError, ShapeError, UnknownName
 from runners import Recipe, Task, evaluate, train
 from runners.arrays import DataError
 from runners.examples import fingerprint
@@ -176,6 +176,59 @@ def test_a_teacher_s_numbers_are_met_and_not_its_probabilities() -> None:
     assert apart.square().mean() < 0.05 * task.test.labels.var()
     with pytest.raises(ObjectiveError, match="several teachers"):
         train(perceptron(outputs=1), recipe, task, teacher=[teacher, teacher])
+
+
+class Rows(nn.Module):
+    """Looks columns up in a table each, of 5 and of 9 rows, and computes with a third one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.five, self.nine, self.layer = nn.Embedding(5, 4), nn.Embedding(9, 4), nn.Linear(4, 2)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.layer(self.five(rows[:, 0]) + self.nine(rows[:, 1]) + rows[:, 2:].float())
+        return found
+
+
+class Words(nn.Module):
+    """Looks words up in a table of 5 rows, after `change`, which no one knows to be looked up."""
+
+    def __init__(self, change: int | None = None) -> None:
+        super().__init__()
+        self.table, self.layer, self.change = nn.Embedding(5, 4), nn.Linear(4, 2), change
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.layer(self.table(words if self.change is None else words + self.change).mean(1))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("module", "split", "row", "said"),
+    [
+        (Rows(), "train", [4, 8, 1000], None),
+        (Rows(), "train", [5, 8, 0], r"from 0 to 4 at place 0 .* the split train of dataset has 5; number them from 0"),
+        (Rows(), "validation", [4, 9, 0], "from 0 to 8 at place 1 .* the split validation of dataset has 9"),
+        (Rows(), "test", [-1, 0, -7], "from 0 to 4 at place 0 .* the split test of dataset has -1"),
+        (Words(), "test", [4, 4, 5], "from 0 to 4, but the split test of dataset has 5"),
+        (Words(), "train", [-2, 0, 0], "from 0 to 4, but the split train of dataset has -2"),
+        (Words(0), "train", [0, 0, 7], "epoch 1: IndexError: index out of range"),
+    ],
+)
+def test_numbers_that_a_table_has_no_row_for_are_refused(
+    module: nn.Module, split: str, row: list[int], said: str | None
+) -> None:
+    rows = {name: torch.arange(12).reshape(4, 3) % 4 for name in SPLITS}
+    genome = graphs.from_torch(module, rows["train"])
+    rows[split] = torch.cat([rows[split], torch.tensor([row])])
+    task = Task(*(TensorDataset(each, torch.arange(len(each)) % 2) for each in rows.values()))
+    failure = train(genome, Recipe(epochs=1), task).failure
+    if said is None:
+        assert failure is None
+        return
+    assert failure is not None and failure.kind == "invalid" and re.search(said, failure.message), failure
+    if "split" in said:
+        with pytest.raises(ShapeError, match=said):
+            evaluate(genome, task, "train")
 
 
 def test_numbers_of_words_go_to_an_embedding() -> None:
