@@ -185,6 +185,17 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
         lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.ReLU()),
         IMAGE,
     ),
+    "norms of all sorts, that are recorded": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4, track_running_stats=False),
+            nn.BatchNorm2d(4, momentum=None),
+            nn.BatchNorm2d(4, affine=False),
+            Still(4),
+            Still(4, affine=False),
+        ),
+        IMAGE,
+    ),
     "norms without weights": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False)), IMAGE),
     "a batch norm without a bias": (unshifted, IMAGE),
     "norms with the batch elsewhere": (
@@ -222,6 +233,14 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "weights that are pruned": (pruned, ROW),
     "weights with a norm": (normed, ROW),
 }
+
+
+class Still(nn.BatchNorm2d):
+    """A norm that never learns from what it sees."""
+
+    def train(self, mode: bool = True) -> Still:
+        super().train(False)
+        return self
 
 
 class Scaled(nn.Module):
@@ -300,6 +319,7 @@ def test_it_comes_in_right_for_any_batch(name: str, training: bool, tmp_path: Pa
         assert len(found[0]) == len(found[1]) > 0
         for one, other in zip(*found, strict=True):
             torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6, equal_nan=True)
+    torch.testing.assert_close(dict(made.state_dict()), dict(module.state_dict()))
 
 
 def autocast(module: Any, x: Tensor) -> Tensor:
@@ -386,6 +406,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
         lambda: Whole(lambda s, x: s.fc(x)[torch.arange(len(x) * 2) // 2], fc=nn.Linear(6, 3)),
         ROW,
         "counts with the batch size",
+    ),
+    "an average over all batches without weights": (
+        lambda: nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, affine=False, momentum=None)),
+        ROW,
+        "give it a momentum",
     ),
     "what comes after a branch": (lambda: Whole(limited, fc=nn.Linear(6, 3)), ROW, "pinv"),
 }
