@@ -110,6 +110,19 @@ def written(module: Any, x: Tensor) -> Tensor:
     return module.fc(y) + kept
 
 
+def shifted(module: Any, x: Tensor) -> Tensor:
+    y = module.first(x)
+    made = torch.zeros_like(y)
+    made[:, :-1, :2] = y[:, 1:, :2]
+    made[:, 1:, 2:4] = y[:, :-1, 2:4]
+    made[:, ::2, 1::3] += 1.5
+    made[:, 0, 4:] = module.fc.bias[:2]
+    made[:, 1:4, 4] = y[:, :1, 0]
+    made[:, 4] = module.fc.bias[None, None, 1]
+    made[:, 2:][:, 1, 3:5] = y[:, 0, 4:]
+    return module.fc(made) + y[..., :3]
+
+
 def at_its_end(module: Any, x: Tensor) -> Tensor:
     return module.fc(module.first(x)[torch.arange(len(x), device=x.device), (x > 0).sum(-1).argmax(-1)])
 
@@ -173,6 +186,7 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "an activation by its inner name": (lambda: nn.Sequential(nn.Linear(6, 6), nn.LogSigmoid()), ROW),
     "stochastic depth": (lambda: Whole(lambda s, x: x + s.drop(s.fc(x)), fc=nn.Linear(6, 6), drop=DropPath(0.3)), ROW),
     "writing into parts": (lambda: Whole(written, fc=nn.Linear(6, 6)), ROW),
+    "writing along several axes": (lambda: Whole(shifted, first=nn.Linear(16, 6), fc=nn.Linear(6, 3)), WORDS),
     "norms without statistics": (
         lambda: nn.Sequential(
             nn.Conv2d(3, 4, 3),
