@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations
 
 import graphs
 from graphs.errors import GraphError
+from graphs.importing.lowering import Lowering
 
 
 class Untraceable(nn.Module):
@@ -123,6 +124,12 @@ def test_a_call_comes_in_under_its_public_name(name: str, tmp_path: Path) -> Non
             for y, m in ((expected, module), (found, made))
         ]
         torch.testing.assert_close(*gradients)
+
+
+def test_constants_are_told_apart_where_some_are_alike_and_not_kept() -> None:
+    low = Lowering(nn.Linear(6, 6), {})
+    for number in (2, 2, 3, 2, 5, 2, 7):
+        assert low.hold(torch.full((6,), number), f"constant_{number}").tensor.tolist() == [number] * 6
 
 
 class Windowed(nn.Module):

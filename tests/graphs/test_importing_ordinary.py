@@ -336,6 +336,40 @@ def test_it_comes_in_right_for_any_batch(name: str, training: bool, tmp_path: Pa
     torch.testing.assert_close(dict(made.state_dict()), dict(module.state_dict()))
 
 
+BYTES = torch.randint(256, (4, 6), dtype=torch.uint8)
+
+CAST: dict[str, tuple[Callable[..., Tensor], Tensor]] = {
+    "to a weight's type": (lambda s, x: s.fc(x.to(s.fc.weight.dtype) / 255), BYTES),
+    "to a place and a type": (lambda s, x: s.fc(x.to(s.fc.weight.device, dtype=s.fc.weight.dtype)), BYTES),
+    "to a weight": (lambda s, x: s.fc(x.to(s.fc.weight)), BYTES),
+    "as a weight": (lambda s, x: s.fc(x.type_as(s.fc.bias)), BYTES),
+    "back to an input's type": (lambda s, x: s.fc(x.float().exp().to(x.dtype)), ROW),
+    "to the type of a value": (lambda s, x: s.fc(x) * (x > 0).type(s.fc(x).dtype), ROW),
+}
+"""Casts to a type of the network's own."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", CAST)
+def test_a_type_of_the_networks_own_follows_it_to_another(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    compute, example = CAST[name]
+    torch.manual_seed(0)
+    module = Whole(compute, fc=nn.Linear(6, 6))
+    graphs.save(graphs.from_torch(module, example), tmp_path / "genome.safetensors")
+    made = graphs.to_torch(graphs.load(tmp_path / "genome.safetensors"))
+    assert made.state_dict().keys() == module.state_dict().keys()
+    x = example.to(dtype) if example.is_floating_point() else example
+    torch.testing.assert_close(made.to(dtype)(x), module.to(dtype)(x), rtol=0, atol=0)
+
+
+def test_a_cast_to_a_weights_type_leaves_that_layer_changeable() -> None:
+    genome = graphs.from_torch(
+        Whole(lambda s, x: s.fc(s.first(x.type_as(s.first.weight))), first=nn.Linear(6, 6), fc=nn.Linear(6, 3)), BYTES
+    )
+    first = next(node.id for node in genome.graph.nodes.values() if node.kind == "linear")
+    assert "can be changed" in graphs.explain(genome.graph, first)
+
+
 def autocast(module: Any, x: Tensor) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         y = module.fc(x)  # here
