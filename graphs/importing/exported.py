@@ -19,7 +19,7 @@ from graphs.importing.gradients import own_gradients
 from graphs.importing.layers import layer_of
 from graphs.importing.lengths import lengths
 from graphs.importing.observing import quiet
-from graphs.importing.tracing import ADVICE, Trace, Untraced, where
+from graphs.importing.tracing import ADVICE, Trace, Untraced, leave_counting, where
 
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
@@ -67,12 +67,9 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
     (output,) = (node for node in whole.graph.nodes if node.op == "output")
     spec = program.call_spec.out_spec
     output.args = (pytree.tree_unflatten(list(output.args[0]), spec) if spec is not None else output.args[0],)
+    leave_counting(whole.graph)
     for node in list(whole.graph.nodes):
-        # Batch norms count their batches in train mode, which their nodes do too.
-        if str(node.target).startswith("aten.add_.") and str(node.args[0].target).endswith("num_batches_tracked"):
-            node.replace_all_uses_with(node.args[0])
-            whole.graph.erase_node(node)
-        elif str(node.target) == "aten.batch_norm.default" and isnan(node.args[6]):
+        if str(node.target) == "aten.batch_norm.default" and isnan(node.args[6]):
             node.update_arg(6, None)
         elif str(node.target) == "wrap_with_set_grad_enabled":
             _unwrap(whole, node)

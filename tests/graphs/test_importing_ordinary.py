@@ -210,6 +210,7 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
         ),
         IMAGE,
     ),
+    "norms that are written out": (lambda: nn.Sequential(nn.Linear(6, 6), Counting(6), Counting(6, affine=False)), ROW),
     "norms without weights": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False)), IMAGE),
     "a batch norm without a bias": (unshifted, IMAGE),
     "norms with the batch elsewhere": (
@@ -255,6 +256,16 @@ class Still(nn.BatchNorm2d):
     def train(self, mode: bool = True) -> Still:
         super().train(False)
         return self
+
+
+class Counting(nn.BatchNorm1d):
+    """A norm with a forward pass of its own, which does what torch's does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        tensors = (self.running_mean, self.running_var, self.weight, self.bias)
+        return functional.batch_norm(x, *tensors, self.training, self.momentum or 0.0, self.eps).relu()
 
 
 class Scaled(nn.Module):
@@ -459,6 +470,11 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
         lambda: nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, affine=False, momentum=None)),
         ROW,
         "give it a momentum",
+    ),
+    "what comes after a norm that is written out": (
+        lambda: Whole(lambda s, x: scattered(s, s.norm(x)), norm=Counting(6), fc=nn.Linear(6, 3)),
+        ROW,
+        "= 1.0  # here",
     ),
     "what comes after a branch": (lambda: Whole(limited, fc=nn.Linear(6, 3)), ROW, "pinv"),
 }

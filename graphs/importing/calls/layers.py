@@ -130,7 +130,7 @@ def _tensors(low: Lowering, **given: Any) -> dict[str, str]:
 
 
 def _batch_norm(low: Lowering, value: Any, *given: Any, **keywords: Any) -> Any:
-    """The aten call, whose tensors are those of a layer; as a function it would change statistics in place."""
+    """The call of a layer, of which its tensors are; by itself it would change statistics in place."""
     recorded = len(given) == 8
     function = dict(zip(_RECORDED if recorded else _FUNCTION, given, strict=False)) | keywords
     training, eps = function.get("training", False), function.get("eps", 1e-5)
@@ -138,17 +138,17 @@ def _batch_norm(low: Lowering, value: Any, *given: Any, **keywords: Any) -> Any:
     if recorded and held.keys() <= {"weight", "bias"}:  # it keeps no statistics
         tensors = [function[role] for role in _FUNCTION[:4]]
         return low.call("functional.batch_norm", [value, *tensors, True, function["momentum"], eps], {})
-    training = low.mode(training) if recorded else training
+    training = low.mode(training)
     path = getattr(held.get("running_mean"), "name", "").rpartition(".")[0]
     counts = low.named(f"{path}.num_batches_tracked")
-    learns = recorded and isinstance(training, Training)
+    learns = isinstance(training, Training)
     if counts is None or not all(isinstance(each, Held) for each in held.values()) or not (learns or training is False):
         raise low.error(
             "it calls batch_norm as a function, which changes statistics in place; use a BatchNorm layer, as "
             "torch.nn has it"
         )
     kind = "batch_norm" if learns else "frozen_batch_norm"
-    settings = {"momentum": function["momentum"], "eps": eps} if learns else {"eps": eps}
+    settings = {"momentum": function.get("momentum", 0.1), "eps": eps} if learns else {"eps": eps}
     if len(held) < 4 or isinstance(value, Program):
         return layer_elsewhere(low, kind, value, {"momentum": 0.0, **settings}, held)
     names = {role: low.use(each) for role, each in (held | {"num_batches_tracked": counts}).items()}
