@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphs.errors import EvolutionError, UnknownName
 
@@ -101,7 +102,7 @@ def example(inputs: Sequence[str], seed: int = 0) -> Tensor | tuple[Tensor, ...]
         A tensor for one shape, a tuple for several, a dictionary where they have names.
 
     Raises:
-        ModuleError: A text is no shape, a name is given twice, or only some have names.
+        ModuleError: A text is no shape, memory is too small for it, a name is given twice, or only some have names.
     """
     import torch
 
@@ -112,7 +113,10 @@ def example(inputs: Sequence[str], seed: int = 0) -> Tensor | tuple[Tensor, ...]
         key = name or str(len(drawn))
         if key in drawn:
             raise ModuleError(f"--input: '{name}' is given twice; each input of the module has one shape")
-        drawn[key] = _drawn(what, text, generator)
+        try:
+            drawn[key] = _drawn(what, text, generator)
+        except (RuntimeError, TypeError) as error:  # torch's, where sizes are too large
+            raise ModuleError(f"--input: expected sizes that fit into memory, got '{text}'") from error
     named = ["=" in text for text in inputs]
     if all(named):
         return drawn
@@ -191,10 +195,13 @@ def _of_torchvision(name: str, published: bool) -> nn.Module:
     known = models.list_models()
     if name not in known:
         raise UnknownName.of("torchvision network", name, models.list_models(module=models))
+    # Parts that come with weights of their own have fresh ones too, unless all are published.
+    parts = {"weights_backbone"} & inspect.signature(models.get_model_builder(name)).parameters.keys()
+    settings: dict[str, Any] = {"weights": DEFAULT} if published else dict.fromkeys(("weights", *parts))
     with warnings.catch_warnings(), _tensors_only():
         warnings.simplefilter("ignore", FutureWarning)  # two networks announce how they will draw fresh weights
         try:
-            module: nn.Module = models.get_model(name, weights=DEFAULT if published else None, progress=False)
+            module: nn.Module = models.get_model(name, **settings, progress=False)
         except Exception as error:  # of the network, of the disk, or a file that is not what was published
             if not published:
                 raise

@@ -6,17 +6,20 @@ branches on shapes, are resolved. What depends on the values of tensors cannot b
 
 from __future__ import annotations
 
+import contextlib
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from math import isnan, nan
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
 from graphs.importing.asking import Unanswered
 from graphs.importing.chance import nothing_drawn
 from graphs.importing.gradients import own_gradients
+from graphs.importing.layers import layer_of
 from graphs.importing.lengths import lengths
 from graphs.importing.observing import quiet
-from graphs.importing.tracing import ADVICE, Trace, Untraced, where
+from graphs.importing.tracing import ADVICE, Trace, Untraced, leave_counting, where
 
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
@@ -44,7 +47,14 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
     example = {name: tensor if len(tensor) > 1 else torch.cat([tensor, tensor]) for name, tensor in given.items()}
     unanswered = Unanswered()
     try:
-        with nothing_drawn(), own_gradients(), quiet(), unanswered.heard(), lengths(module, _free_length):
+        with (
+            nothing_drawn(),
+            own_gradients(),
+            quiet(),
+            unanswered.heard(),
+            lengths(module, _free_length),
+            _some_momentum(module),
+        ):
             shapes = {name: {0: batch} for name in example}
             program = torch.export.export(module, (), dict(example), dynamic_shapes=shapes, strict=False)
             whole: Any = program.module(check_guards=False)
@@ -57,11 +67,10 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
     (output,) = (node for node in whole.graph.nodes if node.op == "output")
     spec = program.call_spec.out_spec
     output.args = (pytree.tree_unflatten(list(output.args[0]), spec) if spec is not None else output.args[0],)
+    leave_counting(whole.graph)
     for node in list(whole.graph.nodes):
-        # Batch norms count their batches in train mode, which their nodes do too.
-        if str(node.target).startswith("aten.add_.") and str(node.args[0].target).endswith("num_batches_tracked"):
-            node.replace_all_uses_with(node.args[0])
-            whole.graph.erase_node(node)
+        if str(node.target) == "aten.batch_norm.default" and isnan(node.args[6]):
+            node.update_arg(6, None)
         elif str(node.target) == "wrap_with_set_grad_enabled":
             _unwrap(whole, node)
         elif str(node.target) == "wrap_with_autocast":
@@ -77,6 +86,20 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
         _as_values(whole.graph)
     whole.graph.eliminate_dead_code(lambda node: str(node.target) not in _VIEWS)
     return Trace(whole.graph, whole, training)
+
+
+@contextlib.contextmanager
+def _some_momentum(module: nn.Module) -> Iterator[None]:
+    """Gives norms without a momentum one that is no number: they do not look at how many batches they have seen."""
+    norms: list[Any] = [part for part in module.modules() if vars(part).get("momentum", 0) is None]
+    averaging = [part for part in norms if (layer_of(part) or ("",))[0] == "batch_norm"]
+    try:
+        for part in averaging:
+            part.momentum = nan
+        yield
+    finally:
+        for part in averaging:
+            part.momentum = None
 
 
 def _free_length(value: Any) -> Any:

@@ -84,7 +84,8 @@ def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) ->
                 with contextlib.suppress(GraphError):
                     return _taken_in(module, given, trace_exported, verify)
                 # What can be no data runs in memory. To note the lines of the user's code takes long, so it is done
-                # where one may have to be named.
+                # where one may have to be named. This way takes in what the first one does and more, so that what stops
+                # it is what to tell, rather than what the export of all in functions of aten makes of it.
                 return _taken_in(module, given, functools.partial(trace, lines=True, in_memory=True), verify, True)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -17,7 +17,18 @@ from graphs.importing.chance import nothing_drawn
 from graphs.importing.held import reach, tensors_of
 from graphs.importing.observing import BATCHES, Seen, observe, performed
 from graphs.importing.programs import opaque, pointwise
-from graphs.importing.stand_ins import TRAINING, Differing, Held, Numbering, Program, Ref, Size, Training, any_of
+from graphs.importing.stand_ins import (
+    TRAINING,
+    Differing,
+    Held,
+    Numbering,
+    OwnType,
+    Program,
+    Ref,
+    Size,
+    Training,
+    any_of,
+)
 from graphs.importing.tracing import Trace
 from graphs.kinds.allowed import allowed, function
 from graphs.kinds.in_memory import entrance, remember
@@ -121,6 +132,8 @@ class Lowering:
             return self.training
         if isinstance(value, Differing):
             return value.training if self.training else value.inference
+        if isinstance(value, OwnType):
+            return value.dtype
         if isinstance(value, Held):
             return value.tensor
         if isinstance(value, Program | Numbering):
@@ -168,10 +181,12 @@ class Lowering:
 
     def hold(self, tensor: Tensor, path: str) -> Held:
         """A tensor of the module under the name that it has there first, or a constant."""
-        if id(tensor) not in self.held:
-            alike = (held for held in self.held.values() if held.how == "constant" and _equal(held.tensor, tensor))
-            self.held[id(tensor)] = next(alike, Held(path, "constant", tensor))
-        return self.held[id(tensor)]
+        if id(tensor) in self.held:
+            return self.held[id(tensor)]
+        alike = (held for held in self.held.values() if held.how == "constant" and _equal(held.tensor, tensor))
+        found = next(alike, None)
+        # A tensor that is not kept leaves its identity to the next one.
+        return found or self.held.setdefault(id(tensor), Held(path, "constant", tensor))
 
     def use(self, held: Held) -> str:
         """Notes that a node uses a tensor, and gives its name."""
@@ -283,6 +298,22 @@ class Lowering:
         if (one, other) != (factor * BATCHES[0], factor * BATCHES[1]):
             raise self.error("a size is no multiple of the batch size")
         return Size(factor)
+
+    def type_of(self, value: Ref | Held | Program | Numbering) -> torch.dtype | OwnType:
+        """What a tensor says that its type is."""
+        if isinstance(value, Ref):
+            found = self.types[value.node]
+        else:
+            found = value.tensor.dtype if isinstance(value, Held) else value.seen.dtype
+        own = {held.tensor.dtype for held in self.held.values() if held.how == "parameter"}
+        return OwnType(found) if found.is_floating_point and found in own else found
+
+    def cast(self, value: Any, kind: OwnType) -> Any:
+        """A value in the type of the network, which a constant goes along with."""
+        import torch
+
+        like = self.hold(torch.zeros((), dtype=kind.dtype), f"constant_{len(self.held)}")
+        return self.call("method.type_as", [value, like], {})
 
     def call(self, target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """What there is no kind for: a function of each element, an opaque node, or a program that goes on."""

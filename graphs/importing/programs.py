@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
-from graphs.importing.stand_ins import TRAINING, Differing, Held, Program, Ref, Size, Training, any_of
+from graphs.importing.stand_ins import TRAINING, Differing, Held, OwnType, Program, Ref, Size, Training, any_of
 from graphs.kinds.allowed import ELEMENTWISE
 from graphs.kinds.in_memory import remembered
 from graphs.kinds.program import COUNT
@@ -217,6 +217,8 @@ def _plain(low: Lowering, value: Any, written: Callable[[Any], Any]) -> Any:
             f"a number is {value.training} in train mode and {value.inference} in eval mode; "
             "use a layer that knows the mode itself"
         )
+    if isinstance(value, OwnType):
+        value = value.dtype
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
     if isinstance(value, slice):

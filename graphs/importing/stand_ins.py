@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.importing.observing import Seen
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Differing",
     "Held",
     "Numbering",
+    "OwnType",
     "Program",
     "Ref",
     "Size",
@@ -58,6 +60,13 @@ class Differing:
 
     training: float
     inference: float
+
+
+@dataclass(frozen=True, slots=True)
+class OwnType:
+    """A type that some of the network's parameters have, asked of a value: it follows them to another precision."""
+
+    dtype: torch.dtype
 
 
 @dataclass(frozen=True, slots=True)

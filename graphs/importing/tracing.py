@@ -23,7 +23,7 @@ from graphs.kinds.in_memory import entrance
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
-__all__ = ["IN_PLACE", "Trace", "Untraced", "batches", "examples", "trace", "where"]
+__all__ = ["IN_PLACE", "Trace", "Untraced", "batches", "examples", "leave_counting", "trace", "where"]
 
 
 class Untraced(GraphError):
@@ -214,7 +214,20 @@ def trace(
                     f"the forward pass assigns to the buffer '{own}', which no node does; "
                     "keep such a state outside of the module"
                 )
+    leave_counting(graph)
     return Trace(graph, module, training, bool(asked), modes)
+
+
+def leave_counting(graph: fx.Graph) -> None:
+    """Takes out the counting of batches, which batch norms do in train mode: their nodes do it too."""
+    for node in list(graph.nodes):
+        counter: Any = next(iter(node.all_input_nodes), None)
+        added = str(node.target) == "add_" or str(node.target).startswith("aten.add_.")
+        if added and str(counter.target).endswith("num_batches_tracked"):
+            node.replace_all_uses_with(counter)
+            graph.erase_node(node)
+            if not counter.users:
+                graph.erase_node(counter)
 
 
 def _untraced(error: Exception) -> Untraced:

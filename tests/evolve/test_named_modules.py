@@ -158,6 +158,8 @@ MISTAKES = {
     "sizes that are none": (["my_nets:build", "--input", "3xx8"], "3xx8"),
     "a size of zero": (["my_nets:build", "--input", "3,0,8"], "3,0,8"),
     "a size below zero": (["my_nets:build", "--input", "3,-8,8"], "3,-8,8"),
+    "sizes that nothing holds": (["my_nets:build", "--input", "3,99999999,99999999"], "3,99999999,99999999"),
+    "a size that is no number here": (["my_nets:build", "--input", f"3,{10**23}"], "fit into memory"),
     "a name without sizes": (["my_nets:build", "--input", "image="], "image="),
     "a name twice": (["my_nets:build", "--input", "x=3", "--input", "x=4"], "twice"),
     "names and none": (["my_nets:build", "--input", "x=3", "--input", "4"], "name all of them"),
@@ -188,6 +190,15 @@ def test_a_mistake_is_one_line(mistake: str, evolve: Evolve, folder: Path) -> No
 def test_an_unknown_network_names_classifiers_alone(evolve: Evolve) -> None:
     _, _, errors = evolve("import", "torchvision:nope", "--input", "3,8,8", "--to", "new.safetensors")
     assert "resnet18" in one_line(errors) and "fcn_resnet50" not in errors and "raft" not in errors
+
+
+def test_a_network_whose_parts_have_published_weights_has_fresh_ones(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(folder / "cache"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", None)
+    one, same = (module_named("torchvision:lraspp_mobilenet_v3_large", seed=1).state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
 
 
 def test_weights_that_cannot_be_fetched(evolve: Evolve, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

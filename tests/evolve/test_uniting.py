@@ -102,12 +102,12 @@ def test_an_ensemble_is_one_for_each_label_set(evolve: Evolve, tmp_path: Path) -
     task = Task.from_spec(made.lineage.snapshot().meta["task"])
     assert [*found["tasks"]] == ["odd", "labels"]
     assert {name: found[name] for name in ("weights", "validation", "test")} == found["tasks"]["odd"]
-    for split in ("validation", "test"):
-        said = [ensembles.head_logits(made.candidate(number).genome(), task, split) for number in (0, 1)]
-        labels = task.split(split).labels
+    for part in ("validation", "test"):
+        said = [ensembles.head_logits(made.candidate(number).genome(), task, part) for number in (0, 1)]
+        labels = task.split(part).labels
         for name, own in {"odd": labels % 2, "labels": labels}.items():
             wanted = ensembles.report([each[name] for each in said], own)
-            assert {key: found["tasks"][name][split][key] for key in wanted} == wanted
+            assert {key: found["tasks"][name][part][key] for key in wanted} == wanted
     code, output, _ = evolve("ensemble", made.path, 0, 1)
     assert code == 0 and "label set odd" in output and "label set labels" in output
 

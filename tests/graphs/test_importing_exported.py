@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations
 
 import graphs
 from graphs.errors import GraphError
+from graphs.importing.lowering import Lowering
 
 
 class Untraceable(nn.Module):
@@ -44,6 +45,17 @@ def into_parts(self: Untraceable, x: Tensor) -> Tensor:
     made[:, 1:3] = x[:, 1:3]
     made[:, 0] = 1
     made[..., 4] += x[..., 2]
+    return made * x
+
+
+def into_corners(self: Untraceable, x: Tensor) -> Tensor:
+    made = torch.zeros_like(x)
+    made[:, :-1, :2] = x[:, 1:, :2]
+    made[:, ::2, 1::3] += x[:, :1, :2]
+    made[:, 0, 4:] = self.fc.bias[:2]
+    made[:, 1:4, 4] = self.fc.bias[None, None, 0]
+    made[:, -1, 2] = x[:, 0, 0]
+    made[:, 3:, 3:] = x[:, 3:, 3:] > 0
     return made * x
 
 
@@ -90,6 +102,7 @@ CALLS: dict[str, tuple[Callable[..., Tensor], tuple[int, ...]]] = {
     "windows": (lambda s, x: x.unfold(-1, 2, 2), ROWS),
     "writing into zeros": (into_zeros, ROWS),
     "writing into parts": (into_parts, ROWS),
+    "writing along several axes": (into_corners, ROWS),
     "a block without gradients": (without_gradients, ROWS),
 }
 
@@ -111,6 +124,12 @@ def test_a_call_comes_in_under_its_public_name(name: str, tmp_path: Path) -> Non
             for y, m in ((expected, module), (found, made))
         ]
         torch.testing.assert_close(*gradients)
+
+
+def test_constants_are_told_apart_where_some_are_alike_and_not_kept() -> None:
+    low = Lowering(nn.Linear(6, 6), {})
+    for number in (2, 2, 3, 2, 5, 2, 7):
+        assert low.hold(torch.full((6,), number), f"constant_{number}").tensor.tolist() == [number] * 6
 
 
 class Windowed(nn.Module):

@@ -132,6 +132,19 @@ def noisy(s: Any, x: Tensor) -> Tensor:
     return y + torch.randint(2, 5, (y.shape[0], 6)) + torch.zeros(len(y), 6).uniform_()
 
 
+def shifted(module: Any, x: Tensor) -> Tensor:
+    y = module.first(x)
+    made = torch.zeros_like(y)
+    made[:, :-1, :2] = y[:, 1:, :2]
+    made[:, 1:, 2:4] = y[:, :-1, 2:4]
+    made[:, ::2, 1::3] += 1.5
+    made[:, 0, 4:] = module.fc.bias[:2]
+    made[:, 1:4, 4] = y[:, :1, 0]
+    made[:, 4] = module.fc.bias[None, None, 1]
+    made[:, 2:][:, 1, 3:5] = y[:, 0, 4:]
+    return module.fc(made) + y[..., :3]
+
+
 def at_its_end(module: Any, x: Tensor) -> Tensor:
     return module.fc(module.first(x)[torch.arange(len(x), device=x.device), (x > 0).sum(-1).argmax(-1)])
 
@@ -195,6 +208,7 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "an activation by its inner name": (lambda: nn.Sequential(nn.Linear(6, 6), nn.LogSigmoid()), ROW),
     "stochastic depth": (lambda: Whole(lambda s, x: x + s.drop(s.fc(x)), fc=nn.Linear(6, 6), drop=DropPath(0.3)), ROW),
     "writing into parts": (lambda: Whole(written, fc=nn.Linear(6, 6)), ROW),
+    "writing along several axes": (lambda: Whole(shifted, first=nn.Linear(16, 6), fc=nn.Linear(6, 3)), WORDS),
     "norms without statistics": (
         lambda: nn.Sequential(
             nn.Conv2d(3, 4, 3),
@@ -207,6 +221,18 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
         lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.ReLU()),
         IMAGE,
     ),
+    "norms of all sorts, that are recorded": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4, track_running_stats=False),
+            nn.BatchNorm2d(4, momentum=None),
+            nn.BatchNorm2d(4, affine=False),
+            Still(4),
+            Still(4, affine=False),
+        ),
+        IMAGE,
+    ),
+    "norms that are written out": (lambda: nn.Sequential(nn.Linear(6, 6), Counting(6), Counting(6, affine=False)), ROW),
     "norms without weights": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False)), IMAGE),
     "a batch norm without a bias": (unshifted, IMAGE),
     "norms with the batch elsewhere": (
@@ -253,6 +279,24 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "weights that are pruned": (pruned, ROW),
     "weights with a norm": (normed, ROW),
 }
+
+
+class Still(nn.BatchNorm2d):
+    """A norm that never learns from what it sees."""
+
+    def train(self, mode: bool = True) -> Still:
+        super().train(False)
+        return self
+
+
+class Counting(nn.BatchNorm1d):
+    """A norm with a forward pass of its own, which does what torch's does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        tensors = (self.running_mean, self.running_var, self.weight, self.bias)
+        return functional.batch_norm(x, *tensors, self.training, self.momentum or 0.0, self.eps).relu()
 
 
 class Scaled(nn.Module):
@@ -331,6 +375,41 @@ def test_it_comes_in_right_for_any_batch(name: str, training: bool, tmp_path: Pa
         assert len(found[0]) == len(found[1]) > 0
         for one, other in zip(*found, strict=True):
             torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6, equal_nan=True)
+    torch.testing.assert_close(dict(made.state_dict()), dict(module.state_dict()))
+
+
+BYTES = torch.randint(256, (4, 6), dtype=torch.uint8)
+
+CAST: dict[str, tuple[Callable[..., Tensor], Tensor]] = {
+    "to a weight's type": (lambda s, x: s.fc(x.to(s.fc.weight.dtype) / 255), BYTES),
+    "to a place and a type": (lambda s, x: s.fc(x.to(s.fc.weight.device, dtype=s.fc.weight.dtype)), BYTES),
+    "to a weight": (lambda s, x: s.fc(x.to(s.fc.weight)), BYTES),
+    "as a weight": (lambda s, x: s.fc(x.type_as(s.fc.bias)), BYTES),
+    "back to an input's type": (lambda s, x: s.fc(x.float().exp().to(x.dtype)), ROW),
+    "to the type of a value": (lambda s, x: s.fc(x) * (x > 0).type(s.fc(x).dtype), ROW),
+}
+"""Casts to a type of the network's own."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", CAST)
+def test_a_type_of_the_networks_own_follows_it_to_another(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    compute, example = CAST[name]
+    torch.manual_seed(0)
+    module = Whole(compute, fc=nn.Linear(6, 6))
+    graphs.save(graphs.from_torch(module, example), tmp_path / "genome.safetensors")
+    made = graphs.to_torch(graphs.load(tmp_path / "genome.safetensors"))
+    assert made.state_dict().keys() == module.state_dict().keys()
+    x = example.to(dtype) if example.is_floating_point() else example
+    torch.testing.assert_close(made.to(dtype)(x), module.to(dtype)(x), rtol=0, atol=0)
+
+
+def test_a_cast_to_a_weights_type_leaves_that_layer_changeable() -> None:
+    genome = graphs.from_torch(
+        Whole(lambda s, x: s.fc(s.first(x.type_as(s.first.weight))), first=nn.Linear(6, 6), fc=nn.Linear(6, 3)), BYTES
+    )
+    first = next(node.id for node in genome.graph.nodes.values() if node.kind == "linear")
+    assert "can be changed" in graphs.explain(genome.graph, first)
 
 
 def autocast(module: Any, x: Tensor) -> Tensor:
@@ -417,6 +496,16 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
         lambda: Whole(lambda s, x: s.fc(x)[torch.arange(len(x) * 2) // 2], fc=nn.Linear(6, 3)),
         ROW,
         "counts with the batch size",
+    ),
+    "an average over all batches without weights": (
+        lambda: nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, affine=False, momentum=None)),
+        ROW,
+        "give it a momentum",
+    ),
+    "what comes after a norm that is written out": (
+        lambda: Whole(lambda s, x: scattered(s, s.norm(x)), norm=Counting(6), fc=nn.Linear(6, 3)),
+        ROW,
+        "= 1.0  # here",
     ),
     "what comes after a branch": (lambda: Whole(limited, fc=nn.Linear(6, 3)), ROW, "pinv"),
 }

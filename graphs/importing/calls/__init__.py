@@ -22,7 +22,7 @@ from graphs.importing.calls.rearranging import REARRANGING_CALLS
 from graphs.importing.calls.vision import VISION
 from graphs.importing.calls.writing import WRITING_CALLS, written
 from graphs.importing.lowering import Lowering
-from graphs.importing.stand_ins import Decline, Held, Numbering, Program, Ref, any_of
+from graphs.importing.stand_ins import Decline, Held, Numbering, OwnType, Program, Ref, any_of
 
 Converter = Callable[..., Any]
 
@@ -32,12 +32,17 @@ __all__ = ["ALONE", "attention_layer", "convert", "layer_elsewhere", "written"]
 def convert(low: Lowering, target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
     """What stands for the result of a traced call."""
     prefix, _, name = target.partition(".")
+    kind = _own_type(low, [*arguments[1:], *keywords.values()]) if target in _CASTS else None
+    arguments = [_plain_type(each) for each in arguments]
+    keywords = {name: _plain_type(each) for name, each in keywords.items()}
     if target == "python.getattr":
         return attribute(low, *arguments)
     if target == "python.len":
         return length(low, *arguments)
     if any_of(lambda each: isinstance(each, Numbering), [*arguments, *keywords.values()]):
         return picked(low, name, arguments)
+    if kind:
+        return low.cast(arguments[0], kind)
     if prefix == "operator" and not any(isinstance(each, Ref | Held | Program) for each in arguments):
         return number(low, name, arguments)
     converter = CALLS.get(target) or (
@@ -49,6 +54,20 @@ def convert(low: Lowering, target: str, arguments: Sequence[Any], keywords: Mapp
         except Decline:
             pass
     return low.call(target, arguments, keywords)
+
+
+_CASTS = ("method.to", "method.type", "method.type_as")
+"""Methods that are told a type, or a tensor of it."""
+
+
+def _own_type(low: Lowering, asked: Sequence[Any]) -> OwnType | None:
+    """The type that a cast is to, where that is the network's own, said by itself or by one of its tensors."""
+    types = [low.type_of(each) if isinstance(each, Held) else each for each in asked]
+    return next((each for each in types if isinstance(each, OwnType)), None)
+
+
+def _plain_type(value: Any) -> Any:
+    return value.dtype if isinstance(value, OwnType) else value
 
 
 def _takes(converter: Converter, low: Lowering, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> bool:

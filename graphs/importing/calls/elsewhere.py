@@ -34,6 +34,11 @@ def layer_elsewhere(low: Lowering, kind: str, value: Any, settings: Mapping[str,
         return value
     if kind not in _FUNCTIONS:
         raise low.error("its batch is not the first axis; keep examples along the first axis")
+    if kind == "batch_norm" and settings["momentum"] is None:
+        raise low.error(
+            "it is a BatchNorm with momentum=None, which comes in with weights and with examples along the first axis "
+            "alone; give it a momentum"
+        )
     sizes = low.sizes(value) if "axes" in settings else ()
     named = {name: settings[name] for name in _NAMED.get(kind, ())}
     function = f"functional.{kind.removeprefix('frozen_')}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from graphs.importing.calls.elsewhere import layer_elsewhere
 from graphs.importing.calls.values import each_place, first, several, tensor
 from graphs.importing.lowering import Lowering
 from graphs.importing.padding import padding_of
-from graphs.importing.stand_ins import Decline, Held, Ref, Training
+from graphs.importing.stand_ins import Decline, Held, Program, Ref, Training
 from graphs.kinds.weighted import PLACES
 
 Converter = Callable[..., Any]
@@ -129,32 +130,34 @@ def _tensors(low: Lowering, **given: Any) -> dict[str, str]:
 
 
 def _batch_norm(low: Lowering, value: Any, *given: Any, **keywords: Any) -> Any:
-    """The aten call, whose tensors are those of a layer; as a function it would change statistics in place."""
-    roles = ("weight", "bias", "running_mean", "running_var")
-    held = dict(zip(roles, given, strict=False))
-    if len(given) == 8 and all(
-        isinstance(each, Held) and each.name.endswith(f".{role}") for role, each in held.items()
-    ):
-        path = given[0].name.rpartition(".")[0]
-        counts = low.named(f"{path}.num_batches_tracked")
-        if counts is not None and isinstance(low.mode(given[4]), Training):
-            tensors = {role: low.use(each) for role, each in held.items()} | {"num_batches_tracked": low.use(counts)}
-            return low.add("batch_norm", [first(low, value)], tensors, path=path, momentum=given[5], eps=given[6])
-    names = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-    function = dict(zip(names, given, strict=False)) | keywords
-    if len(given) < 8 and function.get("training", False) is False and "running_mean" in function:
-        frozen = {role: function.get(role) for role in names[:4]}
-        counts = low.named(f"{getattr(frozen['running_mean'], 'name', '').rpartition('.')[0]}.num_batches_tracked")
-        if counts is not None and all(isinstance(each, Held) for each in frozen.values()):
-            held = {role: each for role, each in frozen.items() if isinstance(each, Held)}
-            used = {role: low.use(each) for role, each in (held | {"num_batches_tracked": counts}).items()}
-            return low.add("frozen_batch_norm", [first(low, value)], used, eps=function.get("eps", 1e-5))
-    if len(given) == 8 and given[2] is None and given[3] is None:  # it keeps no statistics
-        return low.call("functional.batch_norm", [value, None, None, *given[:2], True, *given[5:7]], {})
-    raise low.error(
-        "it calls batch_norm as a function, which changes statistics in place; use a BatchNorm layer, with weights and "
-        "a momentum"
-    )
+    """The call of a layer, of which its tensors are; by itself it would change statistics in place."""
+    recorded = len(given) == 8
+    function = dict(zip(_RECORDED if recorded else _FUNCTION, given, strict=False)) | keywords
+    training, eps = function.get("training", False), function.get("eps", 1e-5)
+    held = {role: function[role] for role in _FUNCTION[:4] if function.get(role) is not None}
+    if recorded and held.keys() <= {"weight", "bias"}:  # it keeps no statistics
+        tensors = [function[role] for role in _FUNCTION[:4]]
+        return low.call("functional.batch_norm", [value, *tensors, True, function["momentum"], eps], {})
+    training = low.mode(training)
+    path = getattr(held.get("running_mean"), "name", "").rpartition(".")[0]
+    counts = low.named(f"{path}.num_batches_tracked")
+    learns = isinstance(training, Training)
+    if counts is None or not all(isinstance(each, Held) for each in held.values()) or not (learns or training is False):
+        raise low.error(
+            "it calls batch_norm as a function, which changes statistics in place; use a BatchNorm layer, as "
+            "torch.nn has it"
+        )
+    kind = "batch_norm" if learns else "frozen_batch_norm"
+    settings = {"momentum": function.get("momentum", 0.1), "eps": eps} if learns else {"eps": eps}
+    if len(held) < 4 or isinstance(value, Program):
+        return layer_elsewhere(low, kind, value, {"momentum": 0.0, **settings}, held)
+    names = {role: low.use(each) for role, each in (held | {"num_batches_tracked": counts}).items()}
+    return low.add(kind, [first(low, value)], names, path=path if learns else None, **settings)
+
+
+_FUNCTION = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+_RECORDED = ("weight", "bias", "running_mean", "running_var", "training", "momentum", "eps", "cudnn_enabled")
+"""The arguments of batch_norm behind the value, as people call it and as it is recorded."""
 
 
 def _embedding(low: Lowering, value: Any, weight: Any) -> Any:

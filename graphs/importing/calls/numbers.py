@@ -46,9 +46,7 @@ def attribute(low: Lowering, value: Any, name: str, *default: Any) -> Any:
         if isinstance(value, Program) and name in value.seen.names:
             return low.call("operator.getitem", [value, value.seen.names.index(name)], {})
         if name == "dtype":
-            if isinstance(value, Ref):
-                return low.types[value.node]
-            return value.tensor.dtype if isinstance(value, Held) else value.seen.dtype
+            return low.type_of(value)
         raise low.error(f"it asks for the attribute '{name}' of a tensor")
     return getattr(value, name, *default)
 

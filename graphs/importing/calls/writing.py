@@ -22,8 +22,7 @@ def written(low: Lowering, value: Any, where: Any, new: Any) -> Any:
         found = first(low, value)
         if isinstance(where, Ref | Program):
             return low.call_anew("torch.masked_fill", [found, _truths(low, found, where), _number(new)])
-        axis, places = _places(low.shape(found), where)
-        return _into(low, found, axis, places, new)
+        return _into(low, found, _places(low.shape(found), where), new)
     except Decline:
         raise low.error(
             "it writes into part of a tensor in a way that is not known; put the result together with torch.where, "
@@ -31,13 +30,35 @@ def written(low: Lowering, value: Any, where: Any, new: Any) -> Any:
         ) from None
 
 
-def _into(low: Lowering, value: Ref, axis: int, places: int | range, new: Any) -> Any:
-    at = [places] if isinstance(places, int) else [places.start, places.stop, places.step]
-    if not isinstance(new, Ref):
-        part = low.add("select", [value], axis=axis, index=at[0]) if len(at) == 1 else cut(low, value, axis, *at)
+def _into(low: Lowering, value: Any, places: Sequence[tuple[int, int | range]], new: Any) -> Any:
+    """What `value` becomes where `new` is written to places along some axes: each takes a part of what the last took.
+
+    The part is written into, and written back.
+    """
+    (axis, taken), *rest = places
+    if isinstance(taken, int):
+        part = low.add("select", [value], axis=axis, index=taken)
+        scatter, at, gone = "torch.select_scatter", [taken], 1
+    else:
+        scatter, at, gone = "torch.slice_scatter", [taken.start, taken.stop, taken.step], 0
+        part = cut(low, value, axis, *at)
+    if rest:
+        new = _into(low, part, [(each - gone, taken) for each, taken in rest], new)
+    elif isinstance(new, Ref | Held | Program):
+        new = _spread(low, new, part)
+    else:
         new = low.call_anew("torch.full_like", [part, _number(new)])
-    target = "torch.select_scatter" if len(at) == 1 else "torch.slice_scatter"
-    return low.call_anew(target, [value, new, axis + 1, *at])
+    return low.call_anew(scatter, [value, new, axis + 1, *at])
+
+
+def _spread(low: Lowering, new: Any, part: Ref) -> Any:
+    """A value in the shape of the part that it is written to: it may lack axes, or have more of one entry in front."""
+    wanted = low.sizes(part)
+    while len(low.sizes(new)) > len(wanted):
+        if low.sizes(new)[0] != 1:
+            raise Decline
+        new = low.call_anew("torch.squeeze", [new, 0])
+    return new if low.sizes(new) == wanted else low.call_anew("method.expand_as", [new, part])
 
 
 def _number(value: Any) -> int | float:
@@ -54,21 +75,25 @@ def _truths(low: Lowering, value: Ref, where: Any) -> Ref:
     return found
 
 
-def _places(shape: Sequence[int], where: Any) -> tuple[int, int | range]:
-    """The only axis along which an index does not take everything, the batch not counted, and what it takes there."""
+def _places(shape: Sequence[int], where: Any) -> list[tuple[int, int | range]]:
+    """The axes along which an index does not take everything, the batch not counted, and what it takes there."""
     items = items_of(where, len(shape) + 1)
     parts = [(axis, item) for axis, item in enumerate(items[1:]) if item != slice(None)]
-    if len(parts) != 1 or parts[0][0] >= len(shape):
+    if not parts or len(items) > len(shape) + 1:
         raise Decline
-    axis, item = parts[0]
+    return [(axis, _taken(shape[axis], item)) for axis, item in parts]
+
+
+def _taken(size: int, item: Any) -> int | range:
+    """What an index takes of an axis: an entry, or some."""
     if isinstance(item, int) and not isinstance(item, bool):
-        return axis, item % shape[axis]
+        return item % size
     if not isinstance(item, slice) or not all(isinstance(each, int | None) for each in (item.start, item.stop)):
         raise Decline
-    taken = range(shape[axis])[item]
+    taken = range(size)[item]
     if not taken or taken.step < 1:
         raise Decline
-    return axis, taken
+    return taken
 
 
 def _copied(low: Lowering, value: Any, new: Any, non_blocking: bool = False) -> Any:
@@ -76,11 +101,12 @@ def _copied(low: Lowering, value: Any, new: Any, non_blocking: bool = False) -> 
     old = tensor(value)
     if isinstance(new, Held) and new.how == "constant" and not new.tensor.ndim:
         new = new.tensor.item()
-    if not isinstance(new, Ref):
+    if not isinstance(new, Ref | Held):
         return low.call_anew("torch.full_like", [old, _number(new)])
-    if low.types[new.node] != low.types[old.node] or new.bare != old.bare:
+    if isinstance(new, Ref) and new.bare != old.bare:
         raise Decline
-    return new if low.shape(new) == low.shape(old) else low.call_anew("method.expand_as", [new, old])
+    kind = new.tensor.dtype if isinstance(new, Held) else low.types[new.node]
+    return _spread(low, new if kind == low.types[old.node] else low.call_anew("method.type_as", [new, old]), old)
 
 
 WRITING_CALLS: dict[str, Callable[..., Any]] = {"setitem": written, "copy": _copied, "fill": _copied}
