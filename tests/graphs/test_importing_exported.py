@@ -214,7 +214,13 @@ def test_the_line_where_modes_part_is_named() -> None:
         graphs.from_torch(Halved(), torch.randn(2, 5, 6))
 
 
-def test_examples_along_the_second_axis_are_the_reason() -> None:
+def test_attention_over_examples_along_the_second_axis_comes_in_for_both_modes() -> None:
+    torch.manual_seed(1)
     module = Untraceable(lambda s, x: s.layer(x), layer=nn.TransformerEncoderLayer(6, 2, 8))
-    with pytest.raises(GraphError, match=r"attention does not have examples along the first axis.*batch_first=True"):
-        graphs.from_torch(module, torch.randn(2, 5, 6))
+    made = graphs.to_torch(graphs.from_torch(module, torch.randn(2, 5, 6)))
+    for training in (True, False):
+        x, found = torch.randn(3, 5, 6), []
+        for each in (module.train(training), made.train(training)):
+            torch.manual_seed(2)
+            found.append(each(x))
+        torch.testing.assert_close(*found)

@@ -8,7 +8,7 @@ from typing import Any
 from graphs.importing.calls.layers import linear
 from graphs.importing.calls.values import axis_of, cut, first, ordered, several
 from graphs.importing.lowering import Lowering
-from graphs.importing.stand_ins import Decline, Differing, Program, Ref, Unknown
+from graphs.importing.stand_ins import Decline, Differing, Ref, Unknown
 
 __all__ = ["ATTENTION_CALLS", "apart", "attention_layer", "together"]
 
@@ -85,11 +85,6 @@ def _attention(
     scale: float | None = None,
     enable_gqa: Any = False,
 ) -> Any:
-    if isinstance(dropout_p, Differing) and any(isinstance(each, Program) for each in (query, key, value)):
-        raise low.error(
-            "its attention does not have examples along the first axis: layers of torch.nn take them along the second "
-            "one unless they are made with batch_first=True"
-        )
     operands = [first(low, each) for each in (query, key, value)]
     rank = len(low.shape(operands[0]))
     if isinstance(dropout_p, Differing):
