@@ -16,6 +16,7 @@ from graphs.errors import GraphError
 from graphs.importing.asking import Unanswered
 from graphs.importing.chance import nothing_drawn
 from graphs.importing.gradients import own_gradients
+from graphs.importing.hints import causal_unasked
 from graphs.importing.layers import layer_of
 from graphs.importing.lengths import lengths
 from graphs.importing.observing import quiet
@@ -53,6 +54,7 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
             quiet(),
             unanswered.heard(),
             lengths(module, _free_length),
+            causal_unasked(),
             _some_momentum(module),
         ):
             shapes = {name: {0: batch} for name in example}

@@ -280,7 +280,7 @@ def _same_output(in_training: Mapping[str, str], in_eval: Mapping[str, str]) -> 
     """For each output of eval mode, which of train mode it is, by name; an empty name where there is none.
 
     The same node under the same name; or else the same node; or else another node under the same name, or as the first
-    where eval mode has no other.
+    where eval mode has no other. Where that leaves one without, names alone count.
     """
     found = {name: name for name, node in in_eval.items() if in_training.get(name) == node}
     for name, node in in_eval.items():
@@ -288,7 +288,8 @@ def _same_output(in_training: Mapping[str, str], in_eval: Mapping[str, str]) -> 
             same = (each for each, twin in in_training.items() if twin == node)
             like = name if name in in_training else next(iter(in_training), "") if name == "logits" else ""
             found[name] = next((each for each in (*same, like) if each not in found.values()), "")
-    return found
+    named = "" in found.values() and in_eval.keys() <= in_training.keys()
+    return {name: name for name in in_eval} if named else found
 
 
 def _outputs(low: Lowering, value: Any, name: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from graphs.errors import GraphError
 from graphs.importing.asking import ASKING, Unanswered, modes_seen
 from graphs.importing.chance import nothing_drawn, own_file
 from graphs.importing.gradients import own_gradients
+from graphs.importing.hints import causal_unasked
 from graphs.importing.lengths import lengths
 from graphs.importing.stand_ins import any_of
 from graphs.kinds.in_memory import entrance
@@ -198,7 +199,12 @@ def trace(
     }
     with nothing_drawn(lines):
         try:
-            with own_gradients(record if in_memory else None), _asking(module) as asked, lengths(module, length):
+            with (
+                own_gradients(record if in_memory else None),
+                _asking(module) as asked,
+                lengths(module, length),
+                causal_unasked(),
+            ):
                 graph = tracer.trace(module, concrete_args=left_out or None)
         except GraphError as error:
             raise GraphError(f"cannot trace {where(error) or 'this module'}: {error}") from error

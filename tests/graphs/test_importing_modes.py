@@ -151,6 +151,14 @@ def reordered(s: Any, x: Tensor) -> Any:
     return {"one": one, "other": other} if s.training else {"other": other, "one": one}
 
 
+def crossed(s: Any, x: Tensor) -> Any:
+    """The first of two equal calls is another output in each mode."""
+    y = s.pooled(x)
+    if s.training:
+        return {"one": s.fc(y), "other": s.fc(y)}
+    return {"other": s.fc(y).softmax(1) * 2, "one": s.fc(y)}
+
+
 PARTED: dict[str, Callable[..., Any]] = {
     each.__name__: each
     for each in [
@@ -171,6 +179,7 @@ PARTED: dict[str, Callable[..., Any]] = {
         halves,
         reparametrised,
         reordered,
+        crossed,
     ]
 }
 

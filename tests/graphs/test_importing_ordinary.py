@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch.nn.utils import prune
 import graphs
 from graphs.errors import GraphError
 from graphs.importing.calls import CALLS
+from ops import MUTATIONS, certify
 
 
 class Whole(nn.Module):
@@ -108,6 +110,15 @@ def written(module: Any, x: Tensor) -> Tensor:
     y[..., -1] = x[:, 0]
     y[y > 1] = 1.0
     return module.fc(y) + kept
+
+
+def later(places: int) -> Tensor:
+    """What no place is to see: those after it."""
+    return torch.ones(places, places).triu(1).bool()
+
+
+def attention_layer() -> nn.MultiheadAttention:
+    return nn.MultiheadAttention(16, 4, batch_first=True)
 
 
 def in_heads(x: Tensor) -> Tensor:
@@ -250,6 +261,32 @@ TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
             lambda s, x: s.fc(x) * (torch.rand(x.shape[0], 1) < 0.8) + torch.randn(x.shape), fc=nn.Linear(6, 6)
         ),
         ROW,
+    ),
+    "an attention layer with a mask of truths": (
+        lambda: Whole(lambda s, x: s.mix(x, x, x, attn_mask=later(5))[0], mix=attention_layer()),
+        WORDS,
+    ),
+    "an attention layer with a mask of numbers": (
+        lambda: Whole(
+            lambda s, x: s.mix(x, x, x, attn_mask=later(5).float() * -2, need_weights=False)[0], mix=attention_layer()
+        ),
+        WORDS,
+    ),
+    "encoders with a mask": (
+        lambda: Whole(
+            lambda s, x: s.encode(x, mask=later(5)),
+            encode=nn.TransformerEncoder(
+                nn.TransformerEncoderLayer(16, 4, 8, 0.0, batch_first=True), 2, enable_nested_tensor=False
+            ),
+        ),
+        WORDS,
+    ),
+    "decoders with a mask": (
+        lambda: Whole(
+            lambda s, x: s.decode(x, x.flip(1), tgt_mask=later(5)),
+            decode=nn.TransformerDecoder(nn.TransformerDecoderLayer(16, 4, 8, 0.0, batch_first=True), 2),
+        ),
+        WORDS,
     ),
     "keys and values that all heads share": (
         lambda: Whole(shared_keys, query=nn.Linear(16, 16), both=nn.Linear(16, 8), fc=nn.Linear(16, 4)),
@@ -402,6 +439,17 @@ def test_a_type_of_the_networks_own_follows_it_to_another(name: str, dtype: torc
     assert made.state_dict().keys() == module.state_dict().keys()
     x = example.to(dtype) if example.is_floating_point() else example
     torch.testing.assert_close(made.to(dtype)(x), module.to(dtype)(x), rtol=0, atol=0)
+
+
+def test_an_attention_layer_with_a_mask_can_be_changed() -> None:
+    make, example = TAKEN["an attention layer with a mask of truths"]
+    genome = graphs.from_torch(make(), example)
+    kinds = [node.kind for node in genome.graph.nodes.values()]
+    assert kinds.count("attention") == 1
+    for operator in ("add_heads", "widen_keys"):
+        (site, *_) = MUTATIONS[operator].sites(genome)
+        child = MUTATIONS[operator].apply(genome, site, numpy.random.default_rng(0))
+        assert certify(genome, child).require().eval.verdict == "pass"
 
 
 def test_a_cast_to_a_weights_type_leaves_that_layer_changeable() -> None:

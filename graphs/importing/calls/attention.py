@@ -8,7 +8,7 @@ from typing import Any
 from graphs.importing.calls.layers import linear
 from graphs.importing.calls.values import axis_of, cut, first, ordered, several
 from graphs.importing.lowering import Lowering
-from graphs.importing.stand_ins import Decline, Differing, Ref, Unknown
+from graphs.importing.stand_ins import Decline, Differing, Held, Ref, Unknown
 
 __all__ = ["ATTENTION_CALLS", "apart", "attention_layer", "together"]
 
@@ -24,7 +24,7 @@ def attention_layer(
     """`nn.MultiheadAttention` of a value with itself or others, as linear layers around `attention`.
 
     Raises:
-        GraphError: It is given masks.
+        GraphError: It is given a mask that is not the same for all examples and heads.
     """
     names = (
         "query",
@@ -36,9 +36,16 @@ def attention_layer(
         "average_attn_weights",
         "is_causal",
     )
+    import torch
+
     given = {**dict(zip(names, arguments, strict=False)), **keywords}
-    if given.get("key_padding_mask") is not None or given.get("attn_mask") is not None:
-        raise low.error(f"the attention '{path}' is given a mask; use functional.scaled_dot_product_attention for that")
+    mask = given.get("attn_mask")
+    alike = mask is None or (isinstance(mask, Held) and mask.tensor.ndim == 2)
+    if given.get("key_padding_mask") is not None or not alike:
+        raise low.error(
+            f"the attention '{path}' is given a mask that depends on the example; use "
+            "functional.scaled_dot_product_attention for that"
+        )
     operands = [first(low, given[name]) for name in names[:3]]
     width = layer.embed_dim
     weight = low.hold(layer.in_proj_weight, f"{path}.in_proj_weight")
@@ -48,6 +55,10 @@ def attention_layer(
         apart(low, cut(low, packed[operand], 1, place * width, (place + 1) * width), layer.num_heads)
         for place, operand in enumerate(operands)
     ]
+    if mask is not None:
+        # What is True in it is left out here, and taken in where a function is given a mask.
+        taken = low.call_anew("torch.logical_not", [mask]) if mask.tensor.dtype == torch.bool else mask
+        parts.append(low.ref(taken, 3))
     mixed = together(low, low.add("attention", parts, dropout=float(settings["dropout"])))
     out = layer.out_proj
     held = low.hold(out.weight, f"{path}.out_proj.weight")
