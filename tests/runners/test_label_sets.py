@@ -164,10 +164,17 @@ def test_the_first_head_is_measured_by_its_own_labels(task: Task) -> None:
     assert on.genome is not None and "val_accuracy_labels" in on.curves[0]
 
 
-def test_examples_weigh_the_same_unless_asked() -> None:
-    assert preset("default", hydra={"tasks": ["a", "b"]}).hydra.weights == "even"  # type: ignore[union-attr]
-    assert preset("default", hydra={"tasks": ["a", "b"], "weights": "sample"}).hydra.weights == "sample"  # type: ignore[union-attr]
-    assert preset("default", hydra={"heads": 2}).hydra.weights == "sample"  # type: ignore[union-attr]
+@pytest.mark.parametrize("name", ["default", "hydranet"])
+@pytest.mark.parametrize(
+    ("settings", "weights"),
+    [
+        ({"tasks": ["a", "b"]}, "even"),
+        ({"tasks": ["a", "b"], "weights": "sample"}, "sample"),
+        ({"heads": 2}, "sample"),
+    ],
+)
+def test_examples_weigh_the_same_for_tasks_unless_asked(name: str, settings: dict[str, Any], weights: str) -> None:
+    assert preset(name, hydra=settings).hydra.weights == weights  # type: ignore[union-attr]
 
 
 def test_a_teacher_speaks_of_the_main_classes_alone(task: Task) -> None:
