@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,11 +76,16 @@ def test_every_split_has_every_label_of_its_images(task: Task, file: Path) -> No
                 "logits": "it: y_train_logits .*'logits', a name that networks give .*; give the arrays another name",
                 "head0": "y_train_head0 .* networks",
                 "output_1": "y_train_output_1 .* networks",
+                **{
+                    name: f"it: the array 'y_train_{re.escape(name)}' would be the label set '.*'; .* a to z"
+                    for name in ("Odd", "oDD", "größe", "is odd", "is.odd", "is-odd", "2", "", "_odd")
+                },
+                "odd\n": r"it: the array 'y_train_odd\\n' would be",
             }.items()
         ),
     ],
 )
-def test_a_label_set_that_does_not_fit_is_refused(change: dict[str, Any], words: str) -> None:
+def test_a_label_set_that_does_not_fit_is_refused(change: dict[str, Any], words: str, tmp_path: Path) -> None:
     given: dict[str, Any] = {
         "x_train": np.zeros((60, 4, 4), np.uint8),
         "x_test": np.zeros((12, 4, 4), np.uint8),
@@ -88,8 +94,13 @@ def test_a_label_set_that_does_not_fit_is_refused(change: dict[str, Any], words:
         "y_train_odd": np.arange(60) % 2,
         "y_test_odd": np.arange(12) % 2,
     } | change
-    with pytest.raises(DataError, match=words):
-        checked({name: value for name, value in given.items() if value is not None}, "it")
+    given = {name: value for name, value in given.items() if value is not None}
+    with pytest.raises(DataError, match=words) as caught:
+        checked(given, "it")
+    assert "\n" not in str(caught.value)
+    np.savez(tmp_path / "it", **given)
+    with pytest.raises(DataError, match=words.removeprefix("it: ")):
+        Task.named(str(tmp_path / "it.npz"))
 
 
 def test_what_outputs_are_called_by_themselves_is_no_label_set() -> None:
