@@ -188,6 +188,22 @@ def test_examples_weigh_the_same_for_tasks_unless_asked(name: str, settings: dic
     assert preset(name, hydra=settings).hydra.weights == weights  # type: ignore[union-attr]
 
 
+def test_without_hydra_label_sets_are_added_up_too(task: Task) -> None:
+    base = zoo.create("convnet", input_shape=(1, 8, 8))
+    made = split_by_labels(base, {"labels": 10, "odd": 2, "third": 3})
+    settings: dict[str, Any] = {"epochs": 1, "batch": 32, "lr": 1e-3}
+    plain = train(made, Recipe(**settings), task, threads=1).curves[0]
+    named = train(made, Recipe(**settings, hydra={"tasks": ["labels", "odd", "third"]}), task, threads=1).curves[0]
+    assert plain["train_loss"] == pytest.approx(named["train_loss"], rel=1e-3)
+    assert plain["val_loss"] == pytest.approx(named["val_loss"], rel=1e-3)
+    shared = split_by_labels(base, {"one": 10, "odd": 2, "two": 10})
+    outcome = train(shared, Recipe(**settings), task, threads=1)
+    assert outcome.genome is not None
+    heads, split = head_logits(outcome.genome, task, "validation"), task.validation
+    one, odd, two = (functional.cross_entropy(head, split.labels_of(name)).item() for name, head in heads.items())
+    assert outcome.curves[0]["val_loss"] == pytest.approx((one + two) / 2 + odd)
+
+
 def test_a_teacher_speaks_of_the_main_classes_alone(task: Task) -> None:
     recipe = preset("hydranet", epochs=1, batch=32, hydra={"tasks": ["labels", "odd"], "frozen": 0})
     master = small(task, seed=5)
