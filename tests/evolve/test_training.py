@@ -27,6 +27,7 @@ from runners.recipe import Recipe
 from runners.task import Task
 from runners.training import evaluate, train
 from tests.evolve.conftest import Evolve, one_line
+from tests.evolve.pools import beyond_a_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -271,6 +272,17 @@ def test_what_does_not_go_together_is_the_caller_s_mistake(tmp_path: Path, digit
         with pytest.raises(TrainingFailed, match=words) as caught:
             train_into(tmp_path, genome, recipe, digits, threads=1)
         assert caught.value.exit_code == 2
+
+
+def test_a_test_split_that_the_network_cannot_read_is_the_caller_s_mistake(tmp_path: Path) -> None:
+    """Whole numbers that index a table behind arithmetic, of which nothing tells how far they may reach."""
+    genome, task = beyond_a_table()
+    for cycles in (1, 2):
+        recipe, out = Recipe(epochs=2, crop=0, cycles=cycles, snapshots=cycles), tmp_path / str(cycles)
+        with pytest.raises(TrainingFailed, match=r"\(invalid\): .*, which is saved, on the test split: ") as caught:
+            train_into(out, genome, recipe, task, threads=1)
+        assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
+        assert load(out / "model.safetensors").graph.inputs and (out / "curves.csv").exists()
 
 
 def test_a_training_that_is_over_is_neither_done_again_nor_replaced(tmp_path: Path, digits: Task) -> None:
