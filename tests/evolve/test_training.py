@@ -18,10 +18,11 @@ import pytest
 
 from evolve.starting import named_network
 from evolve.trainings import FolderTaken, TrainingFailed, train_into
-from graphs import load, zoo
+from graphs import load, save, zoo
 from graphs.errors import FormatError
 from runners.datasets import DATASETS
 from runners.ensembles import head_logits, report
+from runners.label_sets import split_by_labels
 from runners.presets import preset
 from runners.recipe import Recipe
 from runners.task import Task
@@ -211,6 +212,26 @@ def test_snapshots_are_an_ensemble_for_each_label_set_and_teach_one_head(tmp_pat
         assert f"ensemble     {100 * wanted['accuracy']:.2f} % on test, 2 members for {name}\n" in done.stdout
     assert result["test_accuracy"] == result["tasks"]["odd"]
     assert [head.name for head in load(tmp_path / "out" / "distilled" / "model.safetensors").graph.heads] == ["logits"]
+
+
+def test_an_ensemble_that_cannot_teach_is_refused_before_it_is_trained(
+    tmp_path: Path, evolve: Evolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = DATASETS["digits"].source()  # type: ignore[operator]
+    names = {"odd": 2, "third": 3}
+    more = {f"y_{split}_{name}": given[f"y_{split}"] % by for split in ("train", "test") for name, by in names.items()}
+    numpy.savez(tmp_path / "digits.npz", **given, **more)
+    task = Task.named(str(tmp_path / "digits.npz"))
+    save(split_by_labels(zoo.create("convnet", input_shape=task.input_shape), names), tmp_path / "net.safetensors")
+    snapshots = ("--epochs", "2", "--set", "cycles=2", "--set", "snapshots=2", "--distill-into", "convnet")
+    for model, settings in (
+        ("convnet", ("--recipe", "hydranet", "--set", "hydra.tasks=[odd, third]", "--set", "hydra.frozen=0")),
+        ("net.safetensors", ()),
+    ):
+        code, _, errors = evolve("train", model, "--data", "digits.npz", *settings, *snapshots)
+        assert code == 2 and "apart: its heads are odd, third; give it one for 'labels' too" in one_line(errors)
+        assert not (tmp_path / "trained").exists()
 
 
 def test_a_figure_that_is_not_finite_is_null(tmp_path: Path) -> None:
