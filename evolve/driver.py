@@ -53,7 +53,7 @@ def search(settings: Settings, on_event: Watcher | None = None, *, through: Pool
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; `resume` goes on.
-        SearchFailed: The starting network failed.
+        SearchFailed: The starting network failed, or the best one cannot be measured on the test split.
         EvolutionError: Settings, data, network or folder are not right, or the machine failed.
     """
     with Stop() as stop:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evolve.decisions import family_line, is_broken, winner
 from evolve.events import Measuring
-from evolve.loop import PAUSE
+from evolve.loop import PAUSE, SearchFailed
 from evolve.seeds import seed_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def conclude(search: Search, pool: Pool, task: Task) -> None:
 
     Raises:
         Interrupted: A signal came first; a resumed run goes on here.
+        SearchFailed: The winner cannot be measured; the candidates are kept.
     """
     best = winner(search.proposals, search.results)
     if best is None:  # the starting network has not failed, so there is one
@@ -66,10 +67,19 @@ def _tested(search: Search, task: Task, candidate: int) -> dict[str, Any]:
     import torch
 
     from runners import evaluate
+    from runners.faults import CandidateFault, candidate_faults
 
     wanted = search.settings.device or "cpu"
     device = wanted if wanted == "cpu" or torch.cuda.is_available() else "cpu"
-    found = evaluate(search.trained(candidate), task, "test", device=device)
+    genome = search.trained(candidate)
+    try:
+        with candidate_faults(f"measuring candidate {candidate} on the test split"):
+            found = evaluate(genome, task, "test", device=device)
+    except CandidateFault as fault:
+        failed = SearchFailed(f"the candidates are trained, and kept in {search.folder.path}, but {fault}")
+        if fault.failure.kind == "invalid":
+            failed.exit_code = 2
+        raise failed from fault
     return {
         "val_accuracy": search.results[candidate].val_accuracy,
         "test_accuracy": float(found["accuracy"]),

@@ -34,7 +34,7 @@ PAUSE = 0.2
 
 
 class SearchFailed(EvolutionError, RuntimeError):
-    """The starting network failed, so there is nothing to search from."""
+    """The starting network failed, so there is nothing to search from, or the best one cannot be tested at the end."""
 
 
 class Search:

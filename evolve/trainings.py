@@ -26,7 +26,7 @@ from graphs.errors import EvolutionError
 
 if TYPE_CHECKING:
     from graphs import Genome
-    from runners.outcome import Outcome
+    from runners.outcome import Failure, Outcome
     from runners.recipe import Recipe
     from runners.task import Task
 
@@ -79,7 +79,8 @@ def train_into(
         members, `ensembles` in place of `ensemble`, one for each label set.
 
     Raises:
-        TrainingFailed: The training diverged, ran out of memory, or network and task do not fit.
+        TrainingFailed: The training diverged, ran out of memory, or network and task do not fit, be it that the
+            trained network, which is saved, cannot be measured on the test split.
         FolderTaken: The folder holds another training, which is over.
         RunLocked: Another process trains in the folder.
         SettingsError: The recipe does not go with the data, or there is no such device.
@@ -138,6 +139,7 @@ def _trained(
 ) -> dict[str, Any]:
     from graphs import save
     from runners.checkpoints import written_curves
+    from runners.faults import CandidateFault, candidate_faults
     from runners.outcome import finite
     from runners.training import train
 
@@ -165,19 +167,17 @@ def _trained(
         )
     _write_curves(folder, outcome.curves)
     if outcome.genome is None or outcome.failure is not None:
-        failure = outcome.failure
-        if failure is not None and failure.kind == "diverged":
+        if outcome.failure is not None and outcome.failure.kind == "diverged":
             checkpoint.unlink(missing_ok=True)  # it would come to the same again
-        failed = TrainingFailed(
-            f"training failed ({failure.kind}): {failure.message}" if failure else "training failed"
-        )
-        if failure is not None and failure.kind == "invalid":
-            failed.exit_code = 2  # what was asked for does not go together
-        raise failed
+        raise _failed(outcome.failure)
     save(outcome.genome, folder / MODEL)
     for number, member in enumerate(outcome.members):
         save(member, folder / f"member-{number}.safetensors")
-    measured = _measured(outcome, recipe, task, device)
+    try:
+        with candidate_faults("measuring the trained network, which is saved, on the test split"):
+            measured = _measured(outcome, recipe, task, device)
+    except CandidateFault as fault:
+        raise _failed(fault.failure) from fault
     result: dict[str, Any] = {
         "val_accuracy": outcome.val_accuracy,
         **finite(measured),
@@ -188,6 +188,13 @@ def _trained(
     write_text(folder / RESULT, json.dumps(result, allow_nan=False, indent=2) + "\n")
     checkpoint.unlink(missing_ok=True)
     return result
+
+
+def _failed(failure: Failure | None) -> TrainingFailed:
+    failed = TrainingFailed(f"training failed ({failure.kind}): {failure.message}" if failure else "training failed")
+    if failure is not None and failure.kind == "invalid":
+        failed.exit_code = 2  # what was asked for does not go together
+    return failed
 
 
 def _finished(folder: Path) -> dict[str, Any] | None:

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runners.jobs import Job
+    from runners.objectives import Metric
     from runners.outcome import FAILURES, Failure, Outcome
     from runners.pools import POOLS, Pool, open_pool
     from runners.recipe import Recipe
@@ -46,6 +47,7 @@ __all__ = [
     "POOLS",
     "Failure",
     "Job",
+    "Metric",
     "Outcome",
     "Pool",
     "Recipe",
@@ -60,6 +62,7 @@ _HOMES = {
     "POOLS": "runners.pools",
     "Failure": "runners.outcome",
     "Job": "runners.jobs",
+    "Metric": "runners.objectives",
     "Outcome": "runners.outcome",
     "Pool": "runners.pools",
     "Recipe": "runners.recipe",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from graphs.errors import EvolutionError
 
-__all__ = ["MOST_CHANNELS", "OTHERS", "Arrays", "DataError", "checked", "checked_images", "refuse_bomb"]
+__all__ = ["MOST_CHANNELS", "Arrays", "DataError", "checked", "checked_images", "label_sets", "refuse_bomb"]
 
 MOST_CHANNELS = 4
 """More channels than this are taken for a sign that the axes are in another order."""
@@ -22,8 +22,11 @@ TWO = 2
 """Fewest training images of a class: one to learn from and one to validate with."""
 
 
-OTHERS = re.compile(r"y_(?:train|test)_([a-z][a-z0-9_]*)")
-"""Names of the arrays that hold further label sets."""
+_FURTHER = re.compile(r"y_(?:train|test)_(.*)", re.DOTALL)
+"""Names of the arrays that hold further label sets, with that of the set."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+"""Names that a label set may have, and so a head that learns it."""
 
 OUTPUTS = re.compile(r"logits|head\d+|output_\d\w*")
 """Names that outputs have by themselves, and no label set may have: an output learns the label set of its name."""
@@ -85,6 +88,22 @@ def refuse_bomb(claimed: int, size: int, where: str) -> None:
         )
 
 
+def label_sets(arrays: Iterable[str], where: str) -> dict[str, str]:
+    """The arrays that hold further labels, by their names, and the label set of each.
+
+    Raises:
+        DataError: A label set cannot be called so.
+    """
+    found = {array: match[1] for array in arrays if (match := _FURTHER.fullmatch(array))}
+    for array, name in found.items():
+        if not _NAME.fullmatch(name):
+            raise DataError(
+                f"{where}: the array {array!r} would be the label set {name!r}; expected a name of the letters a to z, "
+                "digits and underscores that begins with a letter, such as y_train_coarse; rename the array"
+            )
+    return found
+
+
 def checked(given: dict[str, Any], where: str, classes: int | None = None, main: str = "labels") -> Arrays:
     """Checks the four arrays of the Keras layout and brings them to the form of `Arrays`.
 
@@ -121,7 +140,7 @@ def checked(given: dict[str, Any], where: str, classes: int | None = None, main:
                 f"{where}: y_{split}[{row}] is {highest}, but there are {found} classes"
                 f"{' in y_train' if classes is None else ''}; expected labels from 0 to {found - 1}"
             )
-    names = sorted(match[1] for match in map(OTHERS.fullmatch, given) if match)
+    names = sorted(set(label_sets(given, where).values()))
     for name in names:
         if name == main or OUTPUTS.fullmatch(name):
             whose = "y_train has itself" if name == main else "networks give outputs by themselves"

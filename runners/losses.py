@@ -99,16 +99,22 @@ def example_losses(
     return (1 - weight) * found + weight * TEACHINGS[how](logits, teacher.detach(), temperature)
 
 
-def candidate_loss(losses: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
+def candidate_loss(losses: Sequence[Tensor], weights: Sequence[Tensor] = (), sets: Sequence[str] = ()) -> Tensor:
     """The loss of a network from the losses of each example at each head.
 
+    Heads that learn the same share one loss, their mean; what is learned apart is added up.
+
     Args:
-        losses: For each head `(N,)`.
-        weights: For each head the weight of each example `(N,)`: then the heads' weighted means are added up. Without
-            them it is the mean over examples and heads.
+        losses: For each head `(N,)`, of which its mean is taken.
+        weights: For each head the weight of each example `(N,)`, with which it is taken.
+        sets: For each head the name of what it learns; without, all learn the same.
     """
-    if not weights:
-        return torch.stack([each.mean() for each in losses]).mean() if len(losses) > 1 else losses[0].mean()
-    return torch.stack(
-        [(weight * each).sum() / weight.sum() for each, weight in zip(losses, weights, strict=True)]
-    ).sum()
+    if weights:
+        means = [(weight * each).sum() / weight.sum() for each, weight in zip(losses, weights, strict=True)]
+    else:
+        means = [each.mean() for each in losses]
+    shared: dict[str, list[Tensor]] = {}
+    for name, mean in zip(sets or [""] * len(means), means, strict=True):
+        shared.setdefault(name, []).append(mean)
+    parts = [torch.stack(each).mean() if len(each) > 1 else each[0] for each in shared.values()]
+    return torch.stack(parts).sum() if len(parts) > 1 else parts[0]

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from runners.arrays import OTHERS, DataError, refuse_bomb
+from runners.arrays import DataError, label_sets, refuse_bomb
 
 __all__ = ["NAMES", "read"]
 
@@ -43,7 +43,7 @@ def read(path: Path, names: Sequence[str] = NAMES) -> dict[str, Any]:
                     f"{path}: no array {' and no array '.join(missing)}; it holds {shown}; expected "
                     f"{', '.join(names)}, the layout of keras.datasets"
                 )
-            names = [*names, *(name for name in members if "y_train" in names and OTHERS.fullmatch(name))]
+            names = [*names, *(label_sets(members, str(path)) if "y_train" in names else ())]
             total = sum(members[name].file_size for name in names)
             size = os.path.getsize(path)
             refuse_bomb(total, size, str(path))

@@ -33,7 +33,7 @@ class Metric:
     """How good outputs are.
 
     Attributes:
-        name: What it is called in curves and results.
+        name: What it is called in curves and results; one of the user's own is not called as what stands there anyway.
         measure: (outputs `(N, D)`, targets) -> its own value, of a whole split.
         score: Its own value -> a fraction from 0 to 1 that is higher for what is better; by default the value itself.
 
@@ -115,6 +115,10 @@ score is their value. Of numbers: `r2`, 1 - (mean squared error)/(variance), ave
 error, whose score is 1/(1 + mae)."""
 
 
+TAKEN = ("accuracy", "loss", "examples")
+"""What results have under these names whatever the metric is; a value under one of them would be lost."""
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """What a network is trained for.
@@ -172,12 +176,18 @@ def objective(
 
     Raises:
         UnknownName: There is no such objective or metric.
-        ObjectiveError: A loss of the user's own comes without a metric.
+        ObjectiveError: A loss of the user's own comes without a metric, or a metric of the user's own has a name that
+            is taken.
     """
     if isinstance(metric, str):
         if metric not in METRICS:
             raise UnknownName.of("metric", metric, METRICS)
         metric = METRICS[metric]
+    if metric is not None and metric.name in TAKEN and metric is not METRICS.get(metric.name):
+        raise ObjectiveError(
+            f"a metric of your own is called '{metric.name}', a name under which results hold something else, as "
+            f"under each of {', '.join(TAKEN)}; call it otherwise"
+        )
     if isinstance(loss, str):
         if loss not in OBJECTIVES:
             raise UnknownName.of("loss", loss, OBJECTIVES)

@@ -99,6 +99,8 @@ class Session:
                 train = widened(train, transfer_images(distill.transfer, task, distill.transfer_digest)[0])
             self._heads = [head.name for head in genome.graph.heads]
             self._others = frozenset(task.others).intersection(self._heads)
+            alone = recipe.hydra is not None
+            self._sets = {head: head if alone else task.label_set_of(head) for head in self._heads}
             self._train = Feed(task, train, device, layout)
             self._validation = Feed(task, task.validation, device, layout)
             if recipe.freezeout is not None:
@@ -266,6 +268,7 @@ class Session:
                 for name, head, target in zip(self._heads, heads, targets, strict=True)
             ],
             () if weights is None else list(weights),
+            list(self._sets.values()),
         )
         if not self._step and not loss.requires_grad:
             raise CandidateFault("invalid", "the loss has no gradient: it does not follow from the network's outputs")
@@ -286,9 +289,10 @@ class Session:
         if self._others:
             found = scores(heads, self._validation)
             accuracies = {name: accuracy for name, (accuracy, _) in found.items()}
+            losses = [torch.tensor([loss], dtype=torch.float64) for _, loss in found.values()]
             return {
                 "accuracy": next(iter(accuracies.values())),
-                "loss": sum(loss for _, loss in found.values()),
+                "loss": candidate_loss(losses, sets=[self._sets[name] for name in found]).item(),
                 "tasks": accuracies,
             }
         average = "logits" if self.recipe.hydra is None else self.recipe.hydra.average

@@ -103,7 +103,8 @@ class Task:
 
         Raises:
             DataError: An example is not of the expected form.
-            ObjectiveError: A loss of your own comes without a metric.
+            ObjectiveError: A loss of your own comes without a metric, or a metric of your own is called as something
+                else in results is.
             UnknownName: There is no such loss or metric.
         """
         given = {"train": dataset, "validation": validation, "test": test}

@@ -24,7 +24,7 @@ from runners.measuring import BATCH, built, check_fit, logits
 from runners.recipe import Recipe
 from runners.task import Split, Task
 
-__all__ = ["LARGEST", "Teachers"]
+__all__ = ["LARGEST", "Teachers", "check_speaks"]
 
 LARGEST = 1 << 28
 """A teacher's answers are kept up to this many bytes; beyond, it is asked for every batch."""
@@ -32,6 +32,19 @@ LARGEST = 1 << 28
 _TEACHERS = 4
 _kept: OrderedDict[tuple[Any, ...], tuple[Tensor, ...]] = OrderedDict()
 """The answers of the teachers asked last: the logits `(examples, classes)` of each head, on the device."""
+
+
+def check_speaks(heads: Sequence[str], task: Task) -> None:
+    """Checks that a network with heads of these names can teach: that one of them is for the main classes.
+
+    Raises:
+        ShapeError: None is.
+    """
+    if task.others.keys() >= set(heads):
+        raise ShapeError(
+            f"no head of a teacher tells the {task.classes} classes of {task.name} apart: its heads are "
+            f"{', '.join(heads)}; give it one for '{task.main}' too"
+        )
 
 
 class Teachers:
@@ -51,8 +64,7 @@ class Teachers:
     def __init__(self, genomes: Sequence[Genome], recipe: Recipe, task: Task, examples: Split, feed: Feed) -> None:
         for genome in genomes:
             check_fit(genome.graph, task)
-            if all(head.name in task.others for head in genome.graph.lasting_heads):
-                raise ShapeError(f"no head of a teacher tells the {task.classes} classes of {task.name} apart")
+            check_speaks([head.name for head in genome.graph.lasting_heads], task)
         self._genomes, self._feed, self._strange = genomes, feed, frozenset(task.others)
         self._bfloat16 = recipe.precision == "bfloat16"
         size = 4 * len(feed) * task.classes

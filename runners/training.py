@@ -102,7 +102,7 @@ def train(
                     {
                         "network": genome.digest,
                         "recipe": recipe.model_dump(mode="json"),
-                        "data": {name: task.spec[name] for name in ("digest", "limit")},
+                        "data": {name: task.spec[name] for name in ("digest", "limit", "others") if name in task.spec},
                         "teachers": [each.digest for each in teachers],
                         "seed": seed,
                         "threads": torch.get_num_threads(),

@@ -82,6 +82,7 @@ def train(
     from runners.measuring import check_fit
     from runners.presets import assigned, preset
     from runners.task import Task
+    from runners.teaching import check_speaks
 
     if start not in ("inherited", "scratch"):
         raise typer.BadParameter(f"expected inherited or scratch, got '{start}'", param_hint="--from")
@@ -119,6 +120,8 @@ def train(
     if distill_into is not None:
         student = genome if distill_into == "self" else named_network(distill_into, task, seed)
         check_fit(student.graph, task)
+        named = chosen.hydra.tasks if chosen.hydra is not None else ()
+        check_speaks(named or [head.name for head in genome.graph.lasting_heads], task)
     teachers = [named_network(each, task, seed) for each in teacher or []]
     arguments: dict[str, Any] = {"seed": seed, "threads": threads, "device": device}
     with progress(page, as_json) as report:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evolve.settings import Settings
 from runners import Job, Outcome
+
+if TYPE_CHECKING:
+    from graphs import Genome
+    from runners import Task
 
 Answer = Callable[[Job], Outcome]
 
@@ -88,3 +92,29 @@ def small(**changes: Any) -> Settings:
         "recipe": {"epochs": 1, "batch": 16, "lr": 0.05, "precision": "float32"},
     }
     return Settings(**(known | changes))
+
+
+def beyond_a_table() -> tuple[Genome, Task]:
+    """A network that looks words up behind arithmetic, and a task whose test split has one that the table has not."""
+    import torch
+    from torch import nn
+    from torch.utils.data import TensorDataset
+
+    from graphs import from_torch
+    from runners import Task
+
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.last = nn.Embedding(10, 4), nn.Linear(4, 3)
+
+        def forward(self, words: Any) -> Any:
+            return self.last(self.table(words - 1).mean(1))
+
+    words = torch.randint(1, 10, (40, 4), generator=torch.Generator().manual_seed(0))
+    beyond = words.clone()
+    beyond[3, 1] = 12
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        genome = from_torch(Words(), words[:2])
+    return genome, Task(*(TensorDataset(each, words[:, 0] % 3) for each in (words, words, beyond)))

@@ -28,7 +28,7 @@ from graphs.errors import EvolutionError, FormatError, GraphError, StorageFull, 
 from ops import ReplayError
 from runners import Job, Outcome
 from runners.jobs import perform
-from tests.evolve.pools import FakePool, small, trained
+from tests.evolve.pools import FakePool, beyond_a_table, small, trained
 
 LOG_KEYS = (
     "id parent operator site preserves certificate teaching status failure val_accuracy parameters macs seconds worker "
@@ -284,6 +284,21 @@ def test_a_starting_network_that_fails_ends_the_search(here: Path) -> None:
         resume("runs/0001", through=again)
     assert again.jobs == []
     assert open_run("runs/0001").status()["candidates"]["failed"] == 1
+
+
+def test_a_test_split_that_the_best_network_cannot_read_loses_no_candidate(here: Path) -> None:
+    genome, task = beyond_a_table()
+    save(genome, here / "net.safetensors")
+    task.save(here / "words.safetensors")
+    pool = FakePool(lambda job: Outcome(job.genome, 0.5))
+    settings = small(
+        **{"data": "words.safetensors", "model": "net.safetensors", "model_settings": {}, "limit": None},
+        **{"candidates": 1, "recipe": {"epochs": 1, "crop": 0}},
+    )
+    with pytest.raises(SearchFailed, match=r"kept in runs/0001, but .*candidate 0 on the test split: ") as caught:
+        search(settings, through=pool)
+    assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
+    assert open_run("runs/0001").status()["candidates"]["done"] == 1
 
 
 def test_a_broken_promise_is_recorded_never_trained_and_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

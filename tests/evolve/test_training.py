@@ -18,15 +18,17 @@ import pytest
 
 from evolve.starting import named_network
 from evolve.trainings import FolderTaken, TrainingFailed, train_into
-from graphs import load, zoo
+from graphs import load, save, zoo
 from graphs.errors import FormatError
 from runners.datasets import DATASETS
 from runners.ensembles import head_logits, report
+from runners.label_sets import split_by_labels
 from runners.presets import preset
 from runners.recipe import Recipe
 from runners.task import Task
 from runners.training import evaluate, train
 from tests.evolve.conftest import Evolve, one_line
+from tests.evolve.pools import beyond_a_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -212,6 +214,26 @@ def test_snapshots_are_an_ensemble_for_each_label_set_and_teach_one_head(tmp_pat
     assert [head.name for head in load(tmp_path / "out" / "distilled" / "model.safetensors").graph.heads] == ["logits"]
 
 
+def test_an_ensemble_that_cannot_teach_is_refused_before_it_is_trained(
+    tmp_path: Path, evolve: Evolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = DATASETS["digits"].source()  # type: ignore[operator]
+    names = {"odd": 2, "third": 3}
+    more = {f"y_{split}_{name}": given[f"y_{split}"] % by for split in ("train", "test") for name, by in names.items()}
+    numpy.savez(tmp_path / "digits.npz", **given, **more)
+    task = Task.named(str(tmp_path / "digits.npz"))
+    save(split_by_labels(zoo.create("convnet", input_shape=task.input_shape), names), tmp_path / "net.safetensors")
+    snapshots = ("--epochs", "2", "--set", "cycles=2", "--set", "snapshots=2", "--distill-into", "convnet")
+    for model, settings in (
+        ("convnet", ("--recipe", "hydranet", "--set", "hydra.tasks=[odd, third]", "--set", "hydra.frozen=0")),
+        ("net.safetensors", ()),
+    ):
+        code, _, errors = evolve("train", model, "--data", "digits.npz", *settings, *snapshots)
+        assert code == 2 and "apart: its heads are odd, third; give it one for 'labels' too" in one_line(errors)
+        assert not (tmp_path / "trained").exists()
+
+
 def test_a_figure_that_is_not_finite_is_null(tmp_path: Path) -> None:
     """The r2 of a constant target, of which JSON has no minus infinity."""
     import torch
@@ -271,6 +293,17 @@ def test_what_does_not_go_together_is_the_caller_s_mistake(tmp_path: Path, digit
         with pytest.raises(TrainingFailed, match=words) as caught:
             train_into(tmp_path, genome, recipe, digits, threads=1)
         assert caught.value.exit_code == 2
+
+
+def test_a_test_split_that_the_network_cannot_read_is_the_caller_s_mistake(tmp_path: Path) -> None:
+    """Whole numbers that index a table behind arithmetic, of which nothing tells how far they may reach."""
+    genome, task = beyond_a_table()
+    for cycles in (1, 2):
+        recipe, out = Recipe(epochs=2, crop=0, cycles=cycles, snapshots=cycles), tmp_path / str(cycles)
+        with pytest.raises(TrainingFailed, match=r"\(invalid\): .*, which is saved, on the test split: ") as caught:
+            train_into(out, genome, recipe, task, threads=1)
+        assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
+        assert load(out / "model.safetensors").graph.inputs and (out / "curves.csv").exists()
 
 
 def test_a_training_that_is_over_is_neither_done_again_nor_replaced(tmp_path: Path, digits: Task) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,11 +76,16 @@ def test_every_split_has_every_label_of_its_images(task: Task, file: Path) -> No
                 "logits": "it: y_train_logits .*'logits', a name that networks give .*; give the arrays another name",
                 "head0": "y_train_head0 .* networks",
                 "output_1": "y_train_output_1 .* networks",
+                **{
+                    name: f"it: the array 'y_train_{re.escape(name)}' would be the label set '.*'; .* a to z"
+                    for name in ("Odd", "oDD", "größe", "is odd", "is.odd", "is-odd", "2", "", "_odd")
+                },
+                "odd\n": r"it: the array 'y_train_odd\\n' would be",
             }.items()
         ),
     ],
 )
-def test_a_label_set_that_does_not_fit_is_refused(change: dict[str, Any], words: str) -> None:
+def test_a_label_set_that_does_not_fit_is_refused(change: dict[str, Any], words: str, tmp_path: Path) -> None:
     given: dict[str, Any] = {
         "x_train": np.zeros((60, 4, 4), np.uint8),
         "x_test": np.zeros((12, 4, 4), np.uint8),
@@ -88,8 +94,13 @@ def test_a_label_set_that_does_not_fit_is_refused(change: dict[str, Any], words:
         "y_train_odd": np.arange(60) % 2,
         "y_test_odd": np.arange(12) % 2,
     } | change
-    with pytest.raises(DataError, match=words):
-        checked({name: value for name, value in given.items() if value is not None}, "it")
+    given = {name: value for name, value in given.items() if value is not None}
+    with pytest.raises(DataError, match=words) as caught:
+        checked(given, "it")
+    assert "\n" not in str(caught.value)
+    np.savez(tmp_path / "it", **given)
+    with pytest.raises(DataError, match=words.removeprefix("it: ")):
+        Task.named(str(tmp_path / "it.npz"))
 
 
 def test_what_outputs_are_called_by_themselves_is_no_label_set() -> None:
@@ -164,10 +175,33 @@ def test_the_first_head_is_measured_by_its_own_labels(task: Task) -> None:
     assert on.genome is not None and "val_accuracy_labels" in on.curves[0]
 
 
-def test_examples_weigh_the_same_unless_asked() -> None:
-    assert preset("default", hydra={"tasks": ["a", "b"]}).hydra.weights == "even"  # type: ignore[union-attr]
-    assert preset("default", hydra={"tasks": ["a", "b"], "weights": "sample"}).hydra.weights == "sample"  # type: ignore[union-attr]
-    assert preset("default", hydra={"heads": 2}).hydra.weights == "sample"  # type: ignore[union-attr]
+@pytest.mark.parametrize("name", ["default", "hydranet"])
+@pytest.mark.parametrize(
+    ("settings", "weights"),
+    [
+        ({"tasks": ["a", "b"]}, "even"),
+        ({"tasks": ["a", "b"], "weights": "sample"}, "sample"),
+        ({"heads": 2}, "sample"),
+    ],
+)
+def test_examples_weigh_the_same_for_tasks_unless_asked(name: str, settings: dict[str, Any], weights: str) -> None:
+    assert preset(name, hydra=settings).hydra.weights == weights  # type: ignore[union-attr]
+
+
+def test_without_hydra_label_sets_are_added_up_too(task: Task) -> None:
+    base = zoo.create("convnet", input_shape=(1, 8, 8))
+    made = split_by_labels(base, {"labels": 10, "odd": 2, "third": 3})
+    settings: dict[str, Any] = {"epochs": 1, "batch": 32, "lr": 1e-3}
+    plain = train(made, Recipe(**settings), task, threads=1).curves[0]
+    named = train(made, Recipe(**settings, hydra={"tasks": ["labels", "odd", "third"]}), task, threads=1).curves[0]
+    assert plain["train_loss"] == pytest.approx(named["train_loss"], rel=1e-3)
+    assert plain["val_loss"] == pytest.approx(named["val_loss"], rel=1e-3)
+    shared = split_by_labels(base, {"one": 10, "odd": 2, "two": 10})
+    outcome = train(shared, Recipe(**settings), task, threads=1)
+    assert outcome.genome is not None
+    heads, split = head_logits(outcome.genome, task, "validation"), task.validation
+    one, odd, two = (functional.cross_entropy(head, split.labels_of(name)).item() for name, head in heads.items())
+    assert outcome.curves[0]["val_loss"] == pytest.approx((one + two) / 2 + odd)
 
 
 def test_a_teacher_speaks_of_the_main_classes_alone(task: Task) -> None:

@@ -62,14 +62,16 @@ def test_the_loss_is_the_formula() -> None:
     assert torch.allclose(example_losses(student, Targets(labels, others, 0.7)), mixed)
 
 
-def test_heads_are_averaged_and_weighted_ones_are_added_up() -> None:
-    one, two = (logits(6, 3, seed).square().sum(1) for seed in (0, 1))
+def test_heads_that_learn_the_same_are_averaged_and_others_are_added_up() -> None:
+    one, two, three = (logits(6, 3, seed).square().sum(1) for seed in (0, 1, 2))
     assert torch.allclose(candidate_loss([one, two]), (one.mean() + two.mean()) / 2)
     weights = [torch.rand(6, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) for seed in (2, 3)]
     wanted = sum((w * loss).sum() / w.sum() for w, loss in zip(weights, (one, two), strict=True))
-    assert torch.allclose(candidate_loss([one, two], weights), torch.as_tensor(wanted))
+    assert torch.allclose(candidate_loss([one, two], weights, ["a", "b"]), torch.as_tensor(wanted))
     even = torch.ones(6, dtype=torch.float64)
-    assert torch.allclose(candidate_loss([one, two], [even, even]), one.mean() + two.mean())
+    assert torch.allclose(candidate_loss([one, two], [even, even], ["a", "b"]), one.mean() + two.mean())
+    mixed = candidate_loss([one, two, three], sets=["a", "b", "a"])
+    assert torch.allclose(mixed, (one.mean() + three.mean()) / 2 + two.mean())
 
 
 def test_the_gradient_of_distillation_from_an_equal_teacher_is_that_of_the_labels_alone() -> None:

@@ -16,11 +16,11 @@ from torch.utils.data import Dataset, TensorDataset
 import graphs
 from graphs import zoo
 from graphs.errors import EvolutionError, ShapeError, UnknownName
-from runners import Recipe, Task, evaluate, train
+from runners import Metric, Recipe, Task, evaluate, train
 from runners.arrays import DataError
 from runners.examples import fingerprint
 from runners.normalising import moments
-from runners.objectives import METRICS, OBJECTIVES, Metric, ObjectiveError
+from runners.objectives import METRICS, OBJECTIVES, ObjectiveError
 from runners.prepared import SPLITS
 from runners.presets import PRESETS, assigned, preset
 from runners.settings_errors import SettingsError
@@ -343,6 +343,14 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "labels": (Listed(*[(ROW, [0, 1])] * 9), {"loss": "multilabel", "labels": ("a",)}, "1 labels for 2 outputs"),
     "loss": (Listed((ROW, 1)), {"loss": "regresion"}, "did you mean 'regression'"),
     "metric": (Listed((ROW, 1)), {"metric": "r3"}, "unknown metric 'r3'"),
+    **{
+        f"metric-{name}": (
+            Listed((ROW, 1)),
+            {"metric": Metric(name, METRICS["accuracy"].measure)},
+            f"a metric of your own is called '{name}', .*; call it otherwise",
+        )
+        for name in ("accuracy", "loss", "examples")
+    },
     "no-metric": (Listed((ROW, 1)), {"loss": nn.MSELoss(reduction="none")}, "needs a metric beside it"),
     "forms": (numbers(9), {"loss": "regression", "test": several(9)}, "different forms"),
 }

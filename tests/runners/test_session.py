@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import load, save
 
+from graphs.errors import FormatError
 from runners.recipe import Recipe
 from runners.session import Session
 from runners.task import Task
@@ -108,3 +110,24 @@ def test_measuring_the_pace_leaves_the_training_alone(digits: Task) -> None:
     found, wanted = (train(genome, each, digits, 4, threads=1) for each in (recipe, Recipe(epochs=1)))
     assert found.curves == wanted.curves and len(found.curves) == 1  # one epoch at least
     assert found.genome is not None and wanted.genome is not None and found.genome.digest == wanted.genome.digest
+
+
+def test_a_checkpoint_of_other_further_labels_is_refused(digits: Task, tmp_path: Path) -> None:
+    odd = {f"y_{split}_odd": digits.split(split).labels.numpy() % 2 for split in ("train", "test")}
+    images = {f"x_{split}": digits.split(split).images[:, 0].numpy() for split in ("train", "test")}
+    labels = {f"y_{split}": digits.split(split).labels.numpy() for split in ("train", "test")}
+    checkpoint, recipe = tmp_path / "checkpoint.safetensors", Recipe(epochs=2, hydra={"tasks": ["labels", "odd"]})
+
+    def task(further: dict[str, Any]) -> Task:
+        numpy.savez(tmp_path / "digits.npz", **images, **labels, **further)
+        return Task.named(str(tmp_path / "digits.npz"))
+
+    def stop(entry: dict[str, Any]) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(small(digits), recipe, task(odd), threads=1, report=stop, checkpoint=checkpoint)
+    for other in ({name: 1 - values for name, values in odd.items()}, odd | {f"{name}_too": odd[name] for name in odd}):
+        with pytest.raises(FormatError, match="the examples are others"):
+            train(small(digits), recipe, task(other), threads=1, checkpoint=checkpoint)
+    assert len(train(small(digits), recipe, task(odd), threads=1, checkpoint=checkpoint).curves) == 2
