@@ -35,10 +35,11 @@ def from_torch(module: nn.Module, example_input: Any, *, verify: bool = True) ->
     say in functions of torch, such as a `torch.autograd.Function` with a backward pass of its own, run in this process
     alone: `graphs.save` refuses such a network, and names the function.
 
-    A network has named heads, so of the structure of the outputs only names and order stay: a lone tensor becomes
-    `logits`, the parts of a tuple `output_0`, `output_1`, those of named tuples and dictionaries what they are called
-    there (`_` for what is no letter or digit), and of what is nested the names are joined, `boxes_0`. `to_torch` gives
-    a tensor where there is one head, else a dictionary. Outputs that are no tensors, None or a number, are left out.
+    A network has named heads, so of the structure of the outputs only names stay, and train mode's order: a lone tensor
+    becomes `logits`, the parts of a tuple `output_0`, `output_1`, those of named tuples and dictionaries what they are
+    called there (`_` for what is no letter or digit), and of what is nested the names are joined, `boxes_0`. `to_torch`
+    gives a tensor where there is one head, else a dictionary. Outputs that are no tensors, None or a number, are left
+    out.
 
     Args:
         module: Any `torch.nn.Module` whose forward pass does not branch on the values of tensors. Left as it is.
