@@ -168,19 +168,26 @@ def test_heads_are_an_ensemble_too(tmp_path: Path, digits: Task) -> None:
     assert result["test_accuracy"] == result["ensemble"]["test_accuracy"]
 
 
-def test_heads_with_label_sets_of_their_own_are_no_ensemble(tmp_path: Path) -> None:
+def with_label_sets(folder: Path, *options: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any], Task]:
+    """A HydraNet on digits that are also odd or even: what the command printed, its result, and the data."""
     given = DATASETS["digits"].source()  # type: ignore[operator]
     odd = {f"y_{split}_odd": given[f"y_{split}"] % 2 for split in ("train", "test")}
-    numpy.savez(tmp_path / "digits.npz", **given, **odd)
+    numpy.savez(folder / "digits.npz", **given, **odd)
     done = process(
         *("train", "convnet", "--data", "digits.npz", "--limit", "150", "--epochs", "2", "--recipe", "hydranet"),
-        *("--set", "hydra.tasks=[labels, odd]", "--set", "hydra.frozen=1", "--threads", "1", "--out", "out"),
-        folder=tmp_path,
+        *("--threads", "1", *options),
+        folder=folder,
     )
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    result = json.loads((folder / "out" / "result.json").read_text())
+    return done, result, Task.named(str(folder / "digits.npz"), limit=150)
+
+
+def test_heads_with_label_sets_of_their_own_are_no_ensemble(tmp_path: Path) -> None:
+    done, result, task = with_label_sets(
+        tmp_path, "--set", "hydra.tasks=[labels, odd]", "--set", "hydra.frozen=1", "--out", "out"
+    )
     assert "ensemble" not in result and result["test_accuracy"] == result["tasks"]["labels"]
-    task = Task.named(str(tmp_path / "digits.npz"), limit=150)
     logits = head_logits(load(tmp_path / "out" / "model.safetensors"), task, "test")
     right = (logits["odd"].argmax(1) == task.test.labels % 2).double().mean().item()
     assert result["tasks"]["odd"] == right and f"odd          {100 * right:.2f} %" in done.stdout
@@ -189,19 +196,12 @@ def test_heads_with_label_sets_of_their_own_are_no_ensemble(tmp_path: Path) -> N
 
 
 def test_snapshots_are_an_ensemble_for_each_label_set_and_teach_one_head(tmp_path: Path) -> None:
-    given = DATASETS["digits"].source()  # type: ignore[operator]
-    odd = {f"y_{split}_odd": given[f"y_{split}"] % 2 for split in ("train", "test")}
-    numpy.savez(tmp_path / "digits.npz", **given, **odd)
-    done = process(
-        *("train", "convnet", "--data", "digits.npz", "--limit", "150", "--epochs", "2", "--recipe", "hydranet"),
+    done, result, task = with_label_sets(
+        tmp_path,
         *("--set", "hydra.tasks=[odd, labels]", "--set", "hydra.frozen=0", "--set", "cycles=2", "--set", "snapshots=2"),
-        *("--distill-into", "self", "--threads", "1", "--out", "out"),
-        folder=tmp_path,
+        *("--distill-into", "self", "--out", "out"),
     )
-    assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert "ensemble" not in result and [*result["ensembles"]] == ["odd", "labels"]
-    task = Task.named(str(tmp_path / "digits.npz"), limit=150)
     networks = [load(tmp_path / "out" / f"{name}.safetensors") for name in ("member-0", "model")]
     for name, labels in {"odd": task.test.labels % 2, "labels": task.test.labels}.items():
         said = [head_logits(each, task, "test")[name] for each in networks]

@@ -57,13 +57,9 @@ def _drawn(function: str) -> Converter:
     return make
 
 
-def _like(function: str) -> Converter:
-    """A tensor of another one's size. What nobody has written into yet holds any numbers, so zeros will do."""
-
-    def make(low: Lowering, like: Any, *, dtype: Any = None, **keywords: Any) -> Any:
-        return low.call_anew(f"torch.{function}", [like], **({} if dtype is None else {"dtype": dtype}))
-
-    return make
+def _unwritten_like(low: Lowering, like: Any, *, dtype: Any = None, **keywords: Any) -> Any:
+    """What nobody has written into yet holds any numbers, so zeros will do."""
+    return low.call_anew("torch.zeros_like", [like], **({} if dtype is None else {"dtype": dtype}))
 
 
 def _unwritten(low: Lowering, like: Any, *sizes: Any, dtype: Any = None, **keywords: Any) -> Any:
@@ -116,7 +112,7 @@ MAKING_CALLS: dict[str, Callable[..., Any]] = {
     "randint": _whole,
     "torch.normal": _normal_anew,
     "torch.empty": _filled("new_zeros"),
-    "torch.empty_like": _like("zeros_like"),
+    "torch.empty_like": _unwritten_like,
     "method.new_empty": _unwritten,
     "method.new": _unwritten,
     "method.normal": _normal,
