@@ -11,7 +11,7 @@ import keyword
 import re
 import unicodedata
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 
 from graphs.errors import GraphError
 
@@ -78,6 +78,7 @@ def is_free(name: str) -> bool:
     return _allowed(name) and name not in _root_names()
 
 
+@lru_cache(maxsize=4096)
 def _allowed(part: str) -> bool:
     # Python gives names with two leading underscores another form inside of a class.
     taken = keyword.iskeyword(part) or part.startswith("__") or part in _module_names()

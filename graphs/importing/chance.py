@@ -7,6 +7,7 @@ layer is left out, is seen by what it does to the generators of torch, Python an
 from __future__ import annotations
 
 import contextlib
+import functools
 import linecache
 import random
 import sys
@@ -101,6 +102,7 @@ _MADE = ("<frozen", "<string", "<eval_with_key")
 """How the names of files begin that are none."""
 
 
+@functools.lru_cache(maxsize=16384)
 def own_file(name: str) -> bool:
     """Whether a file is neither torch's, nor Python's, nor ours."""
     parts = name.replace("\\", "/").split("site-packages/")[-1].split("/")

@@ -49,6 +49,7 @@ class Lowering:
         shapes: Shapes of its nodes, without the batch.
         types: Types of their entries.
         weights: The tensors that they use, by name.
+        layers: The module's parts by path.
         fixed: The layers that are in the same mode whatever that of the module is: their modes by path.
         made_in: By whether it is train mode, the nodes that the mode has called for.
         in_memory: What no file may name is called as it is, so that the network runs in this process alone.
@@ -69,6 +70,7 @@ class Lowering:
         self.made: dict[Any, str] = {}
         self.made_in: dict[bool, set[str]] = {True: set(), False: set()}
         self.held = tensors_of(module)
+        self.layers = dict(module.named_modules(remove_duplicate=False))
         self.inputs: dict[str, str] = {}
         self.varying: set[str] = set()
         self.line = ""

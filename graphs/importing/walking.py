@@ -289,7 +289,7 @@ def _aten(name: str) -> tuple[str, bool]:
 
 
 def _layer(low: Lowering, path: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, bool]:
-    layer = low.module.get_submodule(path)
+    layer = low.layers[path]
     found = layer_of(layer)
     if found is None:
         raise low.error(f"the layer '{path}' has changed while it was traced")
@@ -338,7 +338,8 @@ def _is_spectral(part: nn.Module) -> bool:
 
 def _is_weighted(low: Lowering, path: str) -> bool:
     """Whether a layer has weights: what it computes is in memory of its own."""
-    return any(True for _ in low.module.get_submodule(path).parameters())
+    parts = low.layers[path].modules()
+    return any(tensor is not None for part in parts for tensor in part._parameters.values())
 
 
 def line_of(node: fx.Node) -> str:
