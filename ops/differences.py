@@ -14,19 +14,26 @@ if TYPE_CHECKING:
 
 __all__ = ["difference", "largest", "measured", "size", "statistics_error", "unit"]
 
+_ROUNDINGS = 64
+"""So many units in the last place may lie between what is the same for all examples but for rounding."""
+
 
 def unit(value: Tensor, constants: bool = False) -> float | None:
     """Root mean square of the elements' deviations over the batch; None if an element hardly varies.
 
-    With `constants`, elements that are exactly the same for all examples are left out, if there are others.
+    What is not greater than some roundings of the values is no deviation: a norm over equal numbers gives such. With
+    `constants`, elements that are exactly the same for all examples are left out, if there are others.
     """
+    import torch
+
     flat = value.detach().reshape(len(value), -1)
     if constants:
         varying = flat[:, (flat != flat[:1]).any(0)]
         flat = varying if varying.shape[1] else flat
     deviations = flat.std(0, correction=0)
     found = float(deviations.square().mean().sqrt())
-    return found if math.isfinite(found) and found > 0 and float(deviations.min()) >= 0.01 * found else None
+    noise = _ROUNDINGS * torch.finfo(flat.dtype).eps * size(flat)
+    return found if noise < found < math.inf and float(deviations.min()) >= 0.01 * found else None
 
 
 def measured(value: Tensor) -> bool:

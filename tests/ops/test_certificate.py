@@ -19,6 +19,7 @@ from graphs.initial import initial_weights
 from graphs.kinds import tensors
 from ops import MUTATIONS, BrokenPromise, Child, ReplayError, certificate, certify, probe
 from ops.certificate import VERDICTS, Certificate, Mode
+from ops.differences import unit
 from ops.mutation import Build, Mutation, Work
 from ops.stirring import stir
 from ops.table import replay_child
@@ -184,6 +185,18 @@ def test_a_network_that_is_a_constant_stays_blind() -> None:
     assert not certificate.broken
     with pytest.raises(BrokenPromise, match="blind"):
         certificate.require()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_varies_by_roundings_alone_does_not_vary(dtype: torch.dtype, scale: float) -> None:
+    """A norm over equal numbers gives a constant but for rounding, of which nothing can be measured in parts."""
+    last = torch.finfo(dtype).eps
+    signs = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=dtype).repeat(8, 1)
+    assert unit(scale * (1 + 8 * last * signs)) is None
+    assert unit(scale * (1 + 1000 * last * signs)) == pytest.approx(1000 * last * scale, rel=0.01)
+    assert unit(scale * signs) == pytest.approx(scale)
+    assert unit(0 * signs) is None
 
 
 @pytest.mark.parametrize("shown", [True, False])
