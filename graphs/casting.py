@@ -40,8 +40,11 @@ def cast_nodes(genome: Genome) -> frozenset[str]:
 def _casts(graph: Graph) -> bool:
     """Whether there may be values of another type than the weights."""
     programs = (step for node in graph.nodes.values() for step in node.settings.get("program", ()))
-    return any(node.settings["dtype"] != "float" for node in graph.inputs) or not all(
-        target.partition(".")[2] in ELEMENTWISE for target, _, _ in programs
+    named = (node for node in graph.nodes.values() if node.kind == "cast" and node.settings["dtype"] != "own")
+    return (
+        any(node.settings["dtype"] != "float" for node in graph.inputs)
+        or next(named, None) is not None
+        or not all(target.partition(".")[2] in ELEMENTWISE for target, _, _ in programs)
     )
 
 

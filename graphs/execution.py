@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from graphs.errors import EvolutionError, GraphError, NotComputed
 from graphs.kinds import KINDS
-from graphs.kinds.opaque import in_double
+from graphs.kinds.precision import in_double
 from graphs.structure import Graph, Node
 
 if TYPE_CHECKING:

@@ -483,6 +483,7 @@ UNARY: dict[str, Callable[[Random, Shape], Settings]] = {
     "average": _average,
     "pad": _pad,
     "pointwise": _pointwise,
+    "cast": _plain,
     "softmax": lambda rng, shape: {"axis": rng.choice(_long(shape))} if _long(shape) else None,
     "normalize": lambda rng, shape: {"axis": rng.choice(_long(shape))} if _long(shape) else None,
     "roll": lambda rng, shape: {"shifts": [rng.choice([0, 0, 1, -2]) for _ in shape]},

@@ -32,6 +32,7 @@ from graphs.importing.stand_ins import (
 from graphs.importing.tracing import Trace
 from graphs.kinds.allowed import allowed, function
 from graphs.kinds.in_memory import entrance, remember
+from graphs.kinds.precision import PRECISIONS
 from graphs.structure import Shape
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Lowering:
         weights: The tensors that they use, by name.
         layers: The module's parts by path.
         fixed: The layers that are in the same mode whatever that of the module is: their modes by path.
+        precise: Its nodes whose values stay in the precision that a cast names.
         made_in: By whether it is train mode, the nodes that the mode has called for.
         in_memory: What no file may name is called as it is, so that the network runs in this process alone.
     """
@@ -73,6 +75,7 @@ class Lowering:
         self.layers = dict(module.named_modules(remove_duplicate=False))
         self.inputs: dict[str, str] = {}
         self.varying: set[str] = set()
+        self.precise: set[str] = set()
         self.line = ""
         self.look: Callable[[], Any] | None = None
         self.seen: Seen | None = None
@@ -224,6 +227,8 @@ class Lowering:
             self.made[key, turn] = id
             if any(source in self.varying for source in ids):
                 self.varying.add(id)
+            if not tensors and not self.precise.isdisjoint(ids):
+                self.precise.add(id)
         self.made_in[self.training].add(self.made[key, turn])
         return Ref(self.made[key, turn], operands[0].bare if bare is None and operands else bool(bare))
 
@@ -231,8 +236,9 @@ class Lowering:
         """The node that is the value of `one` in train mode, and of `other`, of the same shape, in eval mode."""
         id = self.draft.add("by_mode", (one, other))
         self.shapes[id], self.types[id] = self.shapes[one], self.types[one]
-        if one in self.varying:
-            self.varying.add(id)
+        for known in (self.varying, self.precise):
+            if one in known:
+                known.add(id)
         return id
 
     def _type_of(self, operands: Sequence[str], tensors: Iterable[str]) -> torch.dtype:
@@ -305,17 +311,31 @@ class Lowering:
         """What a tensor says that its type is."""
         if isinstance(value, Ref):
             found = self.types[value.node]
+            if value.node in self.precise:
+                return found
         else:
             found = value.tensor.dtype if isinstance(value, Held) else value.seen.dtype
         own = {held.tensor.dtype for held in self.held.values() if held.how == "parameter"}
         return OwnType(found) if found.is_floating_point and found in own else found
 
-    def cast(self, value: Any, kind: OwnType) -> Any:
-        """A value in the type of the network, which a constant goes along with."""
+    def like(self, kind: OwnType) -> Held:
+        """A constant of the network's type, which goes along when the network is cast."""
         import torch
 
-        like = self.hold(torch.zeros((), dtype=kind.dtype), f"constant_{len(self.held)}")
-        return self.call("method.type_as", [value, like], {})
+        return self.hold(torch.zeros((), dtype=kind.dtype), f"constant_{len(self.held)}")
+
+    def cast(self, value: Any, kind: torch.dtype | OwnType) -> Ref | None:
+        """A node for a value in another precision; None where value or type is none of floating-point numbers."""
+        dtype = kind.dtype if isinstance(kind, OwnType) else kind
+        name = str(dtype).removeprefix("torch.")
+        if not isinstance(value, Ref) or not self.types[value.node].is_floating_point or name not in PRECISIONS:
+            return None
+        tensors = {"like": self.use(self.like(kind))} if isinstance(kind, OwnType) else {}
+        found = self.add("cast", [value], tensors, dtype="own" if tensors else name)
+        self.types[found.node] = dtype
+        if not tensors:
+            self.precise.add(found.node)
+        return found
 
     def call(self, target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """What there is no kind for: a function of each element, an opaque node, or a program that goes on."""

@@ -15,6 +15,7 @@ from graphs.kinds.opaque import OPAQUE
 from graphs.kinds.parameters import PARAMETERS
 from graphs.kinds.pointwise import POINTWISE
 from graphs.kinds.pools import POOLS
+from graphs.kinds.precision import CAST
 from graphs.kinds.rearranging import REARRANGING
 from graphs.kinds.taking import TAKING
 from graphs.kinds.weighted import CONVOLUTIONS, EMBEDDING, LINEAR
@@ -38,6 +39,7 @@ KINDS: dict[str, Kind] = {
         *ACTIVATIONS,
         *POOLS,
         POINTWISE,
+        CAST,
         *REARRANGING,
         *TAKING,
         *PARAMETERS,

@@ -7,9 +7,7 @@ knows that function (`graphs.kinds.in_memory`), and is neither stored nor export
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.errors import ShapeError
 from graphs.kinds.in_memory import function, in_memory, remembered
 from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors, TensorSpec
+from graphs.kinds.precision import dtype_named, is_double
 from graphs.kinds.program import COUNT, checked_program, references
 from graphs.kinds.rearranging import sizes_of
 from graphs.structure import Node, Shape
@@ -24,27 +23,11 @@ from graphs.structure import Node, Shape
 if TYPE_CHECKING:
     from graphs.solver import Dims, Solver
 
-__all__ = ["OPAQUE", "in_double", "run_program"]
+__all__ = ["OPAQUE", "run_program"]
 
 _MOST = 1000
-_LOWER = ("float16", "bfloat16", "float32")
 _TO_LOWER = ("method.half", "method.bfloat16", "method.float")
-_DOUBLE: ContextVar[bool] = ContextVar("double", default=False)
 _HOW = ("parameter", "buffer", "constant")
-
-
-@contextmanager
-def in_double() -> Iterator[None]:
-    """Within this, programs compute in double precision where they name a lower one, or none."""
-    import torch
-
-    token, before = _DOUBLE.set(True), torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-        _DOUBLE.reset(token)
 
 
 def _shapes(value: Any) -> tuple[Shape, ...]:
@@ -78,11 +61,8 @@ def _as_recorded(settings: Settings, shapes: Sequence[Shape]) -> Shape:
 
 def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
     """Runs the program; with `fx` proxies for values, writes it down."""
-    import torch
-
     results: list[Any] = []
-    # A network that is measured in double precision computes nothing in a lower one.
-    double = _DOUBLE.get()
+    double = is_double()
 
     def resolve(value: Any) -> Any:
         if isinstance(value, list | tuple):
@@ -102,7 +82,7 @@ def run_program(settings: Settings, inputs: Sequence[Any], tensors: Tensors, tra
         if name == "training":
             return training
         if name == "dtype":
-            return torch.float64 if double and what in _LOWER else getattr(torch, what)
+            return dtype_named(what)
         if name == "number":
             return float(what)
         if name == "slice":

@@ -423,6 +423,8 @@ CAST: dict[str, tuple[Callable[..., Tensor], Tensor]] = {
     "to a weight": (lambda s, x: s.fc(x.to(s.fc.weight)), BYTES),
     "as a weight": (lambda s, x: s.fc(x.type_as(s.fc.bias)), BYTES),
     "back to an input's type": (lambda s, x: s.fc(x.float().exp().to(x.dtype)), ROW),
+    "to the type of what is cast": (lambda s, x: s.fc(s.fc(x).to(x.float().dtype).exp().sin().to(x.dtype)), ROW),
+    "as what is made of what is cast": (lambda s, x: s.fc(s.fc(x).type_as(x.float() + 1).exp().sin().to(x)), ROW),
     "to the type of a value": (lambda s, x: s.fc(x) * (x > 0).type(s.fc(x).dtype), ROW),
 }
 """Casts to a type of the network's own."""
@@ -450,6 +452,40 @@ def test_an_attention_layer_with_a_mask_can_be_changed() -> None:
         (site, *_) = MUTATIONS[operator].sites(genome)
         child = MUTATIONS[operator].apply(genome, site, numpy.random.default_rng(0))
         assert certify(genome, child).require().eval.verdict == "pass"
+
+
+def in_full(s: Any, x: Tensor) -> Tensor:
+    """Attention whose weights are computed in single precision, as in LLaMA and its kin."""
+    query, key, value = (in_heads(part(x)) for part in (s.query, s.key, s.value))
+    scores = query @ key.transpose(2, 3) * 2**-0.5
+    weights = functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    return s.out((weights @ value).transpose(1, 2).reshape(len(x), -1, 16))
+
+
+def in_full_again(s: Any, x: Tensor) -> Tensor:
+    """The same, in other words."""
+    query, key, value = (in_heads(part(x)) for part in (s.query, s.key, s.value))
+    weights = torch.softmax((query @ key.transpose(2, 3) * 2**-0.5).float(), -1).type_as(query)
+    return s.out((weights @ value).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("exported", [False, True])
+@pytest.mark.parametrize("compute", [in_full, in_full_again])
+def test_attention_whose_weights_are_cast_can_be_changed(compute: Callable[..., Tensor], exported: bool) -> None:
+    torch.manual_seed(0)
+    layers = {name: nn.Linear(16, 16) for name in ("query", "key", "value", "out")}
+    whole: Callable[..., Tensor] = (lambda s, x: compute(s, s.gru(x)[0])) if exported else compute
+    module = Whole(whole, **layers, gru=nn.GRU(16, 16, batch_first=True)) if exported else Whole(whole, **layers)
+    example = torch.randn(2, 5, 16)
+    genome = graphs.from_torch(module, example)
+    assert next(node.settings["dtype"] for node in genome.graph.nodes.values() if node.kind == "cast") == "float32"
+    for operator in ("add_heads", "widen_keys", "widen"):
+        (site, *_) = MUTATIONS[operator].sites(genome)
+        child = MUTATIONS[operator].apply(genome, site, numpy.random.default_rng(0))
+        assert certify(genome, child).require().eval.verdict == "pass"
+    if not exported:
+        low = example.bfloat16()
+        torch.testing.assert_close(graphs.to_torch(genome).bfloat16()(low), module.bfloat16()(low), rtol=0, atol=0)
 
 
 def test_a_cast_to_a_weights_type_leaves_that_layer_changeable() -> None:

@@ -226,7 +226,7 @@ def _roll(node: Node, graph: Graph, operands: Sequence[Origins]) -> Origins:
 PASSING = {
     *(name for name, kind in KINDS.items() if kind.activation or name.startswith("dropout")),
     *("batch_norm", "frozen_batch_norm", "layer_norm", "rms_norm", "group_norm", "instance_norm"),
-    *("identity", "detach", "stochastic_depth"),
+    *("identity", "detach", "stochastic_depth", "cast"),
     *("add", "mean", "gate", "by_mode"),
 }
 """Kinds whose channels are those of their operands."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import graphs
-from ops import MUTATIONS
+from ops import MUTATIONS, certify
 
 
 class Cast(nn.Module):
@@ -106,3 +106,15 @@ def test_a_site_at_what_is_cast_is_none() -> None:
         genome = graphs.from_torch(Cast(there), rows)
         places.append({genome.graph[site.place["after"]].kind for site in MUTATIONS["insert_block"].sites(genome)})
     assert "gelu" in places[0] and "gelu" not in places[1] and "relu" in places[1]
+
+
+@pytest.mark.parametrize("name", ["half", "bfloat16", "double", "not at all"])
+def test_channels_pass_through_casts(name: str) -> None:
+    parent = graphs.from_torch(MODULES[name][0](), ROWS)
+    assert "cast" in {node.kind for node in parent.graph.nodes.values()}
+    for operator in ("widen", "widen_zero"):
+        places = MUTATIONS[operator].sites(parent)
+        assert len(places) == 2  # the first layer's channels, and those that are cast on their way to the last one
+        for site in places:
+            child = MUTATIONS[operator].apply(parent, site, numpy.random.default_rng(0))
+            assert certify(parent, child).require().eval.verdict == "pass"

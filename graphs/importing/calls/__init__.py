@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, get_type_hints
 
 from graphs.importing.calls.attention import ATTENTION_CALLS, attention_layer
+from graphs.importing.calls.casting import CASTS, cast
 from graphs.importing.calls.elsewhere import layer_elsewhere
 from graphs.importing.calls.joining import JOINING_CALLS
 from graphs.importing.calls.layers import LAYER_CALLS
@@ -32,7 +33,7 @@ __all__ = ["ALONE", "attention_layer", "convert", "layer_elsewhere", "written"]
 def convert(low: Lowering, target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
     """What stands for the result of a traced call."""
     prefix, _, name = target.partition(".")
-    kind = _own_type(low, [*arguments[1:], *keywords.values()]) if target in _CASTS else None
+    given = arguments, keywords
     arguments = [_plain_type(each) for each in arguments]
     keywords = {name: _plain_type(each) for name, each in keywords.items()}
     if target == "python.getattr":
@@ -41,8 +42,8 @@ def convert(low: Lowering, target: str, arguments: Sequence[Any], keywords: Mapp
         return length(low, *arguments)
     if any_of(lambda each: isinstance(each, Numbering), [*arguments, *keywords.values()]):
         return picked(low, name, arguments)
-    if kind:
-        return low.cast(arguments[0], kind)
+    if target in CASTS and (found := cast(low, target, *given)) is not None:
+        return found
     if prefix == "operator" and not any(isinstance(each, Ref | Held | Program) for each in arguments):
         return number(low, name, arguments)
     converter = CALLS.get(target) or (
@@ -54,16 +55,6 @@ def convert(low: Lowering, target: str, arguments: Sequence[Any], keywords: Mapp
         except Decline:
             pass
     return low.call(target, arguments, keywords)
-
-
-_CASTS = ("method.to", "method.type", "method.type_as")
-"""Methods that are told a type, or a tensor of it."""
-
-
-def _own_type(low: Lowering, asked: Sequence[Any]) -> OwnType | None:
-    """The type that a cast is to, where that is the network's own, said by itself or by one of its tensors."""
-    types = [low.type_of(each) if isinstance(each, Held) else each for each in asked]
-    return next((each for each in types if isinstance(each, OwnType)), None)
 
 
 def _plain_type(value: Any) -> Any:

@@ -160,11 +160,16 @@ def _in_order(low: Lowering, value: Any, names: str, wanted: list[str]) -> Ref:
 
 
 def _softmax(
-    low: Lowering, value: Any, dim: int | None = None, depth: int | None = 3, dtype: Any = None, **keywords: Any
+    low: Lowering, value: Any, dim: int | None = None, depth: Any = 3, dtype: Any = None, **keywords: Any
 ) -> Any:
-    if dim is None or dtype is not None:
+    import torch
+
+    if isinstance(depth, torch.dtype):  # `torch.softmax` has no depth
+        dtype = depth
+    taken = first(low, value) if dtype is None else low.cast(first(low, value), dtype)
+    if dim is None or taken is None:
         raise Decline
-    return low.add("softmax", [first(low, value)], axis=axis_of(low, value, dim))
+    return low.add("softmax", [taken], axis=axis_of(low, value, dim))
 
 
 def _normalize(low: Lowering, value: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Any:
