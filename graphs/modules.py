@@ -19,7 +19,7 @@ from graphs.errors import GraphError
 from graphs.genome import Genome
 from graphs.kinds import KINDS, TensorSpec
 from graphs.placing import Plan, dotted, in_order, turns
-from graphs.structure import Graph
+from graphs.structure import Graph, Node
 
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
@@ -118,20 +118,21 @@ def genome_from_module(genome: Genome, module: nn.Module) -> Genome:
 
 def _forward(genome: Genome, plan: Plan, still: Collection[str] = ()) -> fx.Graph:
     """The forward pass of both modes; `still` are computed in train mode as in eval mode."""
-    emitted = _emit(genome.graph.in_mode(training=True, still=still), plan, training=True, still=still)
+    inputs = genome.graph.inputs
+    emitted = _emit(genome.graph.in_mode(training=True, still=still), inputs, plan, training=True, still=still)
     inference = genome.for_inference().graph
     if inference is not genome.graph:
-        _divide_by_mode(emitted, _emit(inference, plan, training=False))
+        _divide_by_mode(emitted, _emit(inference, inputs, plan, training=False))
     return emitted
 
 
-def _emit(graph: Graph, plan: Plan, training: bool, still: Collection[str] = ()) -> fx.Graph:
-    """The forward pass of the given mode as a graph of `torch.fx`, in execution order."""
+def _emit(graph: Graph, inputs: Sequence[Node], plan: Plan, training: bool, still: Collection[str] = ()) -> fx.Graph:
+    """The forward pass of the given mode as a graph of `torch.fx`, in execution order, with arguments for `inputs`."""
     from torch import fx
 
     emitted = fx.Graph()
     tracer = fx.proxy.GraphAppendingTracer(emitted)
-    values = {id: fx.Proxy(argument, tracer) for id, argument in _arguments(graph, emitted).items()}
+    values = {id: fx.Proxy(argument, tracer) for id, argument in _arguments(inputs, emitted).items()}
     flag: fx.Node | None = None
     for node in graph.nodes.values():
         kind = KINDS[node.kind]
@@ -163,15 +164,15 @@ def _is_spare(graph: Graph, source: str) -> bool:
     return alone and KINDS[graph[source].kind].spare
 
 
-def _arguments(graph: Graph, emitted: fx.Graph) -> dict[str, fx.Node]:
+def _arguments(inputs: Sequence[Node], emitted: fx.Graph) -> dict[str, fx.Node]:
     """The arguments of the forward pass by the id of their input.
 
     They come first, so that no value takes the name of an argument. `torch.fx` gives those that are called like a
     function of Python's another name inside; it must not be that of another argument.
     """
-    names = [node.settings["name"] for node in graph.inputs]
+    names = [node.settings["name"] for node in inputs]
     found: dict[str, fx.Node] = {}
-    for node, name in zip(graph.inputs, names, strict=True):
+    for node, name in zip(inputs, names, strict=True):
         inside = name
         while hasattr(builtins, inside) or (inside != name and inside in names):
             inside += "_"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graphs import genome_from_module, initial_weights, to_torch, zoo
+from graphs import from_torch, genome_from_module, initial_weights, to_torch, zoo
 from graphs.draft import Draft
 from graphs.errors import GraphError
 from graphs.execution import execute
@@ -240,3 +240,18 @@ def test_inputs_and_views_are_not_overwritten() -> None:
     graph = draft.finish()
     module = to_torch(Genome(graph, initial_weights(graph, 0)))
     assert "inplace = True" not in module.code
+
+
+def test_an_input_that_one_mode_alone_reads_is_an_argument_in_both() -> None:
+    draft = Draft()
+    one, other = draft.input((3,), "x"), draft.input((3,), "y")
+    draft.head(draft.add("linear", draft.add("by_mode", [one, other]), path="fc", out=2))
+    graph = draft.finish()
+    genome = Genome(graph, initial_weights(graph, 0))
+    module = to_torch(genome)
+    x, y = torch.randn(2, 4, 3)
+    for training, read in ((True, x), (False, y)):
+        expected = nn.functional.linear(read, module.fc.weight, module.fc.bias)
+        assert torch.equal(module.train(training)(x, y), expected)
+        assert torch.equal(module(y=y, x=x), expected)
+    assert from_torch(module, {"x": x, "y": y}).graph.fingerprint == graph.fingerprint
