@@ -93,6 +93,8 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
         target, in_place = _target(node)
         called: Any = _method(str(node.target)) if node.op == "call_method" else node.target
         low.about(called, arguments, keywords, None if in_place else _unlisted(node))
+        if target.endswith(".detach") and isinstance(arguments[0], Held) and arguments[0].how == "constant":
+            return arguments[0]  # as `torch.tensor(1.0)` is recorded
         arguments, keywords, asked = _without_in_place(node.target, arguments, keywords)
         in_place = in_place or asked or node.kwargs.get("out") is not None
         if target.partition(".")[2].startswith("_assert"):
@@ -251,6 +253,8 @@ def _target(node: fx.Node) -> tuple[str, bool]:
     """The name under which people call what is called, such as `torch.flatten`, and whether it works in place."""
     if node.op == "call_method":
         name = str(node.target)
+        if name in _OTHERWISE:
+            return _OTHERWISE[name], True
         plain = name.rstrip("_") if not name.startswith("__") else name.strip("_")
         return f"method.{plain}", name.endswith("_") and not name.startswith("__")
     function = node.target
@@ -280,11 +284,15 @@ def _target(node: fx.Node) -> tuple[str, bool]:
     return f"{home}.{name}", False
 
 
+_OTHERWISE = {"normal_": "method.normal", "bernoulli_": "method.bernoulli_"}
+"""Functions in place that the ones without an underscore differ from: in arguments, or in what they take for a rate."""
+
+
 def _aten(name: str) -> tuple[str, bool]:
     """Where people call an aten function, and whether it works in place."""
+    if name in _OTHERWISE:
+        return _OTHERWISE[name], True
     in_place = name.endswith("_") and not name.endswith("__")
-    if name == "normal_":
-        return "method.normal", True  # `torch.normal` takes other arguments
     return home_of(name.rstrip("_") if in_place else name), in_place
 
 

@@ -517,7 +517,7 @@ class Any_(nn.Module):
 
 
 def limited(module: Any, x: Tensor) -> Tensor:
-    assert x.shape[1] < 9
+    assert not x.is_sparse
     return module.fc(torch.linalg.pinv(x.unsqueeze(-1)).squeeze(-2))  # here
 
 
@@ -650,6 +650,32 @@ def test_stochastic_depth_in_its_usual_spellings(name: str, kept: bool) -> None:
             torch.manual_seed(4)
             outputs.append(each.train(mode)(x))
         torch.testing.assert_close(*outputs, rtol=1e-6, atol=1e-6)
+
+
+HALVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "said, for each example": lambda x: x * x.new_empty((x.shape[0], 1, 1)).bernoulli_(0.5) / 0.5,
+    "not said, for each example": lambda x: x * x.new_empty((x.shape[0], 1, 1)).bernoulli_() / 0.5,
+    "said, for each entry": lambda x: x * torch.empty_like(x).bernoulli_(p=0.5) * 2,
+    "not said, for each entry": lambda x: x * torch.empty_like(x).bernoulli_() * 2,
+    "of the entries": lambda x: x * torch.full_like(x, 0.5).bernoulli() * 2,
+}
+"""Draws at a rate of a half, which is what `bernoulli_` takes where nothing is said."""
+
+
+@pytest.mark.parametrize("exported", [False, True])
+@pytest.mark.parametrize("name", HALVES)
+def test_a_half_is_drawn(name: str, exported: bool) -> None:
+    def compute(module: Any, x: Tensor) -> Tensor:
+        y = module.fc(x) if not exported or not x.is_sparse else x
+        return module.last(x + HALVES[name](y)) if module.training else module.last(y)
+
+    module = Whole(compute, fc=nn.Linear(16, 16), last=nn.Linear(16, 3))
+    made = graphs.to_torch(graphs.from_torch(module, WORDS))
+    x, outputs = torch.randn(64, 5, 16), []
+    for each in (module, made):
+        torch.manual_seed(4)
+        outputs.append(each.train()(x))
+    torch.testing.assert_close(*outputs, rtol=1e-6, atol=1e-6)
 
 
 def recurrent() -> nn.Module:

@@ -80,6 +80,11 @@ def _uniform(low: Lowering, tensor: Any, least: float = 0.0, most: float = 1.0) 
     return _moved(low, low.call_anew("torch.rand_like", [tensor]), least, most - least)
 
 
+def _bernoulli(low: Lowering, tensor: Any, p: float = 0.5) -> Any:
+    """What `Tensor.bernoulli_` leaves in a tensor, whatever was in it."""
+    return low.call_anew("torch.bernoulli", [tensor, float(p)])
+
+
 def _moved(low: Lowering, drawn: Any, by: float, times: float) -> Any:
     drawn = drawn if times == 1 else low.call_anew("torch.mul", [drawn, times])
     return drawn if by == 0 else low.call_anew("torch.add", [drawn, by])
@@ -117,6 +122,7 @@ MAKING_CALLS: dict[str, Callable[..., Any]] = {
     "method.new": _unwritten,
     "method.normal": _normal,
     "method.uniform": _uniform,
+    "method.bernoulli_": _bernoulli,
     "aten.uniform": _uniform,
     "aten.normal_functional": _normal,
 }
