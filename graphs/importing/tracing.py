@@ -13,8 +13,9 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from graphs.errors import GraphError
-from graphs.importing.asking import ASKING, Unanswered, modes_seen
+from graphs.importing.asking import Unanswered, modes_seen
 from graphs.importing.chance import nothing_drawn, own_file
+from graphs.importing.counting import Counter
 from graphs.importing.gradients import own_gradients
 from graphs.importing.hints import causal_unasked
 from graphs.importing.lengths import lengths
@@ -144,7 +145,7 @@ def trace(
     modes: dict[str, bool] = {}
     parts = set(module.modules())
     autocast = _autocast()
-    unanswered = Unanswered()
+    unanswered, counter = Unanswered(), Counter(module, given)
 
     class Tracer(fx.Tracer):
         proxy_buffer_attributes = True
@@ -152,7 +153,12 @@ def trace(
         def proxy(self, node: fx.Node) -> fx.Proxy:
             return writable(node, self)
 
+        def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+            return attr_val if counter.running else super().getattr(attr, attr_val, parameter_proxy_cache)
+
         def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+            if counter.running:
+                return forward(*args, **kwargs)
             if m not in parts and next(itertools.chain(m.parameters(), m.buffers()), None) is not None:
                 raise GraphError(
                     f"it calls a layer, a {type(m).__name__}, that is no part of the module, so its weights are none "
@@ -171,11 +177,23 @@ def trace(
             node.meta["no gradient"] = not torch.is_grad_enabled()
             return node
 
+        def number(self, obj: fx.Proxy) -> int | float:
+            found = counter.number(obj.node)
+            if found is None:
+                found = unanswered.put(super().to_bool, obj)
+            return found
+
         def to_bool(self, obj: fx.Proxy) -> bool:
-            answer: bool = unanswered.put(super().to_bool, obj)
-            return answer
+            return bool(self.number(obj))
+
+        def entries(self, obj: fx.Proxy) -> int:
+            count = counter.entries(obj.node)
+            return int(self.number(obj)) if count is None else count
 
         def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+            count = counter.entries(obj.node)
+            if count is not None:
+                return (obj[place] for place in range(count))  # type: ignore[index]
             entries: Iterator[Any] = unanswered.put(super().iter, obj)
             return entries
 
@@ -261,7 +279,13 @@ def _writable() -> type[fx.Proxy]:
         return note
 
     names = (*(f"i{name}" for name in IN_PLACE), "setitem")
-    asking = {name: lambda self: self.tracer.to_bool(self) for name in ASKING if name != "__bool__"}
+    asking: dict[str, Any] = {
+        "__int__": lambda self: int(self.tracer.number(self)),
+        "__float__": lambda self: float(self.tracer.number(self)),
+        "__complex__": lambda self: complex(self.tracer.number(self)),
+        "__index__": lambda self: operator.index(self.tracer.number(self)),
+        "__len__": lambda self: self.tracer.entries(self),
+    }
     return type("Writable", (fx.Proxy,), asking | {f"__{name}__": noted(name) for name in names})
 
 

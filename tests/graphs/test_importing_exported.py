@@ -17,7 +17,7 @@ from graphs.importing.lowering import Lowering
 
 
 class Untraceable(nn.Module):
-    """A forward pass that asks a size for a decision, which `torch.fx` cannot follow."""
+    """A forward pass that asks a tensor for a decision, which `torch.fx` cannot follow."""
 
     def __init__(self, forward: Callable[..., Tensor], width: int = 6, **parts: nn.Module) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Untraceable(nn.Module):
         self.what = forward
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-1] > 1:
+        if not x.is_sparse:
             x = self.fc(x)
         return self.what(self, x)
 
