@@ -53,7 +53,7 @@ def start_tensor(spec: TensorSpec, seed: int, name: str) -> Tensor:
         return torch.zeros(spec.shape, dtype=torch.int64)
     if spec.start in CONSTANT:
         return torch.full(spec.shape, CONSTANT[spec.start], dtype=torch.float32)
-    fan_in = max(1, prod(spec.shape[1:]))
+    fan_in = max(1, prod(spec.shape[:1] if spec.turned else spec.shape[1:]))
     bound = sqrt((6.0 if spec.start == "kaiming" else 1.0) / fan_in)
     return torch.from_numpy(uniform(stream(seed, name), spec.shape, -bound, bound)).to(torch.float32)
 

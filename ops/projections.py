@@ -14,7 +14,7 @@ from graphs.structure import Graph, Node
 
 __all__ = ["Projections", "attentions", "projections"]
 
-_LAYERS = frozenset({"linear", "slice", "reshape", "permute", "select", "identity"})
+_LAYERS = frozenset({"linear", "product", "slice", "reshape", "permute", "select", "identity"})
 """Kinds that make queries and keys and do nothing else with them: zeros stay zeros."""
 
 _SCALING = frozenset({"mul", "multiply", "div", "divide", "truediv", "true_divide"})

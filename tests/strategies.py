@@ -460,6 +460,7 @@ UNARY: dict[str, Callable[[Random, Shape], Settings]] = {
     "conv2d": _ranked(_conv, 3),
     "conv3d": _ranked(_conv, 4),
     "linear": _linear,
+    "product": _linear,
     "batch_norm": _batch_norm,
     "frozen_batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
@@ -683,6 +684,14 @@ def _masked(made: Sketch) -> None:
         made.add("multiply", [value, mask])
 
 
+def _filled(made: Sketch) -> None:
+    """A number in place of some entries."""
+    value = made.value()
+    if not any(node.settings.get("dtype") == "boolean" for node in made.draft.nodes.values()):
+        mask = made.hidden("input", name="mask", shape=made.shapes[value], dtype="boolean")
+        made.add("masked_fill", [value, mask], value=made.rng.choice([0.0, -0.5, 2.0]), kept=made.rng.random() < 0.5)
+
+
 PARTICULAR: dict[str, Callable[[Sketch], None]] = {
     "parameter": _parameter,
     "constant": _constant,
@@ -692,6 +701,7 @@ PARTICULAR: dict[str, Callable[[Sketch], None]] = {
     "take": _written_out,
     "pick": _pick,
     "expand": _expand,
+    "masked_fill": _filled,
 }
 """For each kind whose operands are made for it, or that has none, a move that adds one with what it needs."""
 

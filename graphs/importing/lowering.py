@@ -82,6 +82,7 @@ class Lowering:
         self.called: Callable[..., Any] | None = None
         self.count: dict[Any, int] = {}
         self.drawing: dict[int, Program] = {}
+        self.apart_rows: dict[int, tuple[Program, Ref | None]] = {}
         self.apart, self.training = False, False
         self.root = module
 

@@ -13,12 +13,12 @@ from graphs.kinds.kind import Kind, TensorSpec
 from graphs.kinds.norms import BATCH_NORM, FROZEN_BATCH_NORM, GROUP_NORM, INSTANCE_NORM, LAYER_NORM, RMS_NORM
 from graphs.kinds.opaque import OPAQUE
 from graphs.kinds.parameters import PARAMETERS
-from graphs.kinds.pointwise import POINTWISE
+from graphs.kinds.pointwise import MASKED_FILL, POINTWISE
 from graphs.kinds.pools import POOLS
 from graphs.kinds.precision import CAST
 from graphs.kinds.rearranging import REARRANGING
 from graphs.kinds.taking import TAKING
-from graphs.kinds.weighted import CONVOLUTIONS, EMBEDDING, LINEAR
+from graphs.kinds.weighted import CONVOLUTIONS, EMBEDDING, LINEAR, PRODUCT
 from graphs.structure import Graph
 
 __all__ = ["KINDS", "Kind", "TensorSpec", "kind_of", "tensors"]
@@ -29,6 +29,7 @@ KINDS: dict[str, Kind] = {
         *JOINS,
         *CONVOLUTIONS,
         LINEAR,
+        PRODUCT,
         EMBEDDING,
         BATCH_NORM,
         FROZEN_BATCH_NORM,
@@ -39,6 +40,7 @@ KINDS: dict[str, Kind] = {
         *ACTIVATIONS,
         *POOLS,
         POINTWISE,
+        MASKED_FILL,
         CAST,
         *REARRANGING,
         *TAKING,

@@ -41,6 +41,7 @@ class TensorSpec:
         buffer: It is state, not a parameter: not trained by gradients.
         integer: Its type is an integer or boolean one rather than a floating-point type.
         persistent: It stands in a module's `state_dict`.
+        turned: It is a matrix (in, out), from which `fan_in` takes its first axis.
     """
 
     shape: Shape
@@ -48,6 +49,7 @@ class TensorSpec:
     buffer: bool = False
     integer: bool = False
     persistent: bool = True
+    turned: bool = False
 
     @property
     def drawn(self) -> bool:

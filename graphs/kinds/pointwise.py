@@ -12,12 +12,13 @@ from typing import Any
 from graphs.errors import ShapeError
 from graphs.kinds.allowed import ELEMENTWISE
 from graphs.kinds.joins import broadcast, broadcast_channels
-from graphs.kinds.kind import REQUIRED, Kind, Settings
+from graphs.kinds.kind import REQUIRED, Kind, Settings, Tensors
 from graphs.kinds.opaque import run_program
 from graphs.kinds.program import checked_program, references
+from graphs.kinds.values import boolean, number
 from graphs.structure import Shape
 
-__all__ = ["POINTWISE"]
+__all__ = ["MASKED_FILL", "POINTWISE"]
 
 
 def _elementwise_program(value: Any) -> tuple[Any, ...]:
@@ -44,3 +45,34 @@ POINTWISE = Kind(
     channels=broadcast_channels,
     elementwise=True,
 )
+
+
+def _filling(value: Any) -> float | str:
+    """A number, or `inf` or `-inf`, for which JSON has no number."""
+    return value if value in ("inf", "-inf") else number(value)
+
+
+def _masked_shape(settings: Settings, shapes: Sequence[Shape]) -> Shape:
+    if broadcast(settings, shapes) != shapes[0]:
+        raise ShapeError(f"a mask {shapes[1]} is larger than what it covers")
+    return shapes[0]
+
+
+def _masked(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+    import torch
+
+    value, mask = inputs
+    if settings["kept"]:
+        return torch.where(mask, value, float(settings["value"]))
+    return value.masked_fill(mask, float(settings["value"]))
+
+
+MASKED_FILL = Kind(
+    name="masked_fill",
+    settings={"value": (_filling, 0.0), "kept": (boolean, False)},
+    operands=(2, 2),
+    shape=_masked_shape,
+    compute=_masked,
+    channels=broadcast_channels,
+)
+"""A number in place of entries: those where a mask of truth values is true, or those where it is false (`kept`)."""

@@ -14,7 +14,7 @@ from graphs.structure import Node, Shape
 if TYPE_CHECKING:
     from graphs.solver import Dims, Solver
 
-__all__ = ["CONVOLUTIONS", "EMBEDDING", "LINEAR", "PLACES", "check_map", "slide"]
+__all__ = ["CONVOLUTIONS", "EMBEDDING", "LINEAR", "PLACES", "PRODUCT", "check_map", "slide"]
 
 
 def slide(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool = False) -> int:
@@ -228,6 +228,39 @@ LINEAR = Kind(
     window=0,
     affine=True,
 )
+
+
+def _product_tensors(settings: Settings, shapes: Sequence[Shape]) -> Mapping[str, TensorSpec]:
+    weight = TensorSpec((shapes[0][-1], settings["out"]), "fan_in", turned=True)
+    return {**_linear_tensors(settings, shapes), "weight": weight}
+
+
+def _product(settings: Settings, inputs: Sequence[Any], tensors: Tensors, training: bool) -> Any:
+    from torch.nn import functional
+
+    return functional.linear(inputs[0], tensors["weight"].t(), tensors.get("bias"))
+
+
+def _product_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+    solver.read(solver.channels(axes[0][-1], shapes[0][-1], node), node, 0, "weight", 0)
+    axis = solver.fresh(out[-1])
+    solver.write(axis, node, "weight", 1)
+    solver.write(axis, node, "bias", 0)
+    return (*axes[0][:-1], axis)
+
+
+PRODUCT = Kind(
+    name="product",
+    settings={"out": (count, REQUIRED), "bias": (boolean, True)},
+    shape=_linear_shape,
+    compute=_product,
+    roles=_weight_and_bias,
+    tensors=_product_tensors,
+    channels=_product_channels,
+    resize=_linear_resize,
+    macs=_linear_macs,
+)
+"""A linear layer whose weight lies the other way, (in, out), as in `x @ weight + bias`."""
 
 
 def _embedding_tensors(settings: Settings, shapes: Sequence[Shape]) -> Mapping[str, TensorSpec]:

@@ -20,7 +20,7 @@ from torch.nn import functional
 import graphs
 import ops
 from graphs.errors import GraphError
-from graphs.source_text import source
+from graphs.source_text import constants_of, source
 
 
 class Base(nn.Module):
@@ -381,7 +381,8 @@ def test_it_comes_in_right(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", RIGHT)
 def test_its_source_text_has_the_same_state(name: str) -> None:
     genome = graphs.from_torch(made(RIGHT[name]), torch.randn(4, 3, 6, 6))
-    names: dict[str, Any] = {"torch": torch, "nn": nn}
+    constants = {name: genome.weights[name] for name in constants_of(genome)}
+    names: dict[str, Any] = {"torch": torch, "nn": nn, "constants": constants}
     exec("import torch\nfrom torch import nn\n" + source(genome, "Network"), names)  # noqa: S102
     network, back = names["Network"](), graphs.to_torch(genome)
     network.load_state_dict(back.state_dict())

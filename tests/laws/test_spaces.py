@@ -236,7 +236,7 @@ FORWARDS: dict[str, Callable[[Node, Graph, Sequence[Origins]], Origins]] = {
     **dict.fromkeys((name for name, kind in KINDS.items() if kind.pooling), _window),
     **dict.fromkeys(("input", "parameter", "constant"), _own),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _conv),
-    **dict.fromkeys(("multiply", "pointwise"), _broadcast),
+    **dict.fromkeys(("multiply", "pointwise", "masked_fill"), _broadcast),
     **dict.fromkeys(("softmax", "normalize"), _across),
     **dict.fromkeys(("opaque", "opaque_random"), _wall),
     "attention": _attention,
@@ -245,6 +245,7 @@ FORWARDS: dict[str, Callable[[Node, Graph, Sequence[Origins]], Origins]] = {
     "pick": _pick,
     "roll": _roll,
     "linear": _last,
+    "product": _last,
     "embedding": _embedded,
     "concat": _concat,
     "flatten": _flatten,
@@ -304,6 +305,11 @@ def widened(genome: Genome, origins: Mapping[str, Origins]) -> Genome:
         elif node.kind == "linear":
             made = {role: tensor[out[-1]] for role, tensor in made.items()}
             made["weight"] = _divided(made["weight"], _within(given[-1], 1, graph.shapes[node.inputs[0]][-1]))
+            draft.set(node.id, out=len(out[-1]))
+        elif node.kind == "product":
+            made = {role: tensor[..., out[-1]] for role, tensor in made.items()}
+            within = _within(given[-1], 1, graph.shapes[node.inputs[0]][-1])
+            made["weight"] = _divided(made["weight"].t(), within).t()
             draft.set(node.id, out=len(out[-1]))
         elif node.kind == "embedding":
             made["weight"] = made["weight"][:, out[-1]]

@@ -20,6 +20,7 @@ from graphs.importing.calls.making import MAKING_CALLS
 from graphs.importing.calls.numbers import NUMBER_CALLS, attribute, length, number
 from graphs.importing.calls.picking import ALONE, PICKING_CALLS, picked
 from graphs.importing.calls.rearranging import REARRANGING_CALLS
+from graphs.importing.calls.rows import apart_again
 from graphs.importing.calls.vision import VISION
 from graphs.importing.calls.writing import WRITING_CALLS, written
 from graphs.importing.lowering import Lowering
@@ -54,7 +55,8 @@ def convert(low: Lowering, target: str, arguments: Sequence[Any], keywords: Mapp
             return converter(low, *arguments, **keywords)
         except Decline:
             pass
-    return low.call(target, arguments, keywords)
+    found = apart_again(low, convert, target, arguments[0]) if arguments else None
+    return low.call(target, arguments, keywords) if found is None else found
 
 
 def _plain_type(value: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -122,6 +124,9 @@ def _attention(
 
 
 def _matmul(low: Lowering, one: Any, other: Any) -> Any:
+    if isinstance(one, Ref) and not one.bare:
+        with contextlib.suppress(Decline):
+            return linear(low, one, other, across=True)
     ranks = [len(low.shape(each)) for each in (one, other) if isinstance(each, Ref) and not each.bare]
     if not ranks:
         raise Decline
@@ -172,6 +177,36 @@ def _softmax(
     return low.add("softmax", [taken], axis=axis_of(low, value, dim))
 
 
+def _masked_fill(low: Lowering, value: Any, mask: Any, fill: Any, kept: bool = False) -> Any:
+    import torch
+
+    found, number = first(low, value), _number(fill)
+    shape = low.shape(found)
+    if not isinstance(mask, Ref | Held) or not low.types[found.node].is_floating_point:
+        raise Decline
+    cover = low.ref(mask, len(shape))
+    own = low.shape(cover)
+    fits = len(own) == len(shape) and all(one in (1, other) for one, other in zip(own, shape, strict=True))
+    if cover.bare or not fits or low.types[cover.node] != torch.bool:
+        raise Decline
+    return low.add("masked_fill", [found, cover], value=number if math.isfinite(number) else str(number), kept=kept)
+
+
+def _where(low: Lowering, mask: Any, one: Any, other: Any) -> Any:
+    if isinstance(one, Ref):
+        return _masked_fill(low, one, mask, other, kept=True)
+    return _masked_fill(low, other, mask, one)
+
+
+def _number(value: Any) -> float:
+    """A number that is no parameter."""
+    if isinstance(value, Held) and value.how == "constant" and value.tensor.ndim == 0:
+        value = value.tensor.item()
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise Decline
+    return float(value)
+
+
 def _normalize(low: Lowering, value: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Any:
     if p != 2:
         raise Decline
@@ -182,8 +217,11 @@ ATTENTION_CALLS: dict[str, Callable[..., Any]] = {
     "scaled_dot_product_attention": _attention,
     "matmul": _matmul,
     "bmm": _matmul,
+    "mm": _matmul,
     "einsum": _einsum,
     "softmax": _softmax,
     "normalize": _normalize,
+    "masked_fill": _masked_fill,
+    "where": _where,
 }
 """Attention, and what it is written with."""

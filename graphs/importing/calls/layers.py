@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphs.importing.calls.elsewhere import layer_elsewhere
-from graphs.importing.calls.values import each_place, first, several, tensor
+from graphs.importing.calls.values import each_place, first, matrix, several, tensor
 from graphs.importing.lowering import Lowering
 from graphs.importing.padding import padding_of
 from graphs.importing.stand_ins import Decline, Held, Program, Ref, Training
@@ -32,12 +32,20 @@ def _activation(kind: str, **defaults: Any) -> Converter:
     return make
 
 
-def linear(low: Lowering, value: Any, weight: Any, bias: Any = None) -> Any:
-    """A linear layer with tensors of the module."""
-    if not isinstance(weight, Held) or not isinstance(bias, Held | None) or weight.how != "parameter":
+def linear(low: Lowering, value: Any, weight: Any, bias: Any = None, across: bool = False) -> Any:
+    """A linear layer with tensors of the module; `across` if the weight is given as (in, out)."""
+    if not isinstance(bias, Held | None):
         raise Decline
-    names = {"weight": low.use(weight)} | ({"bias": low.use(bias)} if bias else {})
-    return low.add("linear", [first(low, value)], names, out=weight.tensor.shape[0], bias=bias is not None)
+    held, turned = matrix(low, weight)
+    names = {"weight": low.use(held)} | ({"bias": low.use(bias)} if bias else {})
+    kind, out = ("linear", held.tensor.shape[0]) if turned == across else ("product", held.tensor.shape[1])
+    return low.add(kind, [first(low, value)], names, out=out, bias=bias is not None)
+
+
+def _addmm(low: Lowering, bias: Any, value: Any, weight: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
+    if not isinstance(bias, Held) or bias.how != "parameter" or bias.tensor.ndim != 1 or (beta, alpha) != (1, 1):
+        raise Decline
+    return linear(low, value, weight, bias, across=True)
 
 
 def _convolution(places: int) -> Converter:
@@ -253,6 +261,7 @@ LAYER_CALLS: dict[str, Callable[..., Any]] = {
     "hardsigmoid": _activation("hardsigmoid"),
     "elu": _activation("elu"),
     "linear": linear,
+    "addmm": _addmm,
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,

@@ -25,6 +25,26 @@ def first(low: Lowering, value: Any) -> Ref:
     return found
 
 
+_TURNING = frozenset({"t", "transpose", "adjoint", "swapaxes", "swapdims"})
+
+
+def matrix(low: Lowering, value: Any) -> tuple[Held, bool]:
+    """The parameter that a matrix is, and whether it lies the other way there."""
+    if isinstance(value, Held):
+        held, turned = value, False
+    else:
+        node = low.draft.nodes[tensor(value).node]
+        (target, given, _), *_ = node.settings.get("program", [("", (), {})])
+        named = low.named(node.tensors["0"]) if len(node.tensors) == 1 and node.kind == "opaque" else None
+        axes = {axis % 2 for axis in given[1:] if isinstance(axis, int)}
+        if named is None or target.partition(".")[2] not in _TURNING or len(given) != 1 + len(axes) or len(axes) == 1:
+            raise Decline
+        held, turned = named, True
+    if held.how != "parameter" or held.tensor.ndim != 2:
+        raise Decline
+    return held, turned
+
+
 def several(value: Any) -> tuple[Any, ...] | list[Any]:
     """The parts of a list or a tuple."""
     if not isinstance(value, list | tuple):
