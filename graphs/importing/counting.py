@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from graphs.importing.observing import BATCHES
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, fx, nn
 
 __all__ = ["Counter"]
@@ -49,6 +50,13 @@ class Counter:
         except TypeError:
             return None
         return lengths.pop() if len(lengths) == 1 else None
+
+    def dtype(self, node: fx.Node) -> torch.dtype | None:
+        """The type of numbers that a node names; None if it names none."""
+        import torch
+
+        found = self._found(node)
+        return found[0] if found and isinstance(found[0], torch.dtype) else None
 
     def _is_settled(self, node: fx.Node) -> bool:
         """Whether a number is made of numbers that are the same for any batch, and of what tensors are."""

@@ -1,12 +1,12 @@
-"""What layers of torch find out about numbers for speed alone, and a trace cannot know."""
+"""What is asked while a trace runs, and a stand-in cannot answer, though it is known or does not matter."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["causal_unasked"]
+__all__ = ["causal_unasked", "limits_known"]
 
 
 @contextlib.contextmanager
@@ -30,3 +30,25 @@ def causal_unasked() -> Iterator[None]:
     finally:
         if detect is not None:
             module[name] = detect
+
+
+@contextlib.contextmanager
+def limits_known(dtype_of: Callable[[Any], Any]) -> Iterator[None]:
+    """Within, `torch.finfo(x.dtype)` knows the type that is asked for.
+
+    Args:
+        dtype_of: The type that a stand-in stands for; None for what is none.
+    """
+    import torch
+
+    plain = torch.finfo
+
+    def limits(dtype: Any = None) -> Any:
+        given = torch.get_default_dtype() if dtype is None else dtype
+        return plain(dtype_of(given) or given)
+
+    torch.finfo = limits  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        torch.finfo = plain  # type: ignore[misc]

@@ -6,7 +6,7 @@ import functools
 import inspect
 import itertools
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MethodType
@@ -17,7 +17,7 @@ from graphs.importing.asking import Unanswered, modes_seen
 from graphs.importing.chance import nothing_drawn, own_file
 from graphs.importing.counting import Counter
 from graphs.importing.gradients import own_gradients
-from graphs.importing.hints import causal_unasked
+from graphs.importing.hints import causal_unasked, limits_known
 from graphs.importing.lengths import lengths
 from graphs.importing.stand_ins import any_of
 from graphs.kinds.in_memory import entrance
@@ -164,9 +164,9 @@ def trace(
                     f"it calls a layer, a {type(m).__name__}, that is no part of the module, so its weights are none "
                     "of the module's; keep it under a name of its own, in an nn.ModuleList or an nn.ModuleDict"
                 )
-            path = self.path_of_module(m)
-            if not layer_of(m):
+            if m not in parts or not layer_of(m):
                 return forward(*args, **kwargs)
+            path = self.path_of_module(m)
             modes[path] = m.__dict__["training"]
             return self.create_proxy("call_module", path, args, kwargs)
 
@@ -208,6 +208,8 @@ def trace(
     module.train(training)
     if module._forward_hooks or module._forward_pre_hooks:
         _call_hooks(module)
+    if _is_wrapped(module):
+        _name_arguments(module, [*given])
     tracer = Tracer()
     tracer.record_stack_traces = lines
     left_out = {
@@ -222,6 +224,7 @@ def trace(
                 _asking(module) as asked,
                 lengths(module, length),
                 causal_unasked(),
+                limits_known(lambda value: counter.dtype(value.node) if isinstance(value, fx.Proxy) else None),
             ):
                 graph = tracer.trace(module, concrete_args=left_out or None)
         except GraphError as error:
@@ -311,6 +314,35 @@ def _call_hooks(module: nn.Module) -> None:
 
     module.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
     module.forward = MethodType(plain, module)
+
+
+def _is_wrapped(module: nn.Module) -> bool:
+    """Whether a forward pass hides its arguments, behind a decorator or in `**keywords`, which `torch.fx` reads."""
+    forward = type(module).forward
+    kinds = {each.kind for each in inspect.signature(forward).parameters.values()}
+    hidden = {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
+    known = "forward" in vars(module) or "_arguments_are_named" in vars(type(module))
+    return not known and (hasattr(forward, "__wrapped__") or not hidden.isdisjoint(kinds))
+
+
+def _name_arguments(module: nn.Module, names: Sequence[str]) -> None:
+    """Gives a module a forward pass with these arguments alone."""
+    kind = type(module)
+    plain = kind.forward
+    only = {each.name for each in inspect.signature(plain).parameters.values() if each.kind is each.POSITIONAL_ONLY}
+
+    def forward(self: nn.Module, *given: Any) -> Any:
+        values = dict(zip(names, given, strict=True))
+        return plain(self, *(values.pop(name) for name in names if name in only), **values)
+
+    def shown(self: nn.Module) -> None:
+        """What `torch.fx` looks at to see which arguments there are."""
+
+    seen = ("self", *names)
+    shown.__code__ = shown.__code__.replace(co_argcount=len(seen), co_nlocals=len(seen), co_varnames=seen)
+    forward.__wrapped__ = shown  # type: ignore[attr-defined]
+    made = {"forward": forward, "__module__": kind.__module__, "_arguments_are_named": True}
+    module.__class__ = type(kind.__name__, (kind,), made)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -265,3 +266,54 @@ def test_a_product_with_a_turned_weight_is_a_linear_layer() -> None:
     genome = graphs.from_torch(Logits(), WORDS)
     assert [node.kind for node in genome.graph.nodes.values()] == ["input", "linear", "relu", "linear"]
     assert len(MUTATIONS["widen"].sites(genome)) == 1
+
+
+def decorated(forward: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(forward)
+    def wrapper(self: nn.Module, *given: Any, **keywords: Any) -> Any:
+        keywords.pop("unused", None)
+        return forward(self, *given, **keywords)
+
+    return wrapper
+
+
+class Decorated(nn.Module):
+    """A forward pass behind a decorator, with arguments of any name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 12), nn.Linear(12, 3)
+
+    @decorated
+    def forward(self, x: Tensor, scale: Tensor | None = None, **keywords: Any) -> Tensor:
+        hidden = nn.ReLU()(self.first(x))
+        if scale is not None:
+            hidden = hidden * scale
+        least = torch.finfo(hidden.dtype).min
+        return self.last(hidden.masked_fill(keywords["mask"], least).clamp(min=-2) if "mask" in keywords else hidden)
+
+
+@pytest.mark.parametrize("names", [("x",), ("x", "scale"), ("scale", "x")])
+def test_arguments_behind_a_decorator_are_known(names: tuple[str, ...]) -> None:
+    module, given = Decorated(), {"x": WORDS, "scale": WORDS[..., :12].exp()}
+    example = {name: given[name] for name in names}
+    genome = graphs.from_torch(module, example)
+    assert {node.id.partition("#")[0] for node in genome.graph.nodes.values() if node.kind == "linear"} == {
+        "first",
+        "last",
+    }
+    made = graphs.to_torch(genome)
+    torch.testing.assert_close(made(**example), module(**example), rtol=0, atol=0)
+    torch.testing.assert_close(made(*example.values()), module(**example), rtol=0, atol=0)
+
+
+def test_the_least_number_of_a_values_type_is_known() -> None:
+    def least(module: Any, x: Tensor) -> Tensor:
+        y = module.fc(x)
+        return torch.where(x > 0, y, torch.finfo(y.dtype).min).softmax(-1) + torch.finfo(torch.float16).eps
+
+    module = Whole(least, fc=nn.Linear(16, 16))
+    genome = graphs.from_torch(module, WORDS)
+    assert {node.id.partition("#")[0] for node in genome.graph.nodes.values() if node.kind == "linear"} == {"fc"}
+    torch.testing.assert_close(graphs.to_torch(genome)(WORDS), module(WORDS), rtol=0, atol=0)
+    assert torch.finfo(torch.bfloat16).bits == 16 and isinstance(torch.finfo(), torch.finfo)
