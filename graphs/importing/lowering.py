@@ -27,6 +27,7 @@ from graphs.importing.stand_ins import (
     Ref,
     Size,
     Training,
+    Unknown,
     any_of,
 )
 from graphs.importing.tracing import Trace
@@ -381,6 +382,7 @@ class Lowering:
         """
         if not self.in_memory:
             raise self._unnamed(target)
+        self.check_known([*arguments, *keywords.values()])
         try:
             self.seen, draws = performed(entrance(own), list(arguments), keywords, self._value)
         except GraphError as error:
@@ -429,9 +431,27 @@ class Lowering:
         """
         return TRAINING if self.apart and flag is self.training else flag
 
-    def error(self, what: str) -> GraphError:
-        """An error that names the line of the user's code."""
-        return GraphError(f"cannot take in {self.line or 'this module'}: {what}")
+    def check_known(self, given: Sequence[Any]) -> None:
+        """Passes arguments that nodes can compute with.
+
+        Raises:
+            GraphError: No node computes one of them, or a part of one.
+        """
+
+        def check(value: Any) -> bool:
+            if isinstance(value, Unknown):
+                raise self.refusal(value)
+            return False
+
+        any_of(check, list(given))
+
+    def refusal(self, value: Unknown, does: str = "uses") -> GraphError:
+        """An error for what is done with a value that no node computes."""
+        return self.error(value.what, value.line) if value.line else self.error(f"it {does} {value.what}")
+
+    def error(self, what: str, line: str = "") -> GraphError:
+        """An error that names the line of the user's code, the one that is being taken in if no other is given."""
+        return GraphError(f"cannot take in {line or self.line or 'this module'}: {what}")
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

@@ -109,9 +109,13 @@ class Numbering:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A value that no node computes, which may be given but not used; `what` names it, and what to do."""
+    """A value that no node computes, which may be given but not used.
+
+    `what` names it, and what to do; `line` is where it is made, if that is what to tell.
+    """
 
     what: str
+    line: str = ""
 
 
 def any_of(what: Callable[[Any], bool], value: Any) -> bool:

@@ -41,11 +41,13 @@ def convert(low: Lowering, target: str, arguments: Sequence[Any], keywords: Mapp
     if target == "python.len":
         return length(low, *arguments)
     if any_of(lambda each: isinstance(each, Numbering), [*arguments, *keywords.values()]):
+        low.check_known([*arguments, *keywords.values()])
         return picked(low, name, arguments)
     if target in CASTS and (found := cast(low, target, *given)) is not None:
         return found
     if prefix == "operator" and not any(isinstance(each, Ref | Held | Program) for each in arguments):
         return number(low, name, arguments)
+    low.check_known([*arguments, *keywords.values()])
     converter = CALLS.get(target) or (
         CALLS.get(name) if prefix in ("torch", "functional", "method", "operator", "aten") else None
     )
