@@ -382,7 +382,8 @@ class Lowering:
         """
         if not self.in_memory:
             raise self._unnamed(target)
-        self.check_known([*arguments, *keywords.values()])
+        if (unknown := self.unknown([*arguments, *keywords.values()])) is not None:
+            raise self.refusal(unknown)
         try:
             self.seen, draws = performed(entrance(own), list(arguments), keywords, self._value)
         except GraphError as error:
@@ -431,19 +432,19 @@ class Lowering:
         """
         return TRAINING if self.apart and flag is self.training else flag
 
-    def check_known(self, given: Sequence[Any]) -> None:
-        """Passes arguments that nodes can compute with.
+    def unknown(self, given: Any) -> Unknown | None:
+        """A value that no node computes, among what a call is given: so is what the call gives; None without one.
 
         Raises:
-            GraphError: No node computes one of them, or a part of one.
+            GraphError: It is refused where it is used, rather than where it is made.
         """
-
-        def check(value: Any) -> bool:
-            if isinstance(value, Unknown):
-                raise self.refusal(value)
-            return False
-
-        any_of(check, list(given))
+        if isinstance(given, Unknown):
+            if not given.line:
+                raise self.refusal(given)
+            return given
+        if isinstance(given, slice):
+            given = [given.start, given.stop, given.step]
+        return next(filter(None, map(self.unknown, given)), None) if isinstance(given, list | tuple) else None
 
     def refusal(self, value: Unknown, does: str = "uses") -> GraphError:
         """An error for what is done with a value that no node computes."""

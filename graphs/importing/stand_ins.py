@@ -111,7 +111,8 @@ class Numbering:
 class Unknown:
     """A value that no node computes, which may be given but not used.
 
-    `what` names it, and what to do; `line` is where it is made, if that is what to tell.
+    `what` names it, and what to do. `line` is where it is made, if that is what to tell: then functions may be given
+    it, and what they give is unknown too.
     """
 
     what: str

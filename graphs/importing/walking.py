@@ -76,7 +76,7 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
     except ValueError as error:
         raise low.error(str(error)) from None
     for each in (*arguments, *keywords.values()):
-        if isinstance(each, Unknown):
+        if isinstance(each, Unknown) and (not each.line or node.op not in ("call_function", "call_method")):
             raise low.refusal(each)
     if node.op == "placeholder":
         return low.input(str(node.target))
