@@ -73,6 +73,9 @@ def trace_exported(module: nn.Module, given: Mapping[str, Tensor], training: boo
     for node in list(whole.graph.nodes):
         if str(node.target) == "aten.batch_norm.default" and isnan(node.args[6]):
             node.update_arg(6, None)
+        elif str(node.target) == "aten.detach_.default" and str(node.args[0].target) == "aten.lift_fresh_copy.default":
+            node.replace_all_uses_with(node.args[0])  # what torch.tensor has made of numbers has no gradient
+            whole.graph.erase_node(node)
         elif str(node.target) == "wrap_with_set_grad_enabled":
             _unwrap(whole, node)
         elif str(node.target) == "wrap_with_autocast":

@@ -298,7 +298,7 @@ def _outputs(low: Lowering, value: Any, name: str) -> dict[str, str]:
     from graphs.importing.stand_ins import Held, Numbering, Program, Ref, Unknown, refs_of
 
     if isinstance(value, Unknown):
-        raise low.error(f"it gives {value.what}")
+        raise low.refusal(value, "gives")
     elif isinstance(value, Numbering):
         raise low.error(
             f"the output '{name or 'logits'}' numbers the examples, and does not depend on them; leave it out"

@@ -27,6 +27,7 @@ from graphs.importing.stand_ins import (
     Ref,
     Size,
     Training,
+    Unknown,
     any_of,
 )
 from graphs.importing.tracing import Trace
@@ -382,6 +383,8 @@ class Lowering:
         """
         if not self.in_memory:
             raise self._unnamed(target)
+        if (unknown := self.unknown([*arguments, *keywords.values()])) is not None:
+            raise self.refusal(unknown)
         try:
             self.seen, draws = performed(entrance(own), list(arguments), keywords, self._value)
         except GraphError as error:
@@ -430,9 +433,27 @@ class Lowering:
         """
         return TRAINING if self.apart and flag is self.training else flag
 
-    def error(self, what: str) -> GraphError:
-        """An error that names the line of the user's code."""
-        return GraphError(f"cannot take in {self.line or 'this module'}: {what}")
+    def unknown(self, given: Any) -> Unknown | None:
+        """A value that no node computes, among what a call is given: so is what the call gives; None without one.
+
+        Raises:
+            GraphError: It is refused where it is used, rather than where it is made.
+        """
+        if isinstance(given, Unknown):
+            if not given.line:
+                raise self.refusal(given)
+            return given
+        if isinstance(given, slice):
+            given = [given.start, given.stop, given.step]
+        return next(filter(None, map(self.unknown, given)), None) if isinstance(given, list | tuple) else None
+
+    def refusal(self, value: Unknown, does: str = "uses") -> GraphError:
+        """An error for what is done with a value that no node computes."""
+        return self.error(value.what, value.line) if value.line else self.error(f"it {does} {value.what}")
+
+    def error(self, what: str, line: str = "") -> GraphError:
+        """An error that names the line of the user's code, the one that is being taken in if no other is given."""
+        return GraphError(f"cannot take in {line or self.line or 'this module'}: {what}")
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

@@ -60,10 +60,14 @@ class Joint:
     def finish(self) -> bool:
         """Makes all read what stands for both, and brings the nodes into an order in which they can run.
 
-        Nodes stay in the order in which their mode has made them, as far as what they read allows. False, and nothing
-        is changed, where there is no such order, because the modes do the same things one after the other in turn.
+        Nodes stay in the order in which their mode has made them, as far as what they read allows; what eval mode alone
+        computes comes as early as it can, so that train mode, which has what is random, waits for none of it. False,
+        and nothing is changed, where there is no such order, because the modes do the same things one after the other
+        in turn.
         """
         import networkx
+
+        from graphs.kinds import KINDS
 
         draft = self.low.draft
         nodes = {
@@ -72,9 +76,12 @@ class Joint:
             if id not in self.instead
         }
         place = {id: float(number) for number, id in enumerate(draft.nodes)}
+        for id in self.low.made_in[False] - self.low.made_in[True]:
+            if id in nodes and not KINDS[nodes[id].kind].random(nodes[id].settings):
+                place[id] -= len(place)
         for id in self.joined.values():
             if nodes[id].kind == "by_mode":
-                place[id] = max(place[source] for source in nodes[id].inputs) + 0.5
+                place[id] = place[nodes[id].inputs[0]] + 0.5
         reading: networkx.DiGraph[str] = networkx.DiGraph()
         reading.add_nodes_from(nodes)
         reading.add_edges_from((source, id) for id, node in nodes.items() for source in node.inputs)

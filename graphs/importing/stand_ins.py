@@ -109,9 +109,14 @@ class Numbering:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A value that no node computes, which may be given but not used; `what` names it, and what to do."""
+    """A value that no node computes, which may be given but not used.
+
+    `what` names it, and what to do. `line` is where it is made, if that is what to tell: then functions may be given
+    it, and what they give is unknown too.
+    """
 
     what: str
+    line: str = ""
 
 
 def any_of(what: Callable[[Any], bool], value: Any) -> bool:

@@ -76,8 +76,8 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
     except ValueError as error:
         raise low.error(str(error)) from None
     for each in (*arguments, *keywords.values()):
-        if isinstance(each, Unknown):
-            raise low.error(f"it uses {each.what}")
+        if isinstance(each, Unknown) and (not each.line or node.op not in ("call_function", "call_method")):
+            raise low.refusal(each)
     if node.op == "placeholder":
         return low.input(str(node.target))
     if node.op == "get_attr":
@@ -107,6 +107,8 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
         result = convert(low, target, arguments, keywords)
     result = shared(low, result, node)
     changed = node.kwargs.get("out") or next(iter(node.all_input_nodes), None) if in_place else None
+    if in_place and isinstance(result, Unknown):
+        raise low.refusal(result)
     if isinstance(changed, fx.Node) and values[changed] is not None:
         _change(low, node, changed, result, values, memory)
     if node.meta.get("no gradient") and any(not user.meta.get("no gradient") for user in node.users):

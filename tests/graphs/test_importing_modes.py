@@ -159,6 +159,13 @@ def crossed(s: Any, x: Tensor) -> Any:
     return {"other": s.fc(y).softmax(1) * 2, "one": s.fc(y)}
 
 
+def in_turn(s: Any, x: Tensor) -> Any:
+    """What draws comes before and after the place where the modes part, and beside it."""
+    y = s.pooled(x)
+    one = s.drop((y + torch.randn_like(y) * 0.1 if s.training else y.exp()) * 2)
+    return s.fc(one) + s.aux(s.drop(y.sin()))
+
+
 PARTED: dict[str, Callable[..., Any]] = {
     each.__name__: each
     for each in [
@@ -180,6 +187,7 @@ PARTED: dict[str, Callable[..., Any]] = {
         reparametrised,
         reordered,
         crossed,
+        in_turn,
     ]
 }
 

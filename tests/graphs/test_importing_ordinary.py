@@ -181,6 +181,58 @@ def whole(module: Any, x: Tensor) -> Tensor:
     return module.fc(torch.stack([h[each, -1], kept[:, 0], h[each, module.last], h[each].sum(1)], 1))
 
 
+def packed(module: Any, x: Tensor, h: Tensor) -> Tensor:
+    """A mask that is made by index arithmetic, as language models make it: causal, within parts, without padding."""
+    each, places = torch.arange(x.shape[0])[:, None, None, None], torch.arange(x.shape[1]) + 0
+    query, key = places[None, None, :, None], places[None, None, None, :]
+    numbers = (places * 3 // 4)[None].expand(x.shape[0], -1)
+    parts = (torch.diff(numbers, prepend=numbers[:, :1] - 1, dim=-1) != 1).cumsum(-1)
+    mask = (numbers[each, key] <= numbers[each, query]) & (parts[each, query] == parts[each, key])
+    mask = (mask & (x.sum(-1) > 0)[each, key]).expand(x.shape[0], -1, x.shape[1], x.shape[1])
+    y = module.fc(h)[:, None]
+    return ((y @ y.transpose(2, 3)).masked_fill(~mask, -9.0).softmax(-1) @ y)[:, 0]
+
+
+def everywhere(module: Any, x: Tensor) -> Tensor:
+    """Entries at places that are the same in all examples, along an axis behind another, some of them from the end."""
+    h, each, places = module.fc(module.first(x)[0]), torch.arange(x.shape[0]), torch.arange(2) - 1
+    one, two = h[each[:, None, None], places[None, :, None] + 2], h[each[:, None], :, places]
+    return torch.cat([one[:, :, 0].flatten(1), two.flatten(1), h[each[:, None, None], places[:, None]].flatten(1)], 1)
+
+
+def unread(module: Any, x: Tensor) -> Tensor:
+    """Numbers of the examples that are computed with for nothing."""
+    each = torch.arange(len(x))
+    torch.cat([each.flip(0), each * 2])
+    return module.fc(x)
+
+
+class Leaning(nn.Module):
+    """Attention in windows, with a bias for each distance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.table = nn.Linear(16, 16), nn.Parameter(torch.randn(3, 2))
+        self.register_buffer("index", torch.tensor([[1, 2], [0, 1]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = self.fc(x).reshape(-1, 2, 2, 8).transpose(1, 2)
+        bias = self.table[self.index.view(-1)].view(2, 2, 2).permute(2, 0, 1).unsqueeze(0)
+        mixed = functional.scaled_dot_product_attention(windows, windows, windows, bias)
+        return mixed.transpose(1, 2).reshape(x.shape[0], -1, 16)
+
+
+def chosen(module: Any, x: Tensor) -> Tensor:
+    """Truths that are repeated for each example of whole numbers."""
+    left = (torch.arange(4) < 2)[None, :, None].expand(x.shape[0], -1, -1)
+    return torch.where(left, module.embedding(x), 0.5)
+
+
+def with_a_number(module: Any, x: Tensor) -> Tensor:
+    """A number as a tensor, in what is recorded."""
+    return module.layer(x)[0] / torch.sqrt(torch.tensor(x.shape[-1], dtype=torch.float32) * 2)
+
+
 def lengthy(module: Any, x: Tensor) -> Tensor:
     h = module.fc(x).view(len(x) * len(x[0]), -1) / len(x.shape) + len(x.chunk(2, 1)) * len(module.fc.weight)
     return h.view(len(x), -1) * len(x.transpose(0, 1))
@@ -196,6 +248,21 @@ def turned(module: Any, x: Tensor) -> Tensor:
 IMAGE, ROW, WORDS = torch.randn(4, 3, 6, 6), torch.randn(4, 6), torch.randn(4, 5, 16)
 
 TAKEN: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
+    "a mask by index arithmetic": (lambda: Whole(lambda s, x: packed(s, x, x), fc=nn.Linear(16, 6)), WORDS),
+    "a recorded mask by index arithmetic": (
+        lambda: Whole(
+            lambda s, x: packed(s, x, s.first(x)[0]), first=nn.GRU(16, 8, batch_first=True), fc=nn.Linear(8, 6)
+        ),
+        WORDS,
+    ),
+    "places that are the same everywhere": (
+        lambda: Whole(everywhere, first=nn.GRU(16, 8, batch_first=True), fc=nn.Linear(8, 6)),
+        WORDS,
+    ),
+    "numbers of the examples that nothing reads": (lambda: Whole(unread, fc=nn.Linear(6, 3)), ROW),
+    "a bias for each distance in windows": (Leaning, torch.randn(4, 8, 16)),
+    "truths for each example": (lambda: Whole(chosen, embedding=nn.Embedding(9, 5)), torch.randint(9, (4, 4))),
+    "a number as a tensor": (lambda: Whole(with_a_number, layer=nn.GRU(16, 8, batch_first=True)), WORDS),
     "an encoder that drops out": (
         lambda: nn.TransformerEncoder(
             nn.TransformerEncoderLayer(16, 4, 32, batch_first=True), 2, enable_nested_tensor=False
@@ -555,6 +622,11 @@ def put(y: Tensor, each: Tensor) -> Tensor:
     return y
 
 
+def mixed_in(y: Tensor, each: Tensor) -> Tensor:
+    other = each.flip(0)  # here
+    return torch.stack([y, y[other]])[0]
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "an argument that is not used": (Unused, (ROW, ROW), "does not use its argument 'y'"),
     "arguments without names": (Any_, (ROW, ROW), "(*xs"),
@@ -575,6 +647,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "examples in another order": (numbered(lambda y, each: y[each.flip(0)]), ROW, "numbers the examples"),
     "the first examples": (numbered(lambda y, each: y[each[:5]]), ROW, "numbers the examples"),
     "examples elsewhere": (numbered(lambda y, each: y.t()[y.argmax(1), each]), ROW, "along the first axis"),
+    "what is computed of the numbers of the examples": (numbered(mixed_in), ROW, "each.flip(0)  # here"),
+    "places from numbers of the examples": (numbered(lambda y, each: y[each, each + 1]), ROW, "numbers the examples"),
+    "truths as places": (numbered(lambda y, each: y[each, torch.arange(6) == 2]), ROW, "numbers the examples"),
     "writing at places of each": (numbered(put), ROW, "= 1.0  # here"),
     "other numbers than those of examples": (
         lambda: Whole(lambda s, x: s.fc(x)[torch.arange(len(x) * 2) // 2], fc=nn.Linear(6, 3)),

@@ -24,7 +24,7 @@ from graphs.importing.calls.rows import apart_again
 from graphs.importing.calls.vision import VISION
 from graphs.importing.calls.writing import WRITING_CALLS, written
 from graphs.importing.lowering import Lowering
-from graphs.importing.stand_ins import Decline, Held, Numbering, OwnType, Program, Ref, any_of
+from graphs.importing.stand_ins import Decline, Held, Numbering, OwnType, Program, Ref, Unknown, any_of
 
 Converter = Callable[..., Any]
 
@@ -37,16 +37,20 @@ def convert(low: Lowering, target: str, arguments: Sequence[Any], keywords: Mapp
     given = arguments, keywords
     arguments = [_plain_type(each) for each in arguments]
     keywords = {name: _plain_type(each) for name, each in keywords.items()}
+    if unknown := next((each for each in (*arguments, *keywords.values()) if isinstance(each, Unknown)), None):
+        return unknown
     if target == "python.getattr":
         return attribute(low, *arguments)
     if target == "python.len":
         return length(low, *arguments)
     if any_of(lambda each: isinstance(each, Numbering), [*arguments, *keywords.values()]):
-        return picked(low, name, arguments)
+        return low.unknown([*arguments, *keywords.values()]) or picked(low, name, arguments)
     if target in CASTS and (found := cast(low, target, *given)) is not None:
         return found
     if prefix == "operator" and not any(isinstance(each, Ref | Held | Program) for each in arguments):
         return number(low, name, arguments)
+    if (unknown := low.unknown([*arguments, *keywords.values()])) is not None:
+        return unknown
     converter = CALLS.get(target) or (
         CALLS.get(name) if prefix in ("torch", "functional", "method", "operator", "aten") else None
     )

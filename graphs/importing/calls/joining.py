@@ -51,7 +51,9 @@ def _concat(low: Lowering, values: Any, dim: int = 0, **keywords: Any) -> Any:
 def _spread(low: Lowering, value: Ref) -> Ref:
     """The value for each example. How many there are an input says, which no mutation removes."""
     like = Ref(next(iter(low.inputs.values())))
-    return low.add("expand", [value, like], rank=len(low.shape(value)))
+    made = low.add("expand", [value, like], rank=len(low.shape(value)))
+    low.types[made.node] = low.types[value.node]
+    return made
 
 
 def _expand(low: Lowering, value: Any, *sizes: Any) -> Any:

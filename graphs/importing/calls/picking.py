@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphs.importing.calls.rearranging import getitem, taken
-from graphs.importing.calls.values import first, items_of
+from graphs.importing.calls.values import first, items_of, tensor
 from graphs.importing.lowering import Lowering
-from graphs.importing.stand_ins import Decline, Held, Numbering, Program, Ref, Size
+from graphs.importing.stand_ins import Decline, Held, Numbering, Program, Ref, Size, Unknown
 
 __all__ = ["ALONE", "PICKING_CALLS", "picked"]
 
@@ -25,8 +25,7 @@ _LAYING_OUT = frozenset("contiguous clone cpu cuda int long reshape to unsqueeze
 def picked(low: Lowering, name: str, arguments: Sequence[Any]) -> Any:
     """What stands for the result of a call in which the numbers of the examples take part.
 
-    Raises:
-        GraphError: It does more than to index, or to lay them out for that.
+    Where it does more than to index, or to lay them out for that, the result is refused where it is used.
     """
     try:
         value, *rest = arguments or [None]
@@ -38,7 +37,7 @@ def picked(low: Lowering, name: str, arguments: Sequence[Any]) -> Any:
             raise Decline
         return _numbering(low)
     except Decline:
-        raise low.error(ALONE) from None
+        return Unknown(ALONE, low.line)
 
 
 def _numbering(low: Lowering) -> Numbering:
@@ -86,26 +85,38 @@ def _at(low: Lowering, value: Any, where: Any) -> Ref:
 
 def _entries(low: Lowering, value: Ref, axis: int, places: Ref | Held, axes: int) -> Ref:
     """Entries along an axis, the batch not counted; the axes of the places come first."""
-    if isinstance(places, Held):
+    if isinstance(places, Held) or not low.depends(places):
         return _everywhere(low, value, axis, places, axes)
-    numbers = str(low.types[places.node]) in ("torch.int64", "torch.int32")
-    if places.bare or not numbers or not low.depends(places) or len(low.shape(places)) != axes:
+    if places.bare or not _are_numbers(low, places) or len(low.shape(places)) != axes:
         raise Decline
     made = low.add("pick", [value, places], axis=axis, size=low.shape(value)[axis], rank=axes)
     low.types[made.node] = low.types[value.node]
     return made
 
 
-def _everywhere(low: Lowering, value: Ref, axis: int, places: Held, axes: int) -> Ref:
-    """As `_entries`, for places that are the same in all examples."""
-    own = places.tensor.ndim
-    if own > axes:
+def _are_numbers(low: Lowering, places: Ref) -> bool:
+    return str(low.types[places.node]) in ("torch.int64", "torch.int32")
+
+
+def _everywhere(low: Lowering, value: Ref, axis: int, places: Ref | Held, axes: int) -> Ref:
+    """As `_entries`, for places that are the same in all examples; an axis of one entry in front stands for those."""
+    sizes = low.sizes(places)
+    own = sizes[len(sizes) > axes :]
+    if len(own) > axes or (len(own) < len(sizes) and sizes[0] != 1):
         raise Decline
-    now = taken(low, value, places, axis)
-    order = [*range(axis, axis + own), *range(axis), *range(axis + own, len(low.shape(now)))]
+    if isinstance(places, Held):
+        now = taken(low, value, places, axis)
+    elif _are_numbers(low, places):
+        seen = low.add("reshape", [places], shape=sizes) if sizes != low.shape(places) else places
+        whole = slice(None)
+        now = tensor(low.call_anew("operator.getitem", [value, (*[whole] * (axis + 1), Ref(seen.node, bare=True))]))
+    else:
+        raise Decline
+    order = [*range(axis, axis + len(sizes)), *range(axis), *range(axis + len(sizes), len(low.shape(now)))]
     if order != sorted(order):
         now = low.add("permute", [now], order=order)
-    return low.add("reshape", [now], shape=(*[1] * (axes - own), *low.shape(now))) if own < axes else now
+    shape = (*[1] * (axes - len(own)), *own, *low.shape(now)[len(sizes) :])
+    return low.add("reshape", [now], shape=shape) if shape != low.shape(now) else now
 
 
 def _range(low: Lowering, *given: Any, **keywords: Any) -> Numbering:

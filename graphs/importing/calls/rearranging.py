@@ -225,6 +225,9 @@ def taken(low: Lowering, value: Any, index: Any, axis: int = 0) -> Ref:
     names = {"index": low.use(held)}
     size = low.shape(found)[axis]
     rows = low.add("take", [found], names, axis=axis, size=size, shape=shape, persistent=held.how == "buffer")
+    low.types[rows.node] = low.types[found.node]  # and not that of the numbers, which is a node's with other tensors
+    if found.node in low.precise:
+        low.precise.add(rows.node)
     whole = low.shape(rows)
     return _seen_as(low, rows, (*whole[:axis], *shape, *whole[axis + 1 :]), found.bare)
 
