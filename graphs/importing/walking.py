@@ -93,8 +93,6 @@ def _step(low: Lowering, node: fx.Node, twin: fx.Node, values: dict[fx.Node, Any
         target, in_place = _target(node)
         called: Any = _method(str(node.target)) if node.op == "call_method" else node.target
         low.about(called, arguments, keywords, None if in_place else _unlisted(node))
-        if target.endswith(".detach") and isinstance(arguments[0], Held) and arguments[0].how == "constant":
-            return arguments[0]  # as `torch.tensor(1.0)` is recorded
         arguments, keywords, asked = _without_in_place(node.target, arguments, keywords)
         in_place = in_place or asked or node.kwargs.get("out") is not None
         if target.partition(".")[2].startswith("_assert"):
