@@ -159,6 +159,8 @@ def _difference(
     """
     two, one = batches(given)
     runs = [("train", two), ("eval", one)] if alike else [("train", two), ("eval", two), ("eval", one)]
+    if _draws(genome) and sum(tensor.numel() for tensor in one.values()) <= _SMALL:
+        runs.append(("train", {name: tensor.repeat_interleave(_MANY // 2, 0) for name, tensor in two.items()}))
     weights = dict(genome.weights)
     versions = _versions(work)
     failed: Exception | None = None
@@ -200,6 +202,17 @@ def _difference(
     if not done:
         raise Unfit(f"the module itself fails on the example: {(str(failed).splitlines() or [''])[0]}")
     return None
+
+
+_MANY, _SMALL = 16, 2**16
+"""How many examples tell how often something is drawn, where one of them has no more entries than that."""
+
+
+def _draws(genome: Genome) -> bool:
+    """Whether random numbers are drawn: two examples may be given the same ones by chance."""
+    from graphs.kinds import KINDS
+
+    return any(KINDS[node.kind].random(node.settings) for node in genome.graph.nodes.values())
 
 
 def _versions(work: nn.Module) -> list[int]:

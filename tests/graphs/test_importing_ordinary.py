@@ -753,6 +753,21 @@ def test_a_half_is_drawn(name: str, exported: bool) -> None:
     torch.testing.assert_close(*outputs, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_draws_that_are_wrong_for_some_examples_alone_are_seen(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphs.importing.calls import CALLS, making
+
+    monkeypatch.setitem(CALLS, "method.bernoulli_", lambda low, tensor, p: making._bernoulli(low, tensor, 0.2))
+    torch.manual_seed(seed)
+    module = Whole(
+        lambda s, x: s.last(x + s.fc(x) * torch.empty(len(x), 1, 1).bernoulli_(0.4)) if s.training else s.last(x),
+        fc=nn.Linear(16, 16),
+        last=nn.Linear(16, 3),
+    )
+    with pytest.raises(GraphError, match="does not compute what the module does in train mode"):
+        graphs.from_torch(module, WORDS)
+
+
 def recurrent() -> nn.Module:
     return Whole(lambda s, x: s.fc(s.layer(x)[0]), layer=nn.LSTM(16, 8, batch_first=True), fc=nn.Linear(8, 3))
 
