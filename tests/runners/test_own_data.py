@@ -507,3 +507,44 @@ def test_what_has_a_name_is_known_by_its_name_alone() -> None:
     task = Task(numbers(), loss="regression", metric="mae")
     parts = {split: (task.split(split).images, task.split(split).labels) for split in SPLITS}
     assert task.objective.own == {} and task.spec["digest"] == fingerprint(parts, "regression mae")
+
+
+# --- one number for each example, and few examples
+
+
+class Lifted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layers(x.unsqueeze(1))
+        return out
+
+
+def test_one_number_for_each_example_is_what_the_module_gets(tmp_path: Path) -> None:
+    inputs = torch.randn(30)
+    task = Task(TensorDataset(inputs, 2 * inputs), loss="regression", name="line")
+    assert task.input_shape == () and task.train.images.shape == (20,)
+    outcome = train(graphs.from_torch(Lifted(), inputs[:2]), Recipe(epochs=1), task)
+    assert outcome.failure is None and outcome.genome is not None
+    task.save(tmp_path / "line.safetensors")
+    named = Task.named(str(tmp_path / "line.safetensors"))
+    again = train(graphs.from_torch(Lifted(), inputs[:2]), Recipe(epochs=1), named)
+    assert again.failure is None and named.input_shape == ()
+    rows = train(graphs.from_torch(nn.Linear(1, 1), inputs[:2, None]), Recipe(epochs=1), task)
+    assert rows.failure is not None and "add an axis to the inputs with unsqueeze(1)" in rows.failure.message
+    with pytest.raises(DataError, match="of example 1 holds a number that is not finite"):
+        Task(TensorDataset(torch.tensor([0.0, torch.inf, 1, 2]), torch.zeros(4)), loss="regression")
+
+
+@pytest.mark.parametrize(("given", "least"), [((), 4), (("test",), 3), (("validation",), 3), (SPLITS[1:], 1)])
+def test_the_fewest_examples_are_as_many_as_the_message_says(given: tuple[str, ...], least: int) -> None:
+    def of(count: int) -> Task:
+        rows = TensorDataset(torch.zeros(count, 3), torch.zeros(count))
+        return Task(rows, loss="regression", **{split: rows for split in given})  # type: ignore[arg-type]
+
+    assert len(of(least).train) == (2 if least > 1 else 1)
+    if least > 1:
+        with pytest.raises(DataError, match=f"{least - 1} training examples are too few .* expected {least} or more"):
+            of(least - 1)
