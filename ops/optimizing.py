@@ -15,8 +15,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from graphs.cost import macs_by_node
 from graphs.errors import GraphError, UnknownName
 from graphs.genome import Genome
+from graphs.kinds import KINDS
 from graphs.modules import to_torch
 from graphs.structure import Graph
 from ops.mutation import Child
@@ -34,9 +36,24 @@ MOMENTS = {"momentum_buffer": 1, "exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq"
 def decaying(graph: Graph) -> frozenset[str]:
     """The tensors that weight decay is for: the weights of layers.
 
-    Not biases, norms, gates and slopes: decay would erode the identities that mutations build of them.
+    Not biases, norms, gates and slopes: decay would erode the identities that mutations build of them. Nor a parameter
+    that the forward pass uses directly and that has at most one axis longer than 1: it scales or shifts channels, as
+    LayerScale does, whatever its number of axes.
     """
-    return frozenset(name for name, spec in graph.tensors.items() if spec.drawn and len(spec.shape) > 1)
+    drawn = {name: spec.shape for name, spec in graph.tensors.items() if spec.drawn and len(spec.shape) > 1}
+    narrow = {name for name, shape in drawn.items() if sum(size > 1 for size in shape) <= 1}
+    return frozenset(drawn.keys() - (narrow - _of_layers(graph) if narrow else narrow))
+
+
+def _of_layers(graph: Graph) -> set[str]:
+    """The tensors of layers, and of opaque nodes that multiply as layers do."""
+    macs = macs_by_node(graph)
+    return {
+        name
+        for node in graph.nodes.values()
+        if macs[node.id] or not (KINDS[node.kind].wall or KINDS[node.kind].operands == (0, 0))
+        for name in node.tensors.values()
+    }
 
 
 def transfer_optimizer(

@@ -52,6 +52,7 @@ class Checkpoint:
             origin, digest = content["origin"], content["digest"]
         if digest != _digest(tensors):
             raise FormatError(f"{self.path}: this checkpoint is damaged; remove it to start again")
+        origin.setdefault("objective", {})
         # The network comes last: it follows the data, the size of the images and the seed, which say more.
         different = sorted(
             (key for key in self._origin if origin.get(key) != self._origin[key]), key=lambda key: key == "network"
@@ -102,6 +103,9 @@ def _digest(tensors: Mapping[str, Any]) -> str:
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any], key: str) -> str:
     one, other = before.get(key), now[key]
+    if key == "objective" and isinstance(one, Mapping):
+        changed = [name for name in ("loss", "metric") if one.get(name) != other.get(name)]
+        return f"the {' and the '.join(changed)} {'is another one' if len(changed) == 1 else 'are others'}"
     if key != "data" and isinstance(one, Mapping) and isinstance(other, Mapping):
         inner = next(name for name in {**one, **other} if one.get(name) != other.get(name))
         return f"{key}.{inner} was {one.get(inner)!r} and is {other.get(inner)!r}"

@@ -21,6 +21,9 @@ Examples = tuple[Tensor, Tensor]
 
 SEED = 0
 
+LEAST = 2
+"""Fewest examples to learn from; each split that is cut off takes one more at least."""
+
 
 def read(dataset: Any, where: str, classes: bool) -> Examples:
     """The examples of a data set.
@@ -56,14 +59,18 @@ def divided(given: Mapping[str, Examples], where: str, classes: bool) -> dict[st
         DataError: There are too few examples, or the splits have different forms.
     """
     parts = dict(given)
+    missing = [split for split in ("test", "validation") if split not in parts]
+    if missing and len(parts["train"][1]) < LEAST + len(missing):
+        raise DataError(
+            f"{where}: {len(parts['train'][1])} training examples are too few to cut {' and '.join(missing)} from; "
+            f"expected {LEAST + len(missing)} or more"
+        )
     for split, size in (("test", lambda count: max(1, count // 5)), ("validation", validation_size)):
         if split in parts:
             continue
         inputs, targets = parts["train"]
         count = len(targets)
         held_out = size(count)
-        if count - held_out < 2:
-            raise DataError(f"{where}: {count} training examples are too few to cut a split from; expected 3 or more")
         labels = targets.numpy() if classes else np.zeros(count, np.int64)
         order = stratified(labels, SEED)
         for name, rows in ((split, order[:held_out]), ("train", order[held_out:])):
@@ -143,7 +150,7 @@ def _stacked(parts: list[Tensor], what: str) -> Tensor:
 
 
 def _finite(tensor: Tensor, what: str) -> Tensor:
-    wrong = ~tensor.flatten(1).isfinite().all(1)
+    wrong = ~tensor.reshape(len(tensor), -1).isfinite().all(1)
     if wrong.any():
         raise DataError(f"{what} of example {int(wrong.int().argmax())} holds a number that is not finite")
     return tensor

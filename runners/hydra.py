@@ -27,13 +27,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from graphs.genome import Genome
-    from graphs.structure import Graph
+    from graphs.structure import Graph, Node
     from runners.task import Task
 
 __all__ = ["Hydra", "Weights", "body", "split", "split_point", "weighted_norms", "with_body"]
 
 _LEFT = 0.25
 """`split_point` leaves at most this share of the network's MACs to a head."""
+
+
+_TRAINING = 5
+"""At which place `batch_norm`, of torch and of `torch.nn.functional`, is told whether it averages the batch."""
 
 
 class Hydra(CheckedModel):
@@ -297,22 +301,35 @@ class Weights:
         return found / found.sum(1, keepdim=True)
 
 
-def weighted_norms(genome: Genome, module: nn.Module, shared: Collection[str]) -> dict[str, Sequence[Any]]:
+def weighted_norms(
+    genome: Genome, module: nn.Module, shared: Collection[str], even: bool = False
+) -> dict[str, Sequence[Any]]:
     """Puts batch norms that know weights into the heads of a module that was made from `genome`.
 
     Args:
         genome: The network.
         module: What is changed.
         shared: The nodes of the body.
+        even: All weights are equal, so that norms that do not know them serve as well.
 
     Returns:
         For each head the norms whose attribute `weights` is to be set, `(N,)` adding up to 1, before a forward pass in
         train mode.
+
+    Raises:
+        GraphError: A head has a batch norm that cannot be given weights, and they are not even.
     """
     from graphs.modules import module_paths
     from runners.weighted_norm import WeightedBatchNorm
 
     paths = module_paths(genome)
+    for node in () if even else genome.graph.in_mode(True).nodes.values():
+        if node.id not in shared and node.id not in paths and _averages_batch(node):
+            raise GraphError(
+                f"node '{node.id}' of a head is a batch norm that would take every example alike, whatever its weight: "
+                "it keeps no statistics, or is no layer of its own; take a BatchNorm layer that keeps statistics "
+                "(track_running_stats=True), or say hydra.weights=even"
+            )
     found: dict[str, Sequence[Any]] = {}
     for head in genome.graph.heads:
         norms = []
@@ -321,3 +338,15 @@ def weighted_norms(genome: Genome, module: nn.Module, shared: Collection[str]) -
                 norms.append(WeightedBatchNorm.in_place_of(module, paths[id]))
         found[head.name] = norms
     return found
+
+
+def _averages_batch(node: Node) -> bool:
+    """Whether a node takes mean and variance of the batch in train mode, as a layer or by a call of a program."""
+    from graphs.kinds import KINDS
+
+    if KINDS[node.kind].normalisation:
+        return True
+    return any(
+        target.endswith("batch_norm") and named.get("training", given[_TRAINING] if len(given) > _TRAINING else False)
+        for target, given, named in node.settings.get("program", ())
+    )

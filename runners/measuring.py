@@ -36,6 +36,11 @@ def check_fit(graph: Graph, task: Task) -> None:
         what, axes = ("an image", " (channels, height, width)") if task.normalisation else ("an input", "")
         raise ShapeError(
             f"the network reads {' and '.join(map(str, found))}, but {what} of {task.name} is {task.input_shape}{axes}"
+            + (
+                ", one number; add an axis to the inputs with unsqueeze(1)"
+                if found == [(1,)] and not task.input_shape
+                else ""
+            )
         )
     kind = "integer" if task.train.images.dtype == torch.int64 else "float"
     if graph.inputs[0].settings["dtype"] != kind:

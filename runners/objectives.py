@@ -7,15 +7,17 @@ changing which of two networks is better; its own value stands beside it under i
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from graphs.errors import EvolutionError, UnknownName
+from runners.likeness import likeness
 
 __all__ = ["METRICS", "OBJECTIVES", "UNLABELLED", "Metric", "Objective", "ObjectiveError", "objective"]
 
@@ -130,6 +132,8 @@ class Objective:
         classes: Every example has one class, a whole number; else targets are `(N, D)` of float32. What averages
             probabilities of classes, such as ensembles, is for classes alone.
         within: Between which numbers targets lie, where they are no classes.
+        own: `runners.likeness` of the loss and of the metric, by these words, where they are the user's own, as they
+            are when the objective is made.
     """
 
     name: str
@@ -137,6 +141,12 @@ class Objective:
     metric: Metric
     classes: bool = False
     within: tuple[float, float] = (-math.inf, math.inf)
+    own: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def text(self) -> str:
+        """What it is called, and what tells loss and metric of the user's own from others that are called so."""
+        return " ".join([self.name, self.metric.name, *itertools.chain.from_iterable(sorted(self.own.items()))])
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
@@ -169,6 +179,9 @@ def objective(
 ) -> Objective:
     """The objective that a person names.
 
+    Losses and metrics of the user's own are told apart by what they are made of (`runners.likeness`), not only by their
+    names; those that differ in nothing that can be looked at pass for the same.
+
     Args:
         loss: Key of `OBJECTIVES`, or (outputs, targets) -> the loss of each example `(N,)`.
         metric: Key of `METRICS`, or one of the user's own; None for the objective's.
@@ -188,11 +201,14 @@ def objective(
             f"a metric of your own is called '{metric.name}', a name under which results hold something else, as "
             f"under each of {', '.join(TAKEN)}; call it otherwise"
         )
+    own = {}
+    if metric is not None and metric is not METRICS.get(metric.name):
+        own["metric"] = likeness((metric.measure, metric.score))
     if isinstance(loss, str):
         if loss not in OBJECTIVES:
             raise UnknownName.of("loss", loss, OBJECTIVES)
         known = OBJECTIVES[loss]
-        return replace(known, metric=metric or known.metric)
+        return replace(known, metric=metric or known.metric, own=own)
     if metric is None:
         raise ObjectiveError(f"a loss of your own needs a metric beside it: one of {', '.join(METRICS)}, or a Metric")
 
@@ -209,4 +225,5 @@ def objective(
             )
         return found
 
-    return Objective(getattr(loss, "__name__", type(loss).__name__), losses, metric, classes)
+    own["loss"] = likeness(loss)
+    return Objective(getattr(loss, "__name__", type(loss).__name__), losses, metric, classes, own=own)

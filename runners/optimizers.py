@@ -43,8 +43,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """The module's parameters in groups: of each stage those that decay, then those that do not.
 
-    The weights of convolutions and linear layers decay; biases, normalisations, gates and slopes do not (see
-    `ops.optimizing.decaying`), unless all shall.
+    The weights of convolutions and linear layers decay; biases, normalisations, gates, slopes and scales of channels
+    do not (see `ops.optimizing.decaying`), unless all shall.
 
     Args:
         genome: From which `module` was made.

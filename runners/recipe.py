@@ -88,7 +88,7 @@ class Recipe(CheckedModel):
         nesterov: SGD's momentum is Nesterov's.
         weight_decay: Of convolutions' and linear layers' weights; by default the optimiser's own. AdamW's is decoupled
             from the gradient, SGD's is not.
-        decay_all: Biases, norms and gates decay too.
+        decay_all: Biases, norms, gates and scales of channels decay too.
         epochs: Passes over the training split.
         minutes: A budget in place of `epochs`: as many whole epochs, one at least, as it holds at the pace that is
             measured once, before the first step. From then on it is a training of that many epochs, to the bit.

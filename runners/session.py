@@ -112,14 +112,14 @@ class Session:
             self._module = built(self._genome, device)
             if recipe.hydra is not None:
                 self._body = body(genome.graph, recipe.hydra.split_point)
-                self._norms = weighted_norms(genome, self._module, self._body)
+                even = recipe.hydra.weights == "even"
+                self._norms = weighted_norms(genome, self._module, self._body, even)
                 count, most = len(train), recipe.batch
                 self._weights = Weights(recipe.hydra, len(genome.graph.heads), count, most, order % 2**63, device)
             self._freezer = Freezer(genome, self._module)
             self._optimizer = make_optimizer(genome, self._module, recipe, self._groups())
             if recipe.ema:
-                average = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
-                self._averaged = AveragedModel(self._module, multi_avg_fn=average, use_buffers=True)
+                self._averaged = AveragedModel(self._module, multi_avg_fn=_averaging(recipe.ema), use_buffers=True)
         with candidate_faults("building the teacher"):
             asked = teachers if recipe.distill.weight else ()
             self._teachers = Teachers(asked, recipe, task, train, self._train)
@@ -371,6 +371,21 @@ class Session:
         with torch.no_grad():
             for name, value in _under(tensors, prefix).items():
                 targets[name].copy_(value)
+
+
+def _averaging(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Any], None]:
+    """What brings averages, all of one type, a step further; whole numbers, such as counts of batches, are copied."""
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def step(averages: Sequence[Tensor], now: Sequence[Tensor], count: Any) -> None:
+        if averages[0].is_floating_point():
+            average(averages, now, count)
+            return
+        for kept, new in zip(averages, now, strict=True):
+            kept.copy_(new)
+
+    return step
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

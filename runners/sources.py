@@ -70,7 +70,7 @@ def of_dataset(given: Mapping[str, Any], goal: Objective, labels: Sequence[str],
         raise DataError(f"{name}: {len(labels)} labels for {outputs} outputs; name each of them")
     for split, part in parts.items():
         _check_targets(part[1], goal, max(outputs, len(labels)), f"{name}, {split}")
-    digest = examples.fingerprint(parts, f"{goal.name} {goal.metric.name}")
+    digest = examples.fingerprint(parts, goal.text)
     return dict(
         name=name,
         **{split: Split(*parts[split]) for split in SPLITS},

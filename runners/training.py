@@ -67,7 +67,10 @@ def train(
         newest: Number of the candidate whose mutation made the network; what appeared there is frozen last.
         report: Called with each epoch's entry of the curves, and `epochs`, as soon as it is there.
         checkpoint: File, ending in `.safetensors`, in which the state is written down after each epoch. Where it exists
-            the training goes on from there, to the same bits as if it had never been interrupted.
+            the training goes on from there, to the same bits as if it had never been interrupted. A loss or a metric
+            of your own is known again by its code, settings and tensors, as far as Python shows them
+            (`runners.likeness`), also in another process; what it hides, such as the inside of an extension, it may
+            hide a change in, too.
 
     Returns:
         The trained network, that of the last epoch, with its validation accuracy and curves; or a failure: `diverged`,
@@ -100,6 +103,7 @@ def train(
                 kept = Checkpoint(
                     Path(checkpoint),
                     {
+                        "objective": dict(task.objective.own),
                         "network": genome.digest,
                         "recipe": recipe.model_dump(mode="json"),
                         "data": {name: task.spec[name] for name in ("digest", "limit", "others") if name in task.spec},

@@ -294,3 +294,51 @@ def test_initial_weights_of_a_network_with_heads_are_drawn_for_each() -> None:
     heads = [drawn[name] for name in drawn if name.endswith("fc.weight")]
     assert len(heads) == 4
     assert not any(torch.equal(one, two) for one, two in itertools.combinations(heads, 2))
+
+
+def normed(**settings: object) -> Genome:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(8, **settings)  # type: ignore[arg-type]
+    layers = [nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), norm, nn.ReLU(), nn.Conv2d(8, 8, 1), nn.Flatten()]
+    layers.append(nn.Linear(128, 10))
+    return from_torch(nn.Sequential(*layers), torch.randn(2, 1, 8, 8))
+
+
+@pytest.mark.parametrize("settings", [{}, {"affine": False}])
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("weights", ["sample", "position"])
+def test_a_norm_that_knows_no_weights_is_refused_in_a_head(
+    settings: dict[str, object], heads: int, weights: str, digits: Task
+) -> None:
+    hydra = {"heads": heads, "split_point": 1, "weights": weights}
+    base = normed(track_running_stats=False, **settings)
+    outcome = train(base, Recipe(epochs=1, hydra=Hydra.model_validate(hydra)), digits, threads=1)
+    assert outcome.failure is not None and outcome.failure.kind == "invalid" and not outcome.curves
+    assert "of a head is a batch norm that would take every example alike" in outcome.failure.message
+    assert "say hydra.weights=even" in outcome.failure.message
+
+
+def test_a_norm_that_knows_no_weights_trains_with_even_ones_and_in_the_body(digits: Task) -> None:
+    base = normed(track_running_stats=False)
+    trained(digits, base, 1, heads=2, split_point=1, weights="even")
+    trained(digits, base, 1, heads=2, split_point=len(units(base.graph)) - 1)
+    trained(digits, normed(), 1, heads=2, split_point=1)
+
+
+def test_a_norm_that_leaves_its_statistics_as_they_are_is_no_such_norm(digits: Task) -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.last = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU()), nn.Conv2d(8, 10, 6)
+            self.norm = nn.BatchNorm2d(10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.norm(self.last(self.body(x))).flatten(1)
+            return out
+
+        def train(self, mode: bool = True) -> Fixed:
+            super().train(mode)
+            self.norm.eval()
+            return self
+
+    trained(digits, from_torch(Fixed().train(), torch.randn(2, 1, 8, 8)), 1, heads=2, split_point=1)

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 import graphs
 from graphs import zoo
-from graphs.errors import EvolutionError, ShapeError, UnknownName
+from graphs.errors import EvolutionError, FormatError, ShapeError, UnknownName
 from runners import Metric, Recipe, Task, evaluate, train
 from runners.arrays import DataError
 from runners.examples import fingerprint
@@ -434,3 +434,117 @@ def test_a_loss_that_leads_nowhere_is_named() -> None:
     ):
         outcome = train(perceptron(), PLAIN, Task(numbers(), loss=loss, metric="r2"), threads=1)
         assert outcome.failure is not None and words in outcome.failure.message
+
+
+# --- going on with a loss or a metric of one's own
+
+
+def squared(factor: float) -> Any:
+    return lambda outputs, targets: factor * (outputs - targets).square().mean(1)
+
+
+def error(outputs: Tensor, targets: Tensor) -> float:
+    return (outputs - targets).abs().mean().item()
+
+
+def worse(outputs: Tensor, targets: Tensor) -> float:
+    return 2 * (outputs - targets).abs().mean().item()
+
+
+def scored(measure: Any, factor: float = 1.0) -> Metric:
+    return Metric("error", measure, lambda value: 1 / (1 + factor * value))
+
+
+OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "closure": ({"loss": squared(1.0)}, {"loss": squared(2.0)}, "the loss is another one"),
+    "lambda": (
+        {"loss": lambda outputs, targets: (outputs - targets).square().mean(1)},
+        {"loss": lambda outputs, targets: (outputs - targets).abs().mean(1)},
+        "the loss is another one",
+    ),
+    "measure": ({"metric": scored(error)}, {"metric": scored(worse)}, "the metric is another one"),
+    "score": ({"metric": scored(error)}, {"metric": scored(error, 2)}, "the metric is another one"),
+    "both": (
+        {"loss": squared(1.0), "metric": scored(error)},
+        {"loss": squared(2.0), "metric": scored(worse)},
+        "the loss and the metric are others",
+    ),
+    "known": ({"loss": squared(1.0)}, {"loss": "regression"}, "the loss is another one"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_training_does_not_go_on_with_another_loss_or_metric(name: str, tmp_path: Path) -> None:
+    before, after, words = OTHERS[name]
+    usual: dict[str, Any] = {"loss": "regression", "metric": "mae"}
+    one, same, other = (Task(numbers(), **{**usual, **settings}) for settings in (before, before, after))
+    assert one.spec == same.spec and one.spec["digest"] != other.spec["digest"]
+    path, recipe = tmp_path / "t.safetensors", Recipe(epochs=1)
+    first = train(perceptron(), recipe, one, checkpoint=path)
+    again = train(perceptron(), recipe, same, checkpoint=path)
+    assert first.genome is not None and again.genome is not None and again.genome.digest == first.genome.digest
+    with pytest.raises(FormatError, match=f"of another training: {words};"):
+        train(perceptron(), recipe, other, checkpoint=path)
+
+
+def test_a_training_does_not_go_on_with_other_weights_of_the_classes(tmp_path: Path) -> None:
+    inputs, targets = numbers().tensors
+    dataset = TensorDataset(inputs, (targets[:, 0] > 0).long())
+
+    def task(*weights: float) -> Task:
+        loss = nn.CrossEntropyLoss(weight=torch.tensor(weights), reduction="none")
+        return Task(dataset, loss=loss, metric="accuracy", by_class=True)
+
+    path = tmp_path / "t.safetensors"
+    assert train(perceptron(), Recipe(epochs=1), task(1.0, 2.0), checkpoint=path).failure is None
+    assert train(perceptron(), Recipe(epochs=1), task(1.0, 2.0), checkpoint=path).failure is None
+    with pytest.raises(FormatError, match="the loss is another one"):
+        train(perceptron(), Recipe(epochs=1), task(1.0, 3.0), checkpoint=path)
+
+
+def test_what_has_a_name_is_known_by_its_name_alone() -> None:
+    """The digests of tasks, and so the checkpoints of earlier versions, stay as they are."""
+    task = Task(numbers(), loss="regression", metric="mae")
+    parts = {split: (task.split(split).images, task.split(split).labels) for split in SPLITS}
+    assert task.objective.own == {} and task.spec["digest"] == fingerprint(parts, "regression mae")
+
+
+# --- one number for each example, and few examples
+
+
+class Lifted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layers(x.unsqueeze(1))
+        return out
+
+
+def test_one_number_for_each_example_is_what_the_module_gets(tmp_path: Path) -> None:
+    inputs = torch.randn(30)
+    task = Task(TensorDataset(inputs, 2 * inputs), loss="regression", name="line")
+    assert task.input_shape == () and task.train.images.shape == (20,)
+    outcome = train(graphs.from_torch(Lifted(), inputs[:2]), Recipe(epochs=1), task)
+    assert outcome.failure is None and outcome.genome is not None
+    task.save(tmp_path / "line.safetensors")
+    named = Task.named(str(tmp_path / "line.safetensors"))
+    again = train(graphs.from_torch(Lifted(), inputs[:2]), Recipe(epochs=1), named)
+    assert again.failure is None and named.input_shape == ()
+    rows = train(graphs.from_torch(nn.Linear(1, 1), inputs[:2, None]), Recipe(epochs=1), task)
+    assert rows.failure is not None and "add an axis to the inputs with unsqueeze(1)" in rows.failure.message
+    with pytest.raises(DataError, match="of example 1 holds a number that is not finite"):
+        Task(TensorDataset(torch.tensor([0.0, torch.inf, 1, 2]), torch.zeros(4)), loss="regression")
+
+
+@pytest.mark.parametrize(("given", "least"), [((), 4), (("test",), 3), (("validation",), 3), (SPLITS[1:], 1)])
+def test_the_fewest_examples_are_as_many_as_the_message_says(given: tuple[str, ...], least: int) -> None:
+    def of(count: int) -> Task:
+        rows = TensorDataset(torch.zeros(count, 3), torch.zeros(count))
+        return Task(rows, loss="regression", **{split: rows for split in given})  # type: ignore[arg-type]
+
+    assert len(of(least).train) == (2 if least > 1 else 1)
+    if least > 1:
+        with pytest.raises(DataError, match=f"{least - 1} training examples are too few .* expected {least} or more"):
+            of(least - 1)

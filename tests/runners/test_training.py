@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from graphs import Draft, Genome, initial_weights, to_torch, zoo
+from graphs import Draft, Genome, from_torch, initial_weights, to_torch, zoo
 from graphs.errors import ShapeError, UnknownName
 from graphs.kinds import KINDS, tensors
+from ops.optimizing import decaying
 from runners import faults, feeding, measuring, optimizers, session, training
 from runners.faults import CandidateFault, candidate_faults
 from runners.feeding import Feed, shuffled
@@ -432,3 +433,37 @@ def test_weights_do_not_depend_on_what_ran_before(digits: Task) -> None:
         hashlib.sha256(first.encode()).digest()
         == hashlib.sha256(digest(train(genome, recipe, digits, 1, threads=1)).encode()).digest()
     )
+
+
+class Scaled(torch.nn.Module):
+    """Scales and shifts of channels beside layers and matrices, some of which have one long axis, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.point = torch.nn.Conv2d(1, 8, 1), torch.nn.Conv2d(8, 1, 1)
+        self.gamma, self.shift = (torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 1, 1), (1, 8, 1, 1)))
+        self.place, self.last = torch.nn.Parameter(torch.randn(8, 8)), torch.nn.Linear(8, 1)
+        self.times = torch.nn.Parameter(torch.randn(8, 8))
+        self.row = torch.nn.Parameter(torch.randn(1, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.point(self.first(x) * self.gamma + self.shift).flatten(2).mean(1).unflatten(1, (8, 8)) + self.place
+        out: torch.Tensor = self.last((x.mean(1) @ self.times) * self.row)
+        return out
+
+
+def test_scales_and_shifts_of_channels_do_not_decay_whatever_axes_they_have() -> None:
+    module = Scaled()
+    genome = from_torch(module, torch.randn(2, 1, 8, 8))
+    weights = {"first.weight", "point.weight", "last.weight"}
+    assert decaying(genome.graph) == weights | {"place", "times"}
+    assert {"gamma", "shift", "row"} < genome.weights.keys()
+
+
+def test_the_average_of_the_weights_has_the_count_of_the_batches(digits: Task) -> None:
+    genome, recipe = small(digits), Recipe(epochs=2, batch=32)
+    plain, averaged = (train(genome, recipe.changed(ema=ema), digits, threads=1).genome for ema in (0.0, 0.9))
+    assert plain is not None and averaged is not None
+    count = 2 * len(shuffled(len(digits.train), 32, torch.Generator()))
+    assert plain.weights["bn.num_batches_tracked"] == averaged.weights["bn.num_batches_tracked"] == count
+    assert not torch.equal(plain.weights["bn.running_mean"], averaged.weights["bn.running_mean"])
