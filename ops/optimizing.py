@@ -63,8 +63,9 @@ def transfer_optimizer(
 
     The states belong to the parameters of `to_torch(parent)` and `to_torch(child.genome)`. Which is which, the groups'
     `param_names` say (an optimiser has them if it was made from `module.named_parameters()`); without them, there must
-    be one group, of `module.parameters()` in their order. A new tensor has no state, and its optimiser makes one at its
-    next step; new entries of an old tensor start with moments of zero and go on with its count of steps.
+    be one group, of `module.parameters()` in their order, or of those that are trained. A new tensor has no state, and
+    its optimiser makes one at its next step; new entries of an old tensor start with moments of zero and go on with its
+    count of steps.
 
     Args:
         optimizer_state: `state_dict()` of the parent's optimiser: SGD, Adam or AdamW.
@@ -177,13 +178,15 @@ def _names(groups: list[dict[str, Any]], genome: Genome) -> dict[int, str]:
                 )
         return {index: aliases[name] for index, name in named}
     order = list(dict.fromkeys(aliases.values()))
+    trained = [name for name in order if name not in genome.state.frozen]
     counts = [len(group["params"]) for group in groups]
-    if counts != [len(order)]:
+    names = next((each for each in (order, trained) if counts == [len(each)]), None)
+    if names is None:
         raise GraphError(
             f"the optimiser has groups of {counts} unnamed parameters; expected one group of {len(order)}, "
             "or names: make it from `module.named_parameters()`"
         )
-    return dict(zip(groups[0]["params"], order, strict=True))
+    return dict(zip(groups[0]["params"], names, strict=True))
 
 
 def _group(groups: list[dict[str, Any]], child: Child, old: set[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from graphs import to_torch, zoo
+from graphs import from_torch, to_torch, zoo
 from graphs.errors import GraphError, UnknownName
 from graphs.genome import Genome
 from graphs.modules import genome_from_module
@@ -360,6 +360,31 @@ def test_groups_are_kept_and_names_tell_whose_state_it_is(parent: Genome) -> Non
         assert torch.equal(target.state[parameter]["momentum_buffer"], expected)
     with pytest.raises(GraphError, match="has 2 groups, so it is open"):
         transfer_optimizer(optimizer.state_dict(), child)
+
+
+def test_an_optimiser_of_what_is_trained_alone_goes_on() -> None:
+    """As for a network of which layers are frozen: `SGD(p for p in module.parameters() if p.requires_grad)`."""
+    start = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)).double()
+    start[0].requires_grad_(False)
+    parent = from_torch(start, torch.randn(2, 6, dtype=torch.float64))
+    module = to_torch(parent)
+    optimizer = sgd([each for each in module.parameters() if each.requires_grad])
+    module(torch.randn(8, 6, dtype=torch.float64)).square().sum().backward()
+    optimizer.step()
+    site = next(site for site in MUTATIONS["widen"].sites(parent) if site.place["space"].startswith("2#"))
+    child = MUTATIONS["widen"].apply(parent, site, numpy.random.default_rng(0))
+    made = to_torch(child.genome)
+    free = [name for name, each in made.named_parameters() if each.requires_grad]
+    target = sgd([made.get_parameter(name) for name in free])
+    for wanted in (None, target.state_dict()):
+        target.load_state_dict(transfer_optimizer(optimizer.state_dict(), child, wanted))
+        held = dict(module.named_parameters())
+        for name in free:
+            own = target.state[made.get_parameter(name)]["momentum_buffer"]
+            old = optimizer.state[held[name]]["momentum_buffer"]
+            assert own.shape == made.get_parameter(name).shape
+            assert torch.equal(own, old) or own.shape != old.shape
+    assert {"0.weight", "0.bias"}.isdisjoint(free)
 
 
 def test_what_is_unclear_says_so(parent: Genome) -> None:
