@@ -33,7 +33,6 @@ from graphs.importing.stand_ins import (
 from graphs.importing.tracing import Trace
 from graphs.kinds.allowed import allowed, function
 from graphs.kinds.in_memory import entrance, remember
-from graphs.kinds.precision import PRECISIONS
 from graphs.structure import Shape
 
 if TYPE_CHECKING:
@@ -319,25 +318,6 @@ class Lowering:
             found = value.tensor.dtype if isinstance(value, Held) else value.seen.dtype
         own = {held.tensor.dtype for held in self.held.values() if held.how == "parameter"}
         return OwnType(found) if found.is_floating_point and found in own else found
-
-    def like(self, kind: OwnType) -> Held:
-        """A constant of the network's type, which goes along when the network is cast."""
-        import torch
-
-        return self.hold(torch.zeros((), dtype=kind.dtype), f"constant_{len(self.held)}")
-
-    def cast(self, value: Any, kind: torch.dtype | OwnType) -> Ref | None:
-        """A node for a value in another precision; None where value or type is none of floating-point numbers."""
-        dtype = kind.dtype if isinstance(kind, OwnType) else kind
-        name = str(dtype).removeprefix("torch.")
-        if not isinstance(value, Ref) or not self.types[value.node].is_floating_point or name not in PRECISIONS:
-            return None
-        tensors = {"like": self.use(self.like(kind))} if isinstance(kind, OwnType) else {}
-        found = self.add("cast", [value], tensors, dtype="own" if tensors else name)
-        self.types[found.node] = dtype
-        if not tensors:
-            self.precise.add(found.node)
-        return found
 
     def call(self, target: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """What there is no kind for: a function of each element, an opaque node, or a program that goes on."""

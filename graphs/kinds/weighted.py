@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -198,12 +199,17 @@ def _linear(settings: Settings, inputs: Sequence[Any], tensors: Tensors, trainin
     return functional.linear(inputs[0], tensors["weight"], tensors.get("bias"))
 
 
-def _linear_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
-    solver.read(solver.channels(axes[0][-1], shapes[0][-1], node), node, 0, "weight", 1)
-    axis = solver.fresh(out[-1])
-    solver.write(axis, node, "weight", 0)
-    solver.write(axis, node, "bias", 0)
-    return (*axes[0][:-1], axis)
+def _linear_channels(out_axis: int) -> Callable[[Solver, Node, Sequence[Dims], Sequence[Shape], Shape], Dims]:
+    """What a weight is read and written along, the channels that it makes along `out_axis`."""
+
+    def channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
+        solver.read(solver.channels(axes[0][-1], shapes[0][-1], node), node, 0, "weight", 1 - out_axis)
+        axis = solver.fresh(out[-1])
+        solver.write(axis, node, "weight", out_axis)
+        solver.write(axis, node, "bias", 0)
+        return (*axes[0][:-1], axis)
+
+    return channels
 
 
 def _linear_resize(settings: Settings, change: Change) -> Settings:
@@ -222,7 +228,7 @@ LINEAR = Kind(
     module=_linear_module,
     roles=_weight_and_bias,
     tensors=_linear_tensors,
-    channels=_linear_channels,
+    channels=_linear_channels(0),
     resize=_linear_resize,
     macs=_linear_macs,
     window=0,
@@ -241,24 +247,15 @@ def _product(settings: Settings, inputs: Sequence[Any], tensors: Tensors, traini
     return functional.linear(inputs[0], tensors["weight"].t(), tensors.get("bias"))
 
 
-def _product_channels(solver: Solver, node: Node, axes: Sequence[Dims], shapes: Sequence[Shape], out: Shape) -> Dims:
-    solver.read(solver.channels(axes[0][-1], shapes[0][-1], node), node, 0, "weight", 0)
-    axis = solver.fresh(out[-1])
-    solver.write(axis, node, "weight", 1)
-    solver.write(axis, node, "bias", 0)
-    return (*axes[0][:-1], axis)
-
-
-PRODUCT = Kind(
+PRODUCT = replace(
+    LINEAR,
     name="product",
-    settings={"out": (count, REQUIRED), "bias": (boolean, True)},
-    shape=_linear_shape,
     compute=_product,
-    roles=_weight_and_bias,
+    module=None,
     tensors=_product_tensors,
-    channels=_product_channels,
-    resize=_linear_resize,
-    macs=_linear_macs,
+    channels=_linear_channels(1),
+    window=None,
+    affine=False,
 )
 """A linear layer whose weight lies the other way, (in, out), as in `x @ weight + bias`."""
 

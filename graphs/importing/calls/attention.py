@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from graphs.importing.calls.casting import in_precision
 from graphs.importing.calls.layers import linear
 from graphs.importing.calls.values import axis_of, cut, first, ordered, several
 from graphs.importing.lowering import Lowering
@@ -171,7 +172,7 @@ def _softmax(
 
     if isinstance(depth, torch.dtype):  # `torch.softmax` has no depth
         dtype = depth
-    taken = first(low, value) if dtype is None else low.cast(first(low, value), dtype)
+    taken = first(low, value) if dtype is None else in_precision(low, first(low, value), dtype)
     if dim is None or taken is None:
         raise Decline
     return low.add("softmax", [taken], axis=axis_of(low, value, dim))
