@@ -5,9 +5,10 @@ VGG-like network, at least 2 times for VGG-8; whole epochs run at 95 % or more o
 Environment: a CPU; printed with the versions.
 Method: the same network, images of CIFAR's shape, batch and number of threads. `plain` is PyTorch as it is taught:
 float32, NCHW, a DataLoader with two workers, torchvision's transforms on each image, SGD with Nesterov's momentum;
-`ours` is an epoch of `runners.session`, without its validation; `fixed` is the same network, precision and optimiser
-on one tensor.
-Turns of each are interleaved; a ratio is taken within a turn. Medians with quartiles over --n turns of --steps steps.
+`ours` is an epoch of `runners.session`, without its validation, in a process set up as a worker's; `fixed` is the same
+network, precision and optimiser on one tensor.
+Each has a process of its own, and their turns are interleaved; a ratio is taken within a turn. Medians with quartiles
+over --n turns of --steps steps.
 
     python benchmarks/training_speed.py [--n 9] [--steps 8] [--threads 2] [--only resnet20]
 """
@@ -15,11 +16,13 @@ Turns of each are interleaved; a ratio is taken within a turn. Medians with quar
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy
@@ -28,6 +31,8 @@ from torch import nn
 
 from evolve.vision import torchvision_models
 from graphs import Genome, to_torch, zoo
+from runners import jobs
+from runners.precision import fastest_precision
 from runners.recipe import Recipe
 from runners.session import Session
 from runners.task import Task
@@ -81,7 +86,9 @@ def plain(genome: Genome, task: Task) -> Callable[[int], None]:
     module = to_torch(genome).train()
     optimizer = torch.optim.SGD(module.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
     criterion = nn.CrossEntropyLoss()
-    loader = torch.utils.data.DataLoader(Plain(task), BATCH, shuffle=True, num_workers=2, persistent_workers=True)
+    loader = torch.utils.data.DataLoader(
+        Plain(task), BATCH, shuffle=True, num_workers=2, persistent_workers=True, multiprocessing_context="fork"
+    )
 
     def endless() -> Iterator[Any]:
         while True:
@@ -136,6 +143,42 @@ def fixed(genome: Genome, task: Task) -> Callable[[int], None]:
     return run
 
 
+RUNS: dict[str, Callable[[Genome, Task], Callable[[int], None]]] = {"plain": plain, "ours": ours, "fixed": fixed}
+
+
+def turns(orders: Connection, kind: str, name: str, steps: int, threads: int) -> None:
+    """What a process of its own does: trains for so many steps when it is told to, and says how long that took."""
+    torch.set_num_threads(threads)
+    if kind != "plain":
+        jobs.warm_up()
+    run = RUNS[kind](NETWORKS[name](), images(BATCH * steps * 2))
+    run(2)
+    orders.send(0.0)
+    while orders.recv():
+        begin = time.perf_counter()
+        run(steps)
+        orders.send(time.perf_counter() - begin)
+
+
+def seconds(name: str, n: int, steps: int, threads: int) -> dict[str, list[float]]:
+    """How long each turn of each kind took."""
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    for kind in RUNS:
+        pipes[kind], end = context.Pipe()
+        context.Process(target=turns, args=(end, kind, name, steps, threads)).start()
+        end.close()
+        pipes[kind].recv()
+    found: dict[str, list[float]] = {kind: [] for kind in RUNS}
+    for _ in range(n):
+        for kind, pipe in pipes.items():
+            pipe.send(True)
+            found[kind].append(pipe.recv())
+    for pipe in pipes.values():
+        pipe.send(False)
+    return found
+
+
 def quartiles(values: list[float]) -> str:
     """Median [quartiles]."""
     low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
@@ -150,25 +193,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default=",".join(NETWORKS))
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    task = images(BATCH * given.steps * 2)
     print(
         f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"{given.threads} threads, {Recipe().resolved(task).precision}, batch {BATCH}, "
+        f"{given.threads} threads, {fastest_precision()}, batch {BATCH}, "
         f"n={given.n} turns of {given.steps} steps"
     )
     print("network      plain, images/s            ours, images/s             ours/plain                 ours/fixed")
     for name in given.only.split(","):
-        genome = NETWORKS[name]()
-        runs = {"plain": plain(genome, task), "ours": ours(genome, task), "fixed": fixed(genome, task)}
-        for run in runs.values():
-            run(2)
-        rates: dict[str, list[float]] = {kind: [] for kind in runs}
-        for _ in range(given.n):
-            for kind, run in runs.items():
-                begin = time.perf_counter()
-                run(given.steps)
-                rates[kind].append(given.steps * BATCH / (time.perf_counter() - begin))
+        taken = seconds(name, given.n, given.steps, given.threads)
+        rates = {kind: [given.steps * BATCH / each for each in found] for kind, found in taken.items()}
         gain = [one / other for one, other in zip(rates["ours"], rates["plain"], strict=True)]
         whole = [one / other for one, other in zip(rates["ours"], rates["fixed"], strict=True)]
         columns = (rates["plain"], rates["ours"], gain, whole)

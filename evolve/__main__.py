@@ -25,6 +25,7 @@ import typer
 from evolve.commands import execute, usage_error
 from evolve.commands.stopping import Stopping
 from graphs.errors import EvolutionError
+from runners.allocation import keep_memory
 
 __all__ = ["main", "run"]
 
@@ -34,6 +35,7 @@ TRACEBACK = "EVOLVE_TRACEBACK"
 
 def main() -> None:
     """Runs the command that the process' arguments name, and ends the process with its exit code."""
+    keep_memory()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from graphs.errors import EvolutionError, FormatError, UnknownName
+from runners.allocation import keep_memory
 from runners.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -239,11 +240,13 @@ def guarded(action: Callable[[], Outcome]) -> Outcome:
 
 
 def warm_up() -> None:
-    """Imports what the first job needs, so that a worker that says it is ready is."""
+    """Imports what the first job needs, so that a worker that says it is ready is, and has the process keep memory."""
     import torch  # noqa: F401
 
     import graphs.files  # noqa: F401
     import runners.training  # noqa: F401
+
+    keep_memory()
 
 
 @lru_cache(maxsize=2)
